@@ -1,0 +1,12 @@
+"""Methods: one `<name>_model.py` each; what they share lies in `networks` and `losses`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from util.registry import Registry
+
+if TYPE_CHECKING:
+    from models.base_model import BaseModel
+
+MODELS: Registry[BaseModel] = Registry(flag="--model", package="models", suffix="model")

@@ -1,0 +1,135 @@
+"""What a method must say of itself: its networks, its phases, its losses, and how it generates.
+
+The trainer's one loop drives `begin_step` and `phases`; a method never writes a loop of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from util.batch import Batch
+
+
+@dataclass
+class Phase:
+    """One kind of update: the losses' weighted sum is minimised over the parameters of `networks`.
+
+    Args:
+        name: as in the log, "D" or "G".
+        networks: names (keys of `BaseModel.networks`) whose parameters this phase changes; all others are frozen
+            while it runs.
+        optimizer: over exactly these parameters.
+        losses: called once per update; returns unweighted scalars, e.g. {"G/gan": ..., "G/l1": ...}.
+        every: run at steps that are multiples of this.
+        repeat: updates per run.
+    """
+
+    name: str
+    networks: tuple[str, ...]
+    optimizer: torch.optim.Optimizer
+    losses: Callable[[], dict[str, Tensor]]
+    every: int = 1
+    repeat: int = 1
+
+
+class BaseModel(ABC):
+    """A method. Subclasses are registered with `@MODELS.register("<name>")` in `models/<name>_model.py`.
+
+    Attributes:
+        loss_weights: weight of each loss by its name; a term of weight zero is not computed.
+        counters: things to be told with the results, e.g. how many instances had no style code.
+        summary: one line for `--help` and the README.
+    """
+
+    summary: ClassVar[str] = ""
+    ema_networks: ClassVar[tuple[str, ...]] = ("netG",)
+
+    def __init__(self) -> None:
+        self.loss_weights: dict[str, float] = {}
+        self.counters: Counter[str] = Counter()
+        self._wrapped: dict[str, nn.Module] = {}
+
+    # --- options ---------------------------------------------------------------------------------------------------
+    @staticmethod
+    def modify_commandline_options(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
+        """Add this method's flags in a group of its own; `parser.set_defaults` changes shared defaults."""
+
+    @classmethod
+    @abstractmethod
+    def from_options(cls, opt: Any, *, is_train: bool) -> BaseModel:
+        """Build from parsed options; the only place of a method that reads `opt`. Optimisers only if `is_train`."""
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls, tmp_path: Path) -> list[str]:
+        """Return the smallest `train.py` command line with all it needs, for the tests that run over every model."""
+
+    # --- training --------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def networks(self) -> dict[str, nn.Module]:
+        """All networks that the checkpoint holds, by name (`netG`, `netD`, ...)."""
+
+    @abstractmethod
+    def phases(self) -> list[Phase]:
+        """The updates of one step, in their order."""
+
+    def begin_step(self, batch: Batch) -> None:
+        """Run the forward pass that the phases of this step share."""
+
+    # --- inference -------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
+        """Return composites (B, 3, H, W) in [-1, 1]: known pixels are the input's. `seeds`: one per picture."""
+
+    def prepare_inference(self, run_dir: Path, training_pictures: Callable[[], Any], *, refresh: bool = False) -> None:
+        """Load what generation needs beside the weights, or make it (and store it in `run_dir`).
+
+        Args:
+            run_dir: the run's folder.
+            training_pictures: returns an iterable of Batches: the training split, unaugmented, nothing erased.
+            refresh: make it anew, as after training.
+        """
+
+    # --- shared machinery ------------------------------------------------------------------------------------------
+    def to(self, device: torch.device) -> BaseModel:
+        for net in self.networks().values():
+            net.to(device)
+        return self
+
+    def train(self, mode: bool = True) -> BaseModel:
+        for net in self.networks().values():
+            net.train(mode)
+        return self
+
+    def eval(self) -> BaseModel:
+        return self.train(False)
+
+    def distribute(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
+        """Wrap every network that has parameters (DDP); `call` then goes through the wrapper."""
+        self._wrapped = {n: wrap(net) for n, net in self.networks().items() if any(True for _ in net.parameters())}
+
+    def call(self, name: str) -> nn.Module:
+        """The network to call where its parameters are trained: wrapped if distributed. Call it once per update."""
+        return self._wrapped.get(name) or self.networks()[name]
+
+    def weighted(self, name: str) -> bool:
+        """Whether the loss `name` has a non-zero weight, that is, whether to compute it."""
+        return bool(self.loss_weights.get(name, 1.0))
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """State dicts of all networks."""
+        return {name: net.state_dict() for name, net in self.networks().items()}
+
+    def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Load `state()`; strict."""
+        for name, net in self.networks().items():
+            net.load_state_dict(state[name])

@@ -1,0 +1,77 @@
+"""The Batch: what every data set yields and every model takes.
+
+Shapes: B batch, H x W pixels, I the largest number of instances of a picture in the batch.
+Ranges: image float32 in [-1, 1], RGB; mask and edge float32 in {0, 1}; mask 1 = to be generated.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+PAD = -1  # in `inst_id` and `inst_class`, after the last instance of a picture
+
+
+class Sample(TypedDict):
+    """One picture, before batching (no B): `inst_id` and `inst_class` have their own length."""
+
+    image: Tensor
+    label: Tensor
+    inst: Tensor
+    inst_id: Tensor
+    inst_class: Tensor
+    edge: Tensor
+    mask: Tensor
+    name: str
+    index: int
+
+
+class Batch(TypedDict):
+    """image (B,3,H,W); label, inst (B,H,W) int64; inst_id, inst_class (B,I) int64; edge, mask (B,1,H,W).
+
+    `inst` is dense: 0..n-1 per picture, in ascending order of the original ids, which `inst_id` holds.
+    `inst_class` is the majority label of an instance's pixels (the lowest id on a tie). `index` is the position in
+    the data set.
+    """
+
+    image: Tensor
+    label: Tensor
+    inst: Tensor
+    inst_id: Tensor
+    inst_class: Tensor
+    edge: Tensor
+    mask: Tensor
+    name: list[str]
+    index: list[int]
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stack samples; instance lists are padded with -1 to the longest. Further tensor keys are stacked as they are."""
+    batch: dict[str, Any] = {}
+    longest = max(len(sample["inst_id"]) for sample in samples)
+    for key in samples[0]:
+        values = [sample[key] for sample in samples]  # type: ignore[literal-required]
+        if key in ("inst_id", "inst_class"):
+            padded = torch.full((len(values), longest), PAD, dtype=torch.int64)
+            for row, value in zip(padded, values, strict=True):
+                row[: len(value)] = value
+            batch[key] = padded
+        else:
+            batch[key] = torch.stack(values) if isinstance(values[0], Tensor) else values
+    return batch  # type: ignore[return-value]
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move every tensor of the batch."""
+    moved = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    return moved  # type: ignore[return-value]
+
+
+def one_hot(label: Tensor, label_nc: int, ignore_label: int | None = None) -> Tensor:
+    """Return (B, label_nc, H, W) float32 of ids (B, H, W); pixels of `ignore_label` are zero in every channel."""
+    keep = torch.ones_like(label, dtype=torch.bool) if ignore_label is None else label != ignore_label
+    ids = torch.where(keep, label, torch.zeros_like(label))
+    seg = label.new_zeros((label.shape[0], label_nc, *label.shape[1:]), dtype=torch.float32)
+    return seg.scatter_(1, ids[:, None], keep[:, None].to(seg.dtype))
