@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -90,12 +90,15 @@ class BaseModel(ABC):
     def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
         """Return composites (B, 3, H, W) in [-1, 1]: known pixels are the input's. `seeds`: one per picture."""
 
-    def prepare_inference(self, run_dir: Path, training_pictures: Callable[[], Any], *, refresh: bool = False) -> None:
+    def prepare_inference(
+        self, run_dir: Path, training_pictures: Callable[[int], Iterable[Batch]], *, refresh: bool = False
+    ) -> None:
         """Load what generation needs beside the weights, or make it (and store it in `run_dir`).
 
         Args:
             run_dir: the run's folder.
-            training_pictures: returns an iterable of Batches: the training split, unaugmented, nothing erased.
+            training_pictures: called with a number, returns batches of at most so many pictures of the training
+                split (a seeded choice), unaugmented, nothing erased.
             refresh: make it anew, as after training.
         """
 

@@ -1,0 +1,164 @@
+"""What SPMPGAN and DivSem share: flags, losses, the two phases (SPMPGAN, Sec. 3.4; spec of the training step)."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.base_model import BaseModel, Phase
+from models.losses.gan import hinge_fake, hinge_generator, hinge_real
+from models.losses.perceptual import PerceptualLoss
+from models.networks.cascade import Cascade, CascadeGenerator, resize_nearest
+from models.networks.discriminator import MultiScaleDiscriminator
+from models.networks.init import init_normal
+from util.batch import Batch, one_hot
+
+PerScale = dict[str, list[Tensor]]
+
+
+class CascadeGAN(BaseModel):
+    """A cascade generator against three patch discriminators.
+
+    One step: the generator runs once; the discriminators learn from its detached composites; then the generator learns
+    against the updated discriminators on the same forward pass.
+
+    Args:
+        netG: the generator; netD: None where only inference is wanted.
+        perceptual: None leaves the VGG term out.
+        weights: `G/gan`, `G/l1`, `G/vgg`; the discriminator's terms take the first.
+    """
+
+    def __init__(
+        self,
+        *,
+        netG: CascadeGenerator,
+        label_nc: int,
+        ignore_label: int | None = None,
+        netD: MultiScaleDiscriminator | None = None,
+        perceptual: PerceptualLoss | None = None,
+        weights: dict[str, float] | None = None,
+        lr_G: float = 1e-4,
+        lr_D: float = 4e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+    ) -> None:
+        super().__init__()
+        self.netG, self.netD, self.perceptual = netG, netD, perceptual
+        self.label_nc, self.ignore_label = label_nc, ignore_label
+        if netD is not None:
+            lambdas = {"G/gan": 1.0, "G/l1": 1.0, "G/vgg": 10.0, **(weights or {})}
+            self.loss_weights = {**lambdas, "D/fake": lambdas["G/gan"], "D/real": lambdas["G/gan"]}
+            self.optimizer_D = torch.optim.Adam(netD.parameters(), lr=lr_D, betas=betas)
+            self.optimizer_G = torch.optim.Adam(netG.parameters(), lr=lr_G, betas=betas)
+
+    # --- options ---------------------------------------------------------------------------------------------------
+    @staticmethod
+    def add_flags(parser: argparse.ArgumentParser, title: str, *, is_train: bool) -> None:
+        """Add the flags of the generator, the discriminators and the losses."""
+        group = parser.add_argument_group(title)
+        group.add_argument("--ngf", type=int, default=32, help="base width of the generator")
+        group.add_argument("--spm_hidden", type=int, default=64, help="hidden width of the modulation layers")
+        if not is_train:
+            return
+        group.add_argument("--ndf", type=int, default=64, help="base width of the discriminators")
+        group.add_argument("--lr_G", type=float, default=1e-4, help="Adam's rate of the generator")
+        group.add_argument("--lr_D", type=float, default=4e-4, help="Adam's rate of the discriminators")
+        group.add_argument("--beta1", type=float, default=0.5, help="Adam's first moment")
+        group.add_argument("--beta2", type=float, default=0.999, help="Adam's second moment")
+        group.add_argument("--lambda_gan", type=float, default=1.0, help="weight of the adversarial losses")
+        group.add_argument("--lambda_l1", type=float, default=1.0, help="weight of the L1 loss")
+        group.add_argument("--lambda_vgg", type=float, default=10.0, help="weight of the perceptual loss")
+        group.add_argument("--perceptual", choices=("vgg19", "vgg16"), default="vgg19", help="its network")
+        group.add_argument("--vgg_weights", metavar="FILE", help="its weights; default: torchvision's download")
+        group.add_argument("--perceptual_order", choices=("rgb", "bgr"), default="rgb", help="bgr: as released")
+        group.add_argument(
+            "--perceptual_input", choices=("released", "imagenet"), default="released",
+            help="released: [-1,1] as it is; imagenet: with ImageNet's mean and deviation",
+        )  # fmt: skip
+
+    @staticmethod
+    def training_arguments(opt: Any, *, is_train: bool) -> dict[str, Any]:
+        """Return the constructor's keyword arguments that training needs, from options."""
+        if not is_train:
+            return {}
+        perceptual = None
+        if opt.lambda_vgg:
+            perceptual = PerceptualLoss(
+                arch=opt.perceptual,
+                weights=opt.vgg_weights,
+                order=opt.perceptual_order,
+                input_scale=opt.perceptual_input,
+            )
+        netD = MultiScaleDiscriminator(label_nc=opt.label_nc, crop_size=opt.crop_size, ndf=opt.ndf)
+        init_normal(netD)
+        return {
+            "netD": netD,
+            "perceptual": perceptual,
+            "weights": {"G/gan": opt.lambda_gan, "G/l1": opt.lambda_l1, "G/vgg": opt.lambda_vgg},
+            "lr_G": opt.lr_G,
+            "lr_D": opt.lr_D,
+            "betas": (opt.beta1, opt.beta2),
+        }
+
+    # --- training --------------------------------------------------------------------------------------------------
+    def networks(self) -> dict[str, nn.Module]:
+        return {"netG": self.netG} if self.netD is None else {"netG": self.netG, "netD": self.netD}
+
+    def to(self, device: torch.device) -> BaseModel:
+        if self.perceptual is not None:
+            self.perceptual.to(device)
+        return super().to(device)
+
+    def phases(self) -> list[Phase]:
+        phase_D = Phase("D", ("netD",), self.optimizer_D, self.losses_D)
+        phase_G = Phase("G", ("netG",), self.optimizer_G, self.losses_G)
+        return [phase_D, phase_G] if self.weighted("G/gan") else [phase_G]
+
+    def begin_step(self, batch: Batch) -> None:
+        self.out = self.run_generator(batch, self.call("netG"))
+        seg = self.conditions(batch)[0]
+        self.segs = [resize_nearest(seg, picture.shape[-1]) for picture in self.out.real]
+
+    def losses_D(self) -> dict[str, Tensor]:
+        return {name: torch.stack(terms).sum() for name, terms in self.per_scale_D().items()}
+
+    def losses_G(self) -> dict[str, Tensor]:
+        return {name: torch.stack(terms).sum() for name, terms in self.per_scale_G().items()}
+
+    def per_scale_D(self) -> PerScale:
+        """The discriminators' losses, coarse to fine."""
+        fakes = [picture.detach() for picture in self.out.composite]
+        scores_fake, scores_real = self.call("netD")(self.segs, fakes, self.out.real)
+        return {"D/fake": [hinge_fake(s) for s in scores_fake], "D/real": [hinge_real(s) for s in scores_real]}
+
+    def per_scale_G(self) -> PerScale:
+        """The generator's losses, coarse to fine: adversarial on the composite, the others on the raw output."""
+        losses: PerScale = {}
+        pairs = list(zip(self.out.fake, self.out.real, strict=True))
+        if self.weighted("G/gan"):
+            assert self.netD is not None
+            losses["G/gan"] = [hinge_generator(s) for s in self.netD(self.segs, self.out.composite)[0]]
+        if self.weighted("G/l1"):
+            losses["G/l1"] = [F.l1_loss(fake, real) for fake, real in pairs]
+        if self.perceptual is not None:
+            losses["G/vgg"] = [self.perceptual(fake, real) for fake, real in pairs]
+        return losses
+
+    # --- inference -------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
+        return self.run_generator(batch, self.netG).composite[-1]
+
+    # --- shared machinery ------------------------------------------------------------------------------------------
+    def conditions(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return one-hot labels (B, N, H, W) and edges (B, 1, H, W): both are zero outside the mask, as released."""
+        seg = one_hot(batch["label"], self.label_nc, self.ignore_label)
+        return seg * batch["mask"], batch["edge"] * batch["mask"]
+
+    def run_generator(self, batch: Batch, netG: nn.Module) -> Cascade:
+        """Run the generator on a batch."""
+        seg, edge = self.conditions(batch)
+        return netG(batch["image"], seg, edge, batch["mask"])

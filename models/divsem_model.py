@@ -1,0 +1,133 @@
+"""DivSem: Diverse Semantic Image Editing with Style Codes (arXiv 2309.13975)."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models import MODELS
+from models.base_cascade_gan import CascadeGAN
+from models.networks.cascade import Cascade
+from models.networks.init import init_normal
+from models.networks.segments import Segments
+from models.networks.style_bank import BankBuilder, StyleBank
+from models.networks.style_generator import StyleCodeGenerator
+from util.batch import PAD, Batch, to_device
+
+BANK_FILE = "style_bank.safetensors"
+
+
+@MODELS.register("divsem")
+class DivSemModel(CascadeGAN):
+    """SPMPGAN with style codes: diverse where an instance is fully erased, faithful where some of it is visible.
+
+    Args:
+        bank_size: codes kept per class; bank_pictures: training pictures read for it; bank_seed: of their choice.
+    """
+
+    summary = "DivSem (2023): mask-aware style encoder and style codes on SPMPGAN's cascade"
+    netG: StyleCodeGenerator
+
+    def __init__(self, *, bank_size: int = 100, bank_pictures: int = 500, bank_seed: int = 0, **gan: Any) -> None:
+        super().__init__(**gan)
+        self.bank_size, self.bank_pictures, self.bank_seed = bank_size, bank_pictures, bank_seed
+        self.bank: StyleBank | None = None
+
+    @staticmethod
+    def modify_commandline_options(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
+        CascadeGAN.add_flags(parser, "model divsem", is_train=is_train)
+        group = parser.add_argument_group("model divsem: style")
+        group.add_argument("--style_dim", type=int, default=128, help="width of a style code")
+        group.add_argument("--nef", type=int, default=16, help="base width of the style encoder")
+        group.add_argument(
+            "--style_pool", choices=("valid", "all"), default="valid",
+            help="pixels of an instance that its code is the mean of: the visible ones (paper) or all (release)",
+        )  # fmt: skip
+        group.add_argument("--style_bank_size", type=int, default=100, help="codes kept per class")
+        group.add_argument("--style_bank_pictures", type=int, default=500, help="training pictures read for the bank")
+
+    @classmethod
+    def from_options(cls, opt: Any, *, is_train: bool) -> DivSemModel:
+        netG = StyleCodeGenerator(
+            label_nc=opt.label_nc,
+            crop_size=opt.crop_size,
+            ngf=opt.ngf,
+            hidden=opt.spm_hidden,
+            style_dim=opt.style_dim,
+            nef=opt.nef,
+            style_pool=opt.style_pool,
+        )
+        init_normal(netG)
+        training = cls.training_arguments(opt, is_train=is_train)
+        return cls(
+            netG=netG,
+            label_nc=opt.label_nc,
+            ignore_label=opt.ignore_label,
+            bank_size=opt.style_bank_size,
+            bank_pictures=opt.style_bank_pictures,
+            bank_seed=opt.seed,
+            **training,
+        )
+
+    @classmethod
+    def tiny(cls, tmp_path: Path) -> list[str]:
+        flags = "--model divsem --dataset_mode streets --streets_train_size 8 --streets_test_size 4 --crop_size 64"
+        widths = "--ngf 4 --ndf 4 --spm_hidden 8 --style_dim 8 --nef 2 --lambda_vgg 0 --batch_size 2"
+        return [*flags.split(), *widths.split()]
+
+    def run_generator(self, batch: Batch, netG: nn.Module, bank_codes: Tensor | None = None) -> Cascade:
+        seg, edge = self.conditions(batch)
+        count = batch["inst_id"].shape[1]
+        return netG(batch["image"], seg, edge, batch["mask"], batch["inst"], count, bank_codes)
+
+    @torch.no_grad()
+    def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
+        """As the base; the codes of fully erased instances are drawn from the bank, in ascending order of ids."""
+        return self.run_generator(batch, self.netG, self.draw_codes(batch, seeds)).composite[-1]
+
+    def draw_codes(self, batch: Batch, seeds: list[int]) -> Tensor:
+        """Return codes (B, I, D), set for the fully erased instances, each picture's drawn from its own seed."""
+        if self.bank is None:
+            raise RuntimeError("generate() needs the style bank: call prepare_inference() first")
+        inst_id, labels = batch["inst_id"], batch["inst_class"].tolist()
+        visible = Segments(batch["inst"], inst_id.shape[1]).mean(1 - batch["mask"])[..., 0]
+        erased = ((visible == 0) & (inst_id != PAD)).tolist()
+        codes = torch.zeros(*inst_id.shape, self.netG.style_dim)
+        for b, seed in enumerate(seeds):
+            rng = random.Random(seed)
+            for i, is_erased in enumerate(erased[b]):
+                if is_erased:
+                    drawn = self.bank.draw(labels[b][i], rng)
+                    codes[b, i] = self.bank.mean if drawn is None else drawn
+                    self.counters["instances drawn from the bank"] += 1
+                    self.counters["instances whose class has no code (mean code used)"] += drawn is None
+        return codes.to(batch["image"].device)
+
+    def prepare_inference(
+        self, run_dir: Path, training_pictures: Callable[[int], Iterable[Batch]], *, refresh: bool = False
+    ) -> None:
+        """Load the run's style bank, or gather it from the training split and store it."""
+        path = run_dir / BANK_FILE
+        if path.is_file() and not refresh:
+            self.bank = StyleBank.load(path, style_dim=self.netG.style_dim)
+            return
+        self.bank = self.gather_bank(training_pictures(self.bank_pictures))
+        self.bank.save(path, seed=self.bank_seed)
+
+    @torch.no_grad()
+    def gather_bank(self, pictures: Iterable[Batch]) -> StyleBank:
+        """Collect raw codes of whole pictures' instances by class."""
+        builder = BankBuilder(cap=self.bank_size, seed=self.bank_seed)
+        device = next(self.netG.parameters()).device
+        self.netG.eval()
+        for batch in pictures:
+            moved = to_device(batch, device)
+            codes = self.netG.style_encoder.raw_codes(moved["image"], moved["inst"], batch["inst_id"].shape[1])
+            builder.add(codes, batch["inst_id"], batch["inst_class"], batch["name"])
+        return builder.bank()

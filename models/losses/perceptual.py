@@ -1,0 +1,111 @@
+"""Perceptual loss: L1 between VGG features (Johnson et al. 2016; weights and layers of pix2pixHD, SPADE, SPMPGAN).
+
+VGG-19 as in the papers, or VGG-16 where only its features are at hand; taps are the ReLUs 1_1, 2_1, 3_1, 4_1, 5_1.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from util.errors import UserError
+
+TAP_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+CONVS_PER_BLOCK = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+TAPS = {"vgg16": (1, 6, 11, 18, 25), "vgg19": (1, 6, 11, 20, 29)}  # indices in torchvision's `features`
+WIDTHS = (64, 128, 256, 512, 512)
+TORCHVISION_FILE = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def build_features(arch: str) -> nn.Sequential:
+    """Return VGG's layers up to ReLU 5_1, numbered as torchvision's `features`."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width, convs in zip(WIDTHS, CONVS_PER_BLOCK[arch], strict=True):
+        for _ in range(convs):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+        layers.append(nn.MaxPool2d(2, 2))
+    return nn.Sequential(*layers[: TAPS[arch][-1] + 1])
+
+
+def read_vgg_weights(arch: str, path: str | None) -> dict[str, Tensor]:
+    """Return the tensors of a weights file (`features.N.weight`, any float type), or of torchvision's own download.
+
+    Raises:
+        UserError: the file is missing or of another network, or there is no network and no file.
+    """
+    if path is not None:
+        if not Path(path).is_file():
+            raise UserError(f"--vgg_weights {path}: no such file. Give torchvision's {TORCHVISION_FILE[arch]}.")
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise UserError(f"--vgg_weights {path}: not a readable PyTorch weights file ({error})") from error
+        return dict(state)
+    name = TORCHVISION_FILE[arch]
+    cache = Path(torch.hub.get_dir()) / "checkpoints" / name
+    try:
+        return dict(torch.hub.load_state_dict_from_url(f"https://download.pytorch.org/models/{name}", check_hash=True))
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"the perceptual loss needs {name} (its SHA-256 begins with {name.split('-')[1].split('.')[0]}), which could "
+            f"not be downloaded ({error}). Put the file at {os.fspath(cache)} or name it by --vgg_weights FILE; "
+            "--perceptual vgg16 takes VGG-16 instead, and --lambda_vgg 0 trains without this loss."
+        ) from error
+
+
+class PerceptualLoss(nn.Module):
+    """Weighted sum over five taps of the mean absolute difference of features; the second picture is the target.
+
+    Args:
+        arch: "vgg19" or "vgg16".
+        weights: file, or None for torchvision's download.
+        order: "rgb", or "bgr" to feed the channels reversed, as the release does with its BGR pictures.
+        input_scale: "released" feeds [-1, 1] as it is; "imagenet" normalises by ImageNet's mean and deviation.
+    """
+
+    def __init__(
+        self, *, arch: str = "vgg19", weights: str | None = None, order: str = "rgb", input_scale: str = "released"
+    ) -> None:
+        super().__init__()
+        self.arch, self.order, self.input_scale = arch, order, input_scale
+        self.features = build_features(arch)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+        state = read_vgg_weights(arch, weights)
+        wanted = {f"features.{key}" for key in self.features.state_dict()}
+        missing = sorted(wanted - state.keys())
+        if missing:
+            raise UserError(
+                f"--vgg_weights {weights}: not features of {arch}: {missing[0]} and {len(missing) - 1} more lack"
+            )
+        try:
+            self.features.load_state_dict({key.removeprefix("features."): state[key].float() for key in wanted})
+        except RuntimeError as error:
+            raise UserError(f"--vgg_weights {weights}: the shapes are not those of {arch} (--perceptual)") from error
+        self.requires_grad_(False)
+
+    def taps(self, x: Tensor) -> list[Tensor]:
+        """Return the five feature maps of pictures (B, 3, H, W) in [-1, 1], RGB."""
+        if self.input_scale == "imagenet":
+            x = ((x + 1) / 2 - self.mean) / self.std
+        x = x.flip(1) if self.order == "bgr" else x
+        found = []
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in TAPS[self.arch]:
+                found.append(x)
+        return found
+
+    def forward(self, fake: Tensor, real: Tensor) -> Tensor:
+        with torch.no_grad():
+            targets = self.taps(real)
+        pairs = zip(TAP_WEIGHTS, self.taps(fake), targets, strict=True)
+        return torch.stack([w * F.l1_loss(a, b) for w, a, b in pairs]).sum()

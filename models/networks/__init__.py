@@ -1,0 +1,1 @@
+"""Networks and blocks that methods share; they take explicit arguments and never see the options."""

@@ -1,0 +1,84 @@
+"""The multi-scale generator: three U-Nets, each correcting the one before at twice its size (SPMPGAN, Sec. 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.networks.spm import upsample2
+from models.networks.unet import ContextPyramid, SPMUNet
+from util.shapes import check_shape
+
+NUM_STAGES = 3
+
+
+@dataclass
+class Cascade:
+    """What the three stages see and make; each a list of (B, 3, s, s), coarse to fine.
+
+    real: the picture at the stage's size; entry: the stage's input; fake: its raw output; composite: `fake` under the
+    mask, `real` elsewhere. The last composite is the result.
+    """
+
+    real: list[Tensor]
+    entry: list[Tensor]
+    fake: list[Tensor]
+    composite: list[Tensor]
+
+
+def stage_sizes(crop_size: int) -> list[int]:
+    """Return a quarter, a half and the whole of the crop, in pixels."""
+    return [crop_size // 4, crop_size // 2, crop_size]
+
+
+def resize_nearest(x: Tensor, size: int) -> Tensor:
+    """Nearest resizing to a size that divides x's: every n-th pixel."""
+    step = x.shape[-1] // size
+    return x[..., ::step, ::step]
+
+
+def resize_bilinear(x: Tensor, size: int) -> Tensor:
+    """Bilinear resizing as released: no antialiasing, corners not aligned."""
+    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
+
+
+class CascadeGenerator(nn.Module):
+    """SPMPGAN's generator, and DivSem's where `style_dim` > 0.
+
+    Args:
+        label_nc: N, number of one-hot label channels.
+        crop_size: pixels of the square pictures, a multiple of 64.
+        ngf: base width; hidden: width of the modulation's hidden maps.
+    """
+
+    def __init__(self, *, label_nc: int, crop_size: int, ngf: int, hidden: int = 64, style_dim: int = 0) -> None:
+        super().__init__()
+        self.label_nc, self.crop_size, self.style_dim = label_nc, crop_size, style_dim
+        self.stages = nn.ModuleList(
+            SPMUNet(size=s, label_channels=label_nc + 1, ngf=ngf, hidden=hidden, style_dim=style_dim)
+            for s in stage_sizes(crop_size)
+        )
+
+    def forward(self, image: Tensor, seg: Tensor, edge: Tensor, mask: Tensor, style: Tensor | None = None) -> Cascade:
+        """image (B,3,S,S); seg (B,N,S,S) one-hot and edge (B,1,S,S), both zero outside the mask; mask (B,1,S,S)."""
+        check_shape(image, (None, 3, self.crop_size, self.crop_size), "image")
+        check_shape(seg, (None, self.label_nc, self.crop_size, self.crop_size), "seg")
+        parts = [seg, edge, mask] if style is None else [style, seg, edge, mask]
+        ctx = ContextPyramid(torch.cat(parts, dim=1), style_dim=self.style_dim)
+        out = Cascade([], [], [], [])
+        for stage in self.stages:
+            size = stage.size
+            real, hole = resize_bilinear(image, size), resize_nearest(mask, size)
+            if out.fake:
+                entry = hole * upsample2(out.fake[-1]) + (1 - hole) * real
+            else:
+                entry = resize_bilinear(image * (1 - mask), size)
+            fake = stage(entry, ctx)
+            out.real.append(real)
+            out.entry.append(entry)
+            out.fake.append(fake)
+            out.composite.append(hole * fake + (1 - hole) * real)
+        return out

@@ -1,0 +1,69 @@
+"""Patch discriminators, one per stage of the cascade (SPMPGAN, Sec. 3.4)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.networks.cascade import stage_sizes
+from models.networks.spectral import SpectralConv2d
+from models.networks.spm import LEAK
+
+OUTPUT_CHANNELS = 3
+
+
+class PatchDiscriminator(nn.Module):
+    """5x5 convolutions of stride 2 under spectral norm, each followed by a leaky ReLU, the last one too (as released).
+
+    Args:
+        in_channels: labels and picture.
+        num_layers: the last one has 3 outputs; the others ndf x (1, 2, 4, 4, ...).
+    """
+
+    def __init__(self, in_channels: int, *, ndf: int, num_layers: int) -> None:
+        super().__init__()
+        widths = [min(2**i, 4) * ndf for i in range(num_layers - 1)] + [OUTPUT_CHANNELS]
+        self.layers = nn.ModuleList(
+            SpectralConv2d(cin, cout, 5, stride=2, padding=2, padding_mode="replicate", bias=False)
+            for cin, cout in zip([in_channels, *widths], widths, strict=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, s, s) -> scores (B, 3, s / 2**num_layers, ...)."""
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), LEAK)
+        return x
+
+
+def num_discriminator_layers(size: int) -> int:
+    """Return the depth for pictures of `size` pixels: scores of 4 x 4 where it is a power of two."""
+    return max(2, size.bit_length() - 3)
+
+
+class MultiScaleDiscriminator(nn.Module):
+    """Three independent patch discriminators of labels and picture at 1/4, 1/2 and 1 of the crop."""
+
+    def __init__(self, *, label_nc: int, crop_size: int, ndf: int) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(
+            PatchDiscriminator(label_nc + 3, ndf=ndf, num_layers=num_discriminator_layers(s))
+            for s in stage_sizes(crop_size)
+        )
+
+    def forward(self, segs: list[Tensor], *pictures: list[Tensor]) -> list[list[Tensor]]:
+        """Judge each set of pictures under the same labels.
+
+        Args:
+            segs: one-hot labels (B, N, s, s) of each scale, zero outside the mask.
+            pictures: sets of pictures, each a list over the scales. Sets are judged one after the other: in training
+                each pass makes one power iteration.
+
+        Returns:
+            scores[set][scale].
+        """
+        scores: list[list[Tensor]] = [[] for _ in pictures]
+        for k, (net, seg) in enumerate(zip(self.scales, segs, strict=True)):
+            for row, picture in zip(scores, pictures, strict=True):
+                row.append(net(torch.cat([seg, picture[k]], dim=1)))
+        return scores

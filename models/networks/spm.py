@@ -1,0 +1,87 @@
+"""Style-preserved modulation (SPMPGAN, Sec. 3; DivSem adds style codes to the decoders' context).
+
+A feature map is normalised and then modulated by two things in turn: its own unnormalised features, which carry the
+style of the visible pixels, and the context (style codes, labels, edges, mask), which carries what is wanted.
+
+Shapes: B batch, Cin and Cout features, K context channels, nh hidden channels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.networks.spectral import SpectralConv2d
+
+LEAK = 0.2
+
+
+def joined_conv(x: Tensor, convs: list[nn.Conv2d]) -> tuple[Tensor, ...]:
+    """Apply 3x3 convolutions of one input as a single one; equal to calling each, up to rounding."""
+    weight = torch.cat([conv.weight for conv in convs])
+    bias = torch.cat([conv.bias for conv in convs if conv.bias is not None])
+    return F.conv2d(x, weight, bias, padding=1).chunk(len(convs), dim=1)
+
+
+class SPMConv(nn.Module):
+    """Convolution, instance norm, and style-preserved modulation.
+
+    Args:
+        ctx_channels: K, channels of the context.
+        hidden: nh, width of both hidden maps.
+        stride: of the convolution; the context comes at the output's size.
+        spectral: spectral norm on the convolution (decoders).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        ctx_channels: int,
+        hidden: int = 64,
+        stride: int = 1,
+        spectral: bool = False,
+    ) -> None:
+        super().__init__()
+        conv = SpectralConv2d if spectral else nn.Conv2d
+        self.conv = conv(in_channels, out_channels, 3, stride=stride, padding=1)
+        self.feat_hidden = nn.Conv2d(in_channels, hidden, 3, stride, padding=1)
+        self.feat_gamma = nn.Conv2d(hidden, out_channels, 3, padding=1)
+        self.feat_beta = nn.Conv2d(hidden, out_channels, 3, padding=1)
+        self.ctx_hidden = nn.Conv2d(ctx_channels, hidden, 3, padding=1)
+        self.ctx_gamma_scale = nn.Conv2d(hidden, out_channels, 3, padding=1)
+        self.ctx_gamma_shift = nn.Conv2d(hidden, out_channels, 3, padding=1)
+        self.ctx_beta_scale = nn.Conv2d(hidden, out_channels, 3, padding=1)
+        self.ctx_beta_shift = nn.Conv2d(hidden, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor, ctx: Tensor) -> Tensor:
+        """x (B, Cin, H, W), ctx (B, K, H/stride, W/stride) -> (B, Cout, H/stride, W/stride)."""
+        normalised = F.instance_norm(self.conv(x), eps=1e-5)
+        feat = F.relu(self.feat_hidden(x))  # of x as it is: normalising it would wash its style away
+        feat_gamma, feat_beta = joined_conv(feat, [self.feat_gamma, self.feat_beta])
+        wanted = F.relu(self.ctx_hidden(ctx))
+        gamma_scale, gamma_shift, beta_scale, beta_shift = joined_conv(
+            wanted, [self.ctx_gamma_scale, self.ctx_gamma_shift, self.ctx_beta_scale, self.ctx_beta_shift]
+        )
+        gamma = feat_gamma * (1 + gamma_scale) + gamma_shift
+        beta = feat_beta * (1 + beta_scale) + beta_shift
+        return F.leaky_relu(normalised * (1 + gamma) + beta, LEAK)
+
+
+class SPMUp(nn.Module):
+    """Decoder layer: bilinear x2, the skip appended, then `SPMConv` with spectral norm."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, ctx_channels: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.spm = SPMConv(in_channels, out_channels, ctx_channels=ctx_channels, hidden=hidden, spectral=True)
+
+    def forward(self, x: Tensor, skip: Tensor | None, ctx: Tensor) -> Tensor:
+        x = upsample2(x)
+        return self.spm(x if skip is None else torch.cat([x, skip], dim=1), ctx)
+
+
+def upsample2(x: Tensor) -> Tensor:
+    """Bilinear x2 without aligned corners."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

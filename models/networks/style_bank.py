@@ -1,0 +1,91 @@
+"""Style bank: raw codes per class, drawn for instances of which nothing is visible (DivSem, Sec. 3.3).
+
+The authors' `style_codes.pt` holds the same: means of the encoder's output over whole instances of training pictures,
+before normalisation.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from util.errors import UserError
+from util.seeds import derive_seed
+
+PREFIX = "class_"
+
+
+class StyleBank:
+    """Codes by class: {class id: (n, D) float32}."""
+
+    def __init__(self, codes: dict[int, Tensor]) -> None:
+        if not codes:
+            raise UserError("the style bank is empty: the training split has no labelled pixel to take a code from")
+        self.codes = codes
+        self.mean = torch.cat(list(codes.values())).mean(0)
+
+    def draw(self, label: int, rng: random.Random) -> Tensor | None:
+        """Return one code (D,) of a class by `rng.choice`, or None if the bank has none."""
+        rows = self.codes.get(label)
+        return None if rows is None else rows[rng.choice(range(len(rows)))]
+
+    def __len__(self) -> int:
+        return sum(len(rows) for rows in self.codes.values())
+
+    def save(self, path: Path, *, seed: int) -> None:
+        """Write safetensors, one tensor per class."""
+        tensors = {f"{PREFIX}{label}": rows.contiguous() for label, rows in sorted(self.codes.items())}
+        partial = path.with_suffix(".partial")
+        save_file(tensors, partial, metadata={"seed": str(seed), "format": "semedit style bank 1"})
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, *, style_dim: int) -> StyleBank:
+        """Read `save`'s file; raises `UserError` if it is damaged or of another code width."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                codes = {int(key.removeprefix(PREFIX)): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, ValueError) as error:
+            raise UserError(f"{path}: not a style bank ({error}). Delete it: test.py makes it again.") from error
+        bank = cls(codes)
+        if bank.mean.numel() != style_dim:
+            raise UserError(f"{path}: codes of width {bank.mean.numel()}, but the run's --style_dim is {style_dim}")
+        return bank
+
+
+class BankBuilder:
+    """Keep at most `cap` codes per class: those with the smallest seeded hash of (picture, instance).
+
+    The choice does not depend on the order of the pictures.
+    """
+
+    def __init__(self, *, cap: int, seed: int) -> None:
+        self.cap, self.seed = cap, seed
+        self._heaps: dict[int, list[tuple[int, int, Tensor]]] = {}
+
+    def add(self, codes: Tensor, inst_id: Tensor, inst_class: Tensor, names: Iterable[str]) -> None:
+        """codes (B, I, D) with the batch's `inst_id` and `inst_class` (B, I) padded with -1, and its names."""
+        for rows, ids, labels, name in zip(codes.cpu(), inst_id.tolist(), inst_class.tolist(), names, strict=True):
+            for row, number, label in zip(rows, ids, labels, strict=True):
+                if label >= 0:
+                    self._offer(label, derive_seed(self.seed, name, number), row)
+
+    def _offer(self, label: int, key: int, code: Tensor) -> None:
+        heap = self._heaps.setdefault(label, [])
+        entry = (-key, len(heap), code.clone())
+        if len(heap) < self.cap:
+            heapq.heappush(heap, entry)
+        elif -key > heap[0][0]:
+            heapq.heapreplace(heap, entry)
+
+    def bank(self) -> StyleBank:
+        """The codes gathered so far, in the order of their hashes."""
+        ordered = {label: sorted(heap, key=lambda e: -e[0]) for label, heap in self._heaps.items()}
+        return StyleBank({label: torch.stack([code for _, _, code in heap]) for label, heap in ordered.items()})

@@ -1,0 +1,92 @@
+"""One stage of the cascade: a U-Net of SPM layers at a fixed size (SPMPGAN, Fig. 2; widths in `docs/papers.md`).
+
+The authors fixed 64, 128 and 256 pixels. The rule below gives their three tables at these sizes, and any other stage
+size a depth and widths of the same kind.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.networks.spm import SPMConv, SPMUp
+
+ENCODER_WIDTHS = (1, 2, 4, 4, 8, 8, 16, 16, 32, 32)  # of enc1, enc2, ... in units of ngf
+DECODER_WIDTHS_SHALLOW = (1, 1, 2, 4, 8, 16)  # of dec2, dec3, ... up to depth 6
+DECODER_WIDTHS_DEEP = (1, 1, 2, 4, 8, 8, 16, 16)
+
+
+def stage_depth(size: int) -> int:
+    """Return the number of stride-2 layers of a stage of `size` pixels: down to 2 pixels where 2 divides so often."""
+    twos = (size & -size).bit_length() - 1
+    return min(size.bit_length() - 2, twos)
+
+
+def stage_widths(size: int) -> tuple[list[int], list[int]]:
+    """Return the widths of enc1.. and of dec2.., in units of ngf."""
+    depth = stage_depth(size)
+    decoder = DECODER_WIDTHS_SHALLOW if depth <= 6 else DECODER_WIDTHS_DEEP
+    if depth + 2 > len(ENCODER_WIDTHS) or depth > len(decoder):
+        raise ValueError(f"a stage of {size} pixels would need {depth} stride-2 layers; at most 8 are defined")
+    return list(ENCODER_WIDTHS[: depth + 2]), list(decoder[:depth])
+
+
+class ContextPyramid:
+    """The context [style, labels, edges, mask] at every size that a stage asks for, built once for all stages.
+
+    Sizes divide the full one, so nearest resizing is a strided slice, equal bit for bit.
+    """
+
+    def __init__(self, ctx: Tensor, *, style_dim: int) -> None:
+        self.ctx, self.style_dim = ctx, style_dim
+        self._by_size: dict[int, Tensor] = {}
+
+    def decoder(self, size: int) -> Tensor:
+        """Everything, (B, style_dim + N + 2, size, size)."""
+        if size not in self._by_size:
+            step = self.ctx.shape[-1] // size
+            self._by_size[size] = self.ctx[:, :, ::step, ::step].contiguous()
+        return self._by_size[size]
+
+    def encoder(self, size: int) -> Tensor:
+        """Without the style codes, (B, N + 2, size, size)."""
+        return self.decoder(size)[:, self.style_dim :]
+
+
+class SPMUNet(nn.Module):
+    """A stage: enc1..enc(d+2) down to the bottleneck, dec(d+1)..dec2 up again, dec1 to RGB.
+
+    Args:
+        size: pixels of its input, square.
+        label_channels: N + 1, one-hot classes and the edge map.
+        style_dim: width of the style codes in the decoders' context; 0 for none.
+    """
+
+    def __init__(self, *, size: int, label_channels: int, ngf: int, hidden: int, style_dim: int) -> None:
+        super().__init__()
+        self.size, self.depth = size, stage_depth(size)
+        enc, dec = ([w * ngf for w in widths] for widths in stage_widths(size))
+        enc_ctx = label_channels + 1
+        for i, (cin, cout) in enumerate(zip([3, *enc], enc, strict=False), start=1):
+            stride = 2 if 1 < i < len(enc) else 1
+            layer = SPMConv(cin, cout, ctx_channels=enc_ctx, hidden=hidden, stride=stride)
+            self.add_module(f"enc{i}", layer)
+        x_channels = enc[-1]
+        for j in range(self.depth + 1, 1, -1):
+            skip = enc[j - 2] if j > 2 else 0  # e_(j-1); enc1 and the layer before the bottleneck are never skips
+            layer_up = SPMUp(x_channels + skip, dec[j - 2], ctx_channels=style_dim + enc_ctx, hidden=hidden)
+            self.add_module(f"dec{j}", layer_up)
+            x_channels = dec[j - 2]
+        self.dec1 = nn.Conv2d(x_channels, 3, 3, padding=1, padding_mode="replicate", bias=False)
+
+    def forward(self, x: Tensor, ctx: ContextPyramid) -> Tensor:
+        """x (B, 3, size, size) -> picture (B, 3, size, size) in (-1, 1)."""
+        size, skips = self.size, {}
+        for i in range(1, self.depth + 3):
+            size = size // 2 if 1 < i < self.depth + 2 else size
+            x = self.get_submodule(f"enc{i}")(x, ctx.encoder(size))
+            skips[i] = x
+        for j in range(self.depth + 1, 1, -1):
+            size *= 2
+            x = self.get_submodule(f"dec{j}")(x, skips[j - 1] if j > 2 else None, ctx.decoder(size))
+        return torch.tanh(self.dec1(x))

@@ -1,0 +1,1 @@
+"""The authors' checkpoint keys mapped to ours, one file per method family."""

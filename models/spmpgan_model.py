@@ -1,0 +1,35 @@
+"""SPMPGAN: Context-Consistent Semantic Image Editing with Style-Preserved Modulation (ECCV 2022, arXiv 2207.06252)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from models import MODELS
+from models.base_cascade_gan import CascadeGAN
+from models.networks.cascade import CascadeGenerator
+from models.networks.init import init_normal
+
+
+@MODELS.register("spmpgan")
+class SPMPGANModel(CascadeGAN):
+    """The baseline: three cascaded U-Nets of style-preserved modulation. Deterministic."""
+
+    summary = "SPMPGAN (ECCV 2022): style-preserved modulation, progressive cascade"
+
+    @staticmethod
+    def modify_commandline_options(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
+        CascadeGAN.add_flags(parser, "model spmpgan", is_train=is_train)
+
+    @classmethod
+    def from_options(cls, opt: Any, *, is_train: bool) -> SPMPGANModel:
+        netG = CascadeGenerator(label_nc=opt.label_nc, crop_size=opt.crop_size, ngf=opt.ngf, hidden=opt.spm_hidden)
+        init_normal(netG)
+        training = cls.training_arguments(opt, is_train=is_train)
+        return cls(netG=netG, label_nc=opt.label_nc, ignore_label=opt.ignore_label, **training)
+
+    @classmethod
+    def tiny(cls, tmp_path: Path) -> list[str]:
+        flags = "--model spmpgan --dataset_mode streets --streets_train_size 8 --streets_test_size 4 --crop_size 64"
+        return [*flags.split(), *"--ngf 4 --ndf 4 --spm_hidden 8 --lambda_vgg 0 --batch_size 2".split()]

@@ -1,0 +1,160 @@
+"""Options: how flags are layered, checked, frozen and saved.
+
+Layers, weakest first: flags' defaults < model's < data set's < (test: the run's opt.yaml) < --config YAML < command
+line. YAML values become arguments placed before the user's, so all layers meet the same checks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data import DATASETS
+from models import MODELS
+from options.parser import PROVENANCE, StrictParser, read_yaml
+from util.errors import UserError
+from util.versions import current_commit, library_versions
+
+OPTIONS_FILE = "opt.yaml"
+CROP_MULTIPLE = 64  # pixels: three stages at 1/4, 1/2 and 1, the smallest at 16
+
+
+class Options(argparse.Namespace):
+    """Parsed values, read-only once frozen. `set_by` tells for each name which layer set it."""
+
+    def __init__(self, values: dict[str, Any], set_by: dict[str, str]) -> None:
+        super().__init__(**values)
+        object.__setattr__(self, "_set_by", set_by)
+        object.__setattr__(self, "_frozen", True)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if getattr(self, "_frozen", False):
+            raise AttributeError(f"options are frozen: cannot set {name}")
+        super().__setattr__(name, value)
+
+    def values(self) -> dict[str, Any]:
+        """All options by name."""
+        return {k: v for k, v in vars(self).items() if not k.startswith("_")}
+
+    def save(self, path: Path) -> None:
+        """Write a YAML file that `--config` takes again, with commit, versions and layers beside the values."""
+        provenance = {
+            "commit": current_commit(),
+            "versions": {"python": sys.version.split()[0], **library_versions()},
+            "set_by": {k: v for k, v in sorted(self._set_by.items()) if v != "default"},
+        }
+        text = yaml.safe_dump({**dict(sorted(self.values().items())), PROVENANCE: provenance}, sort_keys=False)
+        path.write_text(text)
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that mean the same in train.py, test.py and every script that takes a run."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--name", help="name of the run: its folder in --checkpoints_dir")
+    group.add_argument("--checkpoints_dir", default="checkpoints", help="folder of all runs")
+    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+    group.add_argument("--seed", type=int, default=0, help="of every random draw")
+    group.add_argument("--num_workers", type=int, default=2, help="processes that load data; 0 for none")
+    group.add_argument("--batch_size", type=int, default=4, help="pictures per process and step")
+    group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: mixed precision")
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of every data set."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset_mode", default="streets", help=f"layout of the data: {', '.join(DATASETS.names())}")
+    group.add_argument("--dataroot", help="folder of the data set (not for streets)")
+    group.add_argument("--crop_size", type=int, default=256, help="pixels of the square pictures, a multiple of 64")
+    group.add_argument("--load_size", type=int, help="short side is scaled to this; 0: as stored. Default: by data set")
+    group.add_argument("--label_nc", type=int, help="one-hot label channels. Default: by data set or classes.json")
+    group.add_argument(
+        "--ignore_label", type=int, help="label id without a class. Default: by data set or classes.json"
+    )
+    group.add_argument("--label_map", metavar="A:B,...", help="rename label ids when they are read, as in 255:0,3:1")
+    group.add_argument("--cache", choices=("none", "ram"), default="none", help="ram: keep decoded pictures in memory")
+    group.add_argument(
+        "--inst_class_rule", choices=("majority", "mod120"), default="majority",
+        help="class of an instance: majority label of its pixels, or its id modulo 120 (converted DivSem runs)",
+    )  # fmt: skip
+
+
+class BaseOptions:
+    """Builds the parser of one command. Subclasses add their own flags and the run's layer."""
+
+    is_train: bool
+    description: str
+
+    def add_flags(self, parser: StrictParser) -> None:
+        add_run_flags(parser)
+        parser.add_argument("--config", metavar="FILE.yaml", help="options as 'name: value' lines; flags override them")
+        models = "; ".join(f"{name}: {MODELS.get(name).summary}" for name in MODELS.names())
+        parser.add_argument("--model", default="divsem", help=models)
+        add_data_flags(parser)
+
+    def run_layer(self, probe: argparse.Namespace) -> dict[str, Any]:
+        """Options that an existing run brings; none in training."""
+        return {}
+
+    def parse(self, argv: list[str] | None = None) -> Options:
+        """Parse the command line; raises `UserError`."""
+        argv = sys.argv[1:] if argv is None else argv
+        probe = self._probe(argv)
+        config = read_yaml(Path(probe.config), "--config") if probe.config else {}
+        config.pop(PROVENANCE, None)
+        run = self.run_layer(probe)
+
+        def chosen(name: str, default: str) -> str:
+            return getattr(probe, name) or config.get(name) or run.get(name) or default
+
+        parser = StrictParser(description=self.description)
+        self.add_flags(parser)
+        model = MODELS.get(chosen("model", "divsem"))
+        dataset = DATASETS.get(chosen("dataset_mode", "streets"))
+        model.modify_commandline_options(parser, is_train=self.is_train)
+        dataset.modify_commandline_options(parser, is_train=self.is_train)
+        layers = {
+            "run": parser.yaml_to_args({k: v for k, v in run.items() if k in parser.actions_by_name()}, "the run"),
+            "config": parser.yaml_to_args(config, str(probe.config)),
+            "command line": argv,
+        }
+        parsed = parser.parse_args([arg for args in layers.values() for arg in args])
+        values = vars(parsed)
+        set_by = dict.fromkeys(values, "default")
+        for layer, args in layers.items():
+            set_by.update(dict.fromkeys(parser.names_set_by(args), layer))
+        derived = dataset.complete_options(parsed)
+        values.update(derived)
+        set_by.update({name: "data set" for name in derived if set_by[name] == "default"})
+        self.validate(parsed)
+        return Options(values, set_by)
+
+    @staticmethod
+    def _probe(argv: list[str]) -> argparse.Namespace:
+        """Read only what decides which other flags exist."""
+        parser = StrictParser(add_help=False)
+        for name in ("config", "model", "dataset_mode", "name"):
+            parser.add_argument(f"--{name}")
+        parser.add_argument("--checkpoints_dir", default="checkpoints")
+        return parser.parse_known_args(argv)[0]
+
+    def validate(self, opt: argparse.Namespace) -> None:
+        """Check what a flag's type cannot say; raises `UserError`."""
+        if not opt.name:
+            raise UserError("--name is missing: give the run a name, e.g. --name my_run")
+        if not re.fullmatch(r"[\w][\w.+-]*", opt.name):
+            raise UserError(f"--name {opt.name!r}: use letters, digits, '_', '-', '.', '+' alone")
+        if opt.crop_size <= 0 or opt.crop_size % CROP_MULTIPLE:
+            raise UserError(f"--crop_size {opt.crop_size} is not a positive multiple of {CROP_MULTIPLE}")
+        for name, least in (("batch_size", 1), ("num_workers", 0)):
+            if getattr(opt, name) < least:
+                raise UserError(f"--{name} {getattr(opt, name)} is less than {least}")
+
+
+def run_folder(opt: argparse.Namespace) -> Path:
+    """Return the folder of the run."""
+    return Path(opt.checkpoints_dir) / opt.name

@@ -1,0 +1,100 @@
+"""An argument parser that never guesses: no abbreviations, no silent defaults, near names for typos."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from util.errors import UserError
+from util.registry import did_you_mean
+
+PROVENANCE = "provenance"  # the part of a saved opt.yaml that is no flag
+
+
+class StrictParser(argparse.ArgumentParser):
+    """Errors are raised as `UserError`; defaults are checked like values given by a user."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; unknown flags are answered with the nearest known ones."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        for text in unknown:
+            if text.startswith("--"):
+                flag = text.split("=")[0]
+                self.error(f"{flag} is unknown.{did_you_mean(flag, self._option_string_actions)}")
+        if unknown:
+            self.error(f"stray argument: {unknown[0]}")
+        return parsed
+
+    def set_defaults(self, **defaults: Any) -> None:
+        """Change defaults of flags that exist, within their choices."""
+        actions = self.actions_by_name()
+        for name, value in defaults.items():
+            if name not in actions:
+                raise ValueError(f"set_defaults: no flag --{name}.{did_you_mean(name, actions)}")
+            choices = actions[name].choices
+            if choices is not None and value not in choices:
+                raise ValueError(f"set_defaults: --{name} {value!r} is not one of {list(choices)}")
+        super().set_defaults(**defaults)
+
+    def actions_by_name(self) -> dict[str, argparse.Action]:
+        """Flags by the name that they have in the options."""
+        return {a.dest: a for a in self._actions if a.dest != "help"}
+
+    def names_set_by(self, args: list[str]) -> set[str]:
+        """Return the options that a list of arguments sets."""
+        unset = object()
+        blank = argparse.Namespace(**dict.fromkeys(self.actions_by_name(), unset))
+        return {name for name, value in vars(self.parse_args(args, blank)).items() if value is not unset}
+
+    def yaml_to_args(self, values: Mapping[str, Any], source: str) -> list[str]:
+        """Turn a mapping of a YAML file into arguments, so that it is checked as the command line is.
+
+        Raises:
+            UserError: a key is no flag, or a value does not have its form.
+        """
+        actions = self.actions_by_name()
+        args: list[str] = []
+        for key, value in values.items():
+            if key not in actions:
+                raise UserError(f"{source}: '{key}' is no option.{did_you_mean(str(key), actions)}")
+            action = actions[key]
+            switch = isinstance(action, argparse.BooleanOptionalAction)
+            if isinstance(value, bool) != switch and value is not None:
+                wanted = "true or false" if switch else "a value, not true or false"
+                raise UserError(f"{source}: '{key}: {value}' should be {wanted}")
+            if value is None:
+                continue
+            if switch:
+                args.append(f"--{key}" if value else f"--no-{key}")
+            elif isinstance(value, list):
+                args += [f"--{key}", *map(str, value)]
+            elif isinstance(value, dict):
+                raise UserError(f"{source}: '{key}' holds a mapping; options are one level deep")
+            else:
+                args.append(f"--{key}={value}")
+        return args
+
+
+def read_yaml(path: Path, flag: str) -> dict[str, Any]:
+    """Read a mapping from a YAML file; raises `UserError` naming the flag and the file."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{flag} {path}: no such file") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{flag} {path}: not a readable YAML file ({error})") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{flag} {path}: expected 'option: value' lines")
+    return values

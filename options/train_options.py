@@ -1,0 +1,40 @@
+"""Flags of train.py."""
+
+from __future__ import annotations
+
+import argparse
+
+from options.base_options import BaseOptions
+from options.parser import StrictParser
+from util.errors import UserError
+
+
+class TrainOptions(BaseOptions):
+    is_train = True
+    description = "Train a method. Flags of the chosen --model and --dataset_mode are listed last."
+
+    def add_flags(self, parser: StrictParser) -> None:
+        super().add_flags(parser)
+        group = parser.add_argument_group("training")
+        group.add_argument(
+            "--max_steps", type=int, default=100_000, help="optimiser steps; 0 saves the initial weights"
+        )
+        group.add_argument("--continue_train", action=argparse.BooleanOptionalAction, default=False,
+                           help="go on from the run's last checkpoint, exactly")  # fmt: skip
+        group.add_argument("--save_every", type=int, default=5000, help="steps between checkpoints")
+        group.add_argument("--keep", type=int, default=2, help="step files kept, the newest (never fewer than two)")
+        group.add_argument("--log_every", type=int, default=50, help="steps between lines of stats.jsonl")
+        group.add_argument("--image_every", type=int, default=1000, help="steps between preview pictures; 0 for none")
+        group.add_argument("--ema", type=float, default=0.0, help="decay of averaged weights, e.g. 0.999; 0 for none")
+        group.add_argument("--tensorboard", action=argparse.BooleanOptionalAction, default=True,
+                           help="also write TensorBoard events")  # fmt: skip
+        group.add_argument("--mask_schedule", choices=("random", "index"), default="random",
+                           help="mask type of a picture: drawn anew, or tied to its index as released")  # fmt: skip
+
+    def validate(self, opt: argparse.Namespace) -> None:
+        super().validate(opt)
+        for name, least in (("max_steps", 0), ("save_every", 1), ("keep", 0), ("log_every", 1), ("image_every", 0)):
+            if getattr(opt, name) < least:
+                raise UserError(f"--{name} {getattr(opt, name)} is less than {least}")
+        if not 0 <= opt.ema < 1:
+            raise UserError(f"--ema {opt.ema} is not in [0, 1)")

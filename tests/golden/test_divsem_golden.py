@@ -1,0 +1,412 @@
+"""SPMPGAN and DivSem reproduce the numbers recorded from the authors' code (tests/golden/divsem_golden.json)."""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Any
+
+import pytest
+import torch
+from hash_fill import HERE, assert_stats, fill, formula_inputs, golden, hash_tensor, hash_values
+from torch import Tensor, nn
+
+from data.edges import instance_edges
+from models.base_cascade_gan import CascadeGAN
+from models.spmpgan_model import SPMPGANModel
+from models.losses.gan import hinge_fake, hinge_generator, hinge_real
+from models.losses.perceptual import PerceptualLoss
+from models.networks.cascade import Cascade, CascadeGenerator, resize_nearest
+from models.networks.discriminator import MultiScaleDiscriminator
+from models.networks.spm import SPMConv, SPMUp
+from models.networks.style_bank import StyleBank
+from models.networks.style_encoder import StyleConv
+from models.networks.style_generator import StyleCodeGenerator
+from models.released_weights.divsem import (
+    released_block_key,
+    released_discriminator_key,
+    released_generator_key,
+    released_vgg_key,
+)
+from util.batch import one_hot
+
+GOLDEN = golden("divsem_golden.json")
+
+
+def table(section: str) -> dict[str, tuple[str, str, str]]:
+    """Return key -> shapes (label_nc 34, 151, SPMPGAN's column) of one part of the released tables."""
+    rows: dict[str, tuple[str, str, str]] = {}
+    current = "netG"
+    for line in (HERE / "divsem_state_dict.txt").read_text().splitlines():
+        if line.startswith("#"):
+            current = line.removeprefix("## ") if line.startswith("## ") else current
+            continue
+        cells = [cell.strip() for cell in line.split("|")]
+        if current == section and len(cells) >= 5:
+            rows[cells[2]] = (cells[3], cells[3] if cells[4] == "=" else cells[4], cells[-1])
+    return rows
+
+
+def shape_text(tensor: Tensor) -> str:
+    return "x".join(str(n) for n in tensor.shape)
+
+
+def spmpgan_shape(row: tuple[str, str, str], column: int) -> str | None:
+    """Read the table's third shape: "=" as DivSem's, "-" absent, "a / b" for 34 and 151 classes, or one for both."""
+    if row[2] == "=":
+        return row[column]
+    if row[2] == "-":
+        return None
+    return [part.strip() for part in row[2].split("/")][column if "/" in row[2] else 0]
+
+
+@pytest.mark.parametrize(("column", "label_nc"), [(0, 34), (1, 151)])
+def test_generator_keys_and_shapes_are_the_released_ones(column: int, label_nc: int) -> None:
+    rows = table("netG")
+    with torch.device("meta"):
+        divsem = StyleCodeGenerator(label_nc=label_nc, crop_size=256, ngf=32)
+        spmpgan = CascadeGenerator(label_nc=label_nc, crop_size=256, ngf=32)
+    for net, wanted in (
+        (divsem, {key: row[column] for key, row in rows.items()}),
+        (spmpgan, {key: s for key, row in rows.items() if (s := spmpgan_shape(row, column)) is not None}),
+    ):
+        assert {released_generator_key(k): shape_text(v) for k, v in net.state_dict().items()} == wanted
+    assert len(rows) == 820
+    counts = GOLDEN["param_counts"]
+    assert sum(p.numel() for p in divsem.parameters()) == counts["DivSem_G"][str(label_nc)]["total"]
+    assert sum(p.numel() for p in spmpgan.parameters()) == counts["SPMPGAN_G"][str(label_nc)]["total"]
+
+
+@pytest.mark.parametrize(("column", "label_nc"), [(0, 34), (1, 151)])
+def test_discriminator_keys_and_shapes_are_the_released_ones(column: int, label_nc: int) -> None:
+    with torch.device("meta"):
+        net = MultiScaleDiscriminator(label_nc=label_nc, crop_size=256, ndf=64)
+    ours: dict[str, dict[str, str]] = {}
+    for key, value in net.state_dict().items():
+        entry, released = released_discriminator_key(key)
+        ours.setdefault(entry, {})[released] = shape_text(value)
+    for entry in ("netD_1", "netD_2", "netD_3"):
+        assert ours[entry] == {key: row[column] for key, row in table(entry).items()}
+
+
+class Case:
+    """The 256-pixel golden scene, cut to what the generators take."""
+
+    def __init__(self, label_nc: int = 34, case: str = "A") -> None:
+        raw = formula_inputs(label_nc, case)
+        self.image, self.mask = raw["image"], raw["mask"]
+        self.ids, dense = raw["inst_original"].unique(return_inverse=True)
+        self.inst, self.count = dense, len(self.ids)
+        self.label = raw["label"]
+        self.seg = one_hot(self.label, label_nc) * self.mask
+        self.edge = instance_edges(raw["inst_original"]) * self.mask
+
+    def bank_codes(self, dim: int, picks: list[int] | None = None) -> Tensor:
+        """One cached code per class, `code:<class>:<pick>`; used by the network only where nothing is visible."""
+        classes = [int(i) % 120 for i in self.ids]
+        chosen = picks or [0] * len(classes)
+        return torch.stack([0.5 * hash_tensor(f"code:{c}:{j}", dim) for c, j in zip(classes, chosen, strict=True)])[
+            None
+        ]
+
+
+def build_divsem(**kwargs: Any) -> StyleCodeGenerator:
+    net = StyleCodeGenerator(label_nc=34, crop_size=256, style_pool="all", **kwargs)
+    fill(net, released_generator_key)
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def divsem() -> StyleCodeGenerator:
+    return build_divsem(ngf=32)
+
+
+@pytest.fixture(scope="module")
+def spmpgan() -> CascadeGenerator:
+    net = CascadeGenerator(label_nc=34, crop_size=256, ngf=32)
+    fill(net, released_generator_key)
+    return net.eval()
+
+
+def assert_cascade(out: Cascade, expected: dict[str, Any]) -> None:
+    for k in range(3):
+        for name, pictures in (
+            ("input", out.entry),
+            ("fake", out.fake),
+            ("mask_fake", out.composite),
+            ("gt", out.real),
+        ):
+            if f"{name}_G{k + 1}" in expected:
+                assert_stats(pictures[k], expected[f"{name}_G{k + 1}"])
+
+
+def recorded_layers(net: nn.Module, call: Any) -> dict[str, Tensor]:
+    """Run `call` and return the output of every layer by its released name; of two passes the last is kept."""
+    outputs: dict[str, Tensor] = {}
+    pattern = re.compile(r"(stages\.\d|style_encoder)\.(enc|dec)\d")
+    hooks = []
+    for name, module in net.named_modules():
+        if pattern.fullmatch(name):
+            stage, layer = name.rsplit(".", 1)
+            released = "zencoder" if stage == "style_encoder" else f"G{int(stage[-1]) + 1}"
+            activation = torch.tanh if layer == "dec1" else nn.Identity()
+            hooks.append(
+                module.register_forward_hook(
+                    lambda m, i, o, key=f"{released}.{layer}", act=activation: outputs.__setitem__(key, act(o))
+                )
+            )
+    call()
+    for hook in hooks:
+        hook.remove()
+    return outputs
+
+
+def test_inputs_are_the_golden_ones() -> None:
+    scene, expected = Case(), GOLDEN["inputs"]["lab_34"]
+    assert_stats(scene.image, expected["img"], val=1e-6, moments=1e-6)
+    assert_stats(scene.image * (1 - scene.mask), expected["masked_img"], val=1e-6, moments=1e-6)
+    assert scene.edge.sum() == expected["edge_sum"]
+    assert scene.seg.sum() == expected["segmap_sum"]
+
+
+@torch.no_grad()
+def test_divsem_inference_with_cached_codes(divsem: StyleCodeGenerator) -> None:
+    scene, expected = Case(), GOLDEN["divsem"]["lab_34"]
+    codes = scene.bank_codes(128)
+    masked = scene.image * (1 - scene.mask)
+    style = divsem.style_encoder(masked, scene.mask, scene.inst, scene.count, codes)
+    assert_stats(style, expected["A_infer_cached"]["style_codes"])
+    for place, values in expected["A_infer_cached"]["style_codes_px"].items():
+        y, x = map(int, place.split(","))
+        assert torch.allclose(style[0, [0, 1, 64, 127], y, x], torch.tensor(values), atol=5e-4)
+    result: list[Cascade] = []
+    layers = recorded_layers(
+        divsem,
+        lambda: result.append(divsem(scene.image, scene.seg, scene.edge, scene.mask, scene.inst, scene.count, codes)),
+    )
+    assert_cascade(result[0], expected["A_infer_cached"])
+    generator_layers = {k: v for k, v in expected["A_layers"].items() if not k.startswith("zencoder")}
+    assert generator_layers.keys() == {k for k in layers if not k.startswith("zencoder")}
+    for name, stats in generator_layers.items():
+        assert_stats(layers[name], stats)
+
+
+@torch.no_grad()
+def test_style_encoder_layers_and_maps(divsem: StyleCodeGenerator) -> None:
+    scene, expected = Case(), GOLDEN["divsem"]["lab_34"]
+    encoder = divsem.style_encoder
+    ones = torch.ones_like(scene.mask)
+    masked = scene.image * (1 - scene.mask)
+    assert_stats(encoder.pixel_codes(masked, 1 - scene.mask), expected["zenc_codes_masked"])
+    assert_stats(encoder.pixel_codes(scene.image, ones), expected["zenc_codes_unmasked_gt"])
+    layers = recorded_layers(divsem, lambda: encoder.pixel_codes(masked, ones))
+    wanted = {k: v for k, v in expected["A_layers"].items() if k.startswith("zencoder")}
+    assert wanted.keys() == layers.keys()
+    for name, stats in wanted.items():
+        assert_stats(layers[name], stats)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "case", "sees_truth"),
+    [
+        ("B_istrain_masked_input", "A", False),
+        ("B_gt_istrain_gt_input", "A", True),
+        ("C_small_mask_nocache", "C", False),
+    ],
+)
+def test_divsem_fallback_to_the_picture(divsem: StyleCodeGenerator, name: str, case: str, sees_truth: bool) -> None:
+    scene, expected = Case(case=case), GOLDEN["divsem"]["lab_34"][name]
+    picture = scene.image if sees_truth else scene.image * (1 - scene.mask)
+    style = divsem.style_encoder(picture, scene.mask, scene.inst, scene.count)
+    assert_stats(style, expected["style_codes"])
+    out = CascadeGenerator.forward(divsem, scene.image, scene.seg, scene.edge, scene.mask, style)
+    assert_cascade(out, expected)
+
+
+@torch.no_grad()
+def test_seeded_draws_from_several_codes_per_class(divsem: StyleCodeGenerator) -> None:
+    scene, expected = Case(), GOLDEN["units"]["zencoder_multi_cache"]
+    classes = [int(i) % 120 for i in scene.ids]
+    bank = StyleBank({c: torch.stack([0.5 * hash_tensor(f"code:{c}:{j}", 128) for j in range(3)]) for c in classes})
+    rng = random.Random(expected["python_random_seed"])
+    erased = expected["labels_in_order"]
+    codes = torch.zeros(1, scene.count, 128)
+    for label in erased:
+        drawn = bank.draw(label, rng)
+        assert drawn is not None
+        codes[0, classes.index(label)] = drawn
+    picks = expected["picks_in_order_of_ascending_erased_instance"]
+    for label, pick in zip(erased, picks, strict=True):
+        assert torch.equal(codes[0, classes.index(label)], bank.codes[label][pick])
+    style = divsem.style_encoder(scene.image, scene.mask, scene.inst, scene.count, codes)
+    assert_stats(style, expected["style_codes"])
+    for place, values in expected["px"].items():
+        y, x = map(int, place.split(","))
+        assert torch.allclose(style[0, [0, 1, 64, 127], y, x], torch.tensor(values), atol=5e-4)
+
+
+@torch.no_grad()
+def test_small_divsem() -> None:
+    scene, expected = Case(), GOLDEN["units"]["small_divsem_ngf4_style8_lab34"]
+    net = build_divsem(ngf=4, style_dim=8)
+    assert sum(p.numel() for p in net.parameters()) == expected["params"]
+    out = net(scene.image, scene.seg, scene.edge, scene.mask, scene.inst, scene.count, scene.bank_codes(8))
+    assert_cascade(out, expected)
+
+
+# --- SPMPGAN -----------------------------------------------------------------------------------------------------------
+
+
+def build_discriminator(ndf: int) -> MultiScaleDiscriminator:
+    """Each released discriminator is filled under its own keys, which are the same for all three."""
+    net = MultiScaleDiscriminator(label_nc=34, crop_size=256, ndf=ndf)
+    fill(net, lambda key: released_discriminator_key(key)[1])
+    return net
+
+
+def filled_vgg(tmp_path_factory: pytest.TempPathFactory) -> PerceptualLoss:
+    from models.losses.perceptual import build_features
+
+    features = build_features("vgg19")
+    fill(features, released_vgg_key)
+    path = tmp_path_factory.mktemp("vgg") / "vgg19.pth"
+    torch.save({f"features.{k}": v for k, v in features.state_dict().items()}, path)
+    return PerceptualLoss(arch="vgg19", weights=str(path))
+
+
+@torch.no_grad()
+def test_spmpgan_evaluation(spmpgan: CascadeGenerator) -> None:
+    scene, expected = Case(), GOLDEN["spmpgan"]["lab_34"]
+    result: list[Cascade] = []
+    layers = recorded_layers(spmpgan, lambda: result.append(spmpgan(scene.image, scene.seg, scene.edge, scene.mask)))
+    assert_cascade(result[0], expected)
+    assert layers.keys() == expected["layers"].keys()
+    for name, stats in expected["layers"].items():
+        assert_stats(layers[name], stats)
+    netD = build_discriminator(64).eval()
+    segs = [resize_nearest(scene.seg, size) for size in (64, 128, 256)]
+    fake, real = netD(segs, result[0].composite, result[0].real)
+    losses = {**expected["eval_losses_D"], **expected["eval_losses_G"]}
+    for k in range(3):
+        assert_stats(fake[k], expected[f"D{k + 1}_fake_eval"])
+        assert_stats(real[k], expected[f"D{k + 1}_real_eval"])
+        assert hinge_fake(fake[k]).item() == pytest.approx(losses[f"loss_D_fake_G{k + 1}"], abs=5e-5)
+        assert hinge_real(real[k]).item() == pytest.approx(losses[f"loss_D_real_G{k + 1}"], abs=5e-5)
+        assert hinge_generator(fake[k]).item() == pytest.approx(losses[f"G_GAN_G{k + 1}"], abs=5e-5)
+
+
+@torch.no_grad()
+def test_vgg_features(tmp_path_factory: pytest.TempPathFactory) -> None:
+    taps = filled_vgg(tmp_path_factory).taps(Case().image)  # the golden picture stands for the release's BGR tensor
+    assert len(taps) == len(GOLDEN["spmpgan"]["lab_34"]["vgg_gt_G3"])
+    for tap, stats in zip(taps, GOLDEN["spmpgan"]["lab_34"]["vgg_gt_G3"], strict=True):
+        assert_stats(tap, stats)
+
+
+LOSS_NAMES = {"G/l1": ("L1", 1.0), "G/gan": ("G_GAN", 1.0), "G/vgg": ("VGG", 10.0)}
+
+
+def one_step(model: CascadeGAN, scene: Case) -> dict[str, list[float]]:
+    """Train one step as the trainer does; return the unweighted losses of each scale."""
+    batch: Any = {
+        "image": scene.image,
+        "label": scene.label,
+        "mask": scene.mask,
+        "edge": scene.edge,
+        "name": ["golden"],
+    }
+    model.begin_step(batch)
+    found: dict[str, list[float]] = {}
+    for phase, terms in zip(model.phases(), (model.per_scale_D, model.per_scale_G), strict=True):
+        for name, net in model.networks().items():
+            net.requires_grad_(name in phase.networks)
+        losses = terms()
+        total = sum((model.loss_weights[n] * torch.stack(t).sum() for n, t in losses.items()), torch.zeros(()))
+        phase.optimizer.zero_grad()
+        total.backward()
+        phase.optimizer.step()
+        found |= {name: [term.item() for term in scales] for name, scales in losses.items()}
+        model.netG.requires_grad_(True)
+    return found
+
+
+def assert_step(found: dict[str, list[float]], expected: dict[str, Any], **tolerance: float) -> None:
+    for k in range(3):
+        for name in ("fake", "real"):
+            assert found[f"D/{name}"][k] == pytest.approx(expected["D"][f"loss_D_{name}_G{k + 1}"], **tolerance)
+        for name, (released, weight) in LOSS_NAMES.items():
+            if name in found:
+                wanted = expected["G"][f"{released}_G{k + 1}"]
+                assert weight * found[name][k] == pytest.approx(wanted, **tolerance)
+
+
+def assert_updated(model: CascadeGAN, after: dict[str, Any]) -> None:
+    ours = {("netG", released_generator_key(k)): v for k, v in model.netG.state_dict().items()}
+    assert model.netD is not None
+    ours |= {released_discriminator_key(k): v for k, v in model.netD.state_dict().items()}
+    for key, stats in after.items():
+        entry, name = key.split(":")
+        assert_stats(ours[entry, name], stats, val=3e-4 if entry == "netG" else 1e-3)
+
+
+def test_spmpgan_first_training_steps(tmp_path_factory: pytest.TempPathFactory) -> None:
+    netG = CascadeGenerator(label_nc=34, crop_size=256, ngf=32)
+    fill(netG, released_generator_key)
+    model = SPMPGANModel(netG=netG, netD=build_discriminator(64), perceptual=filled_vgg(tmp_path_factory), label_nc=34)
+    model.train()
+    expected = GOLDEN["spmpgan"]["lab_34"]["train_steps"]
+    assert_step(one_step(model, Case()), expected[0], abs=5e-5)
+    assert_stats(model.out.fake[-1], expected[0]["fake_G3"])
+    assert_updated(model, expected[0]["after"])
+    assert_step(one_step(model, Case()), expected[1], rel=3e-2)
+
+
+def test_small_spmpgan_evaluation_and_training() -> None:
+    scene, expected = Case(), GOLDEN["units"]["small_spmpgan_ngf4_ndf4_lab34"]
+    netG = CascadeGenerator(label_nc=34, crop_size=256, ngf=4)
+    fill(netG, released_generator_key)
+    assert sum(p.numel() for p in netG.parameters()) == expected["params"]["netG"]
+    with torch.no_grad():
+        assert_cascade(netG.eval()(scene.image, scene.seg, scene.edge, scene.mask), expected)
+    model = SPMPGANModel(netG=netG, netD=build_discriminator(4), label_nc=34)
+    model.train()
+    assert_step(one_step(model, scene), expected["train"][0], abs=5e-5)
+    assert_step(one_step(model, scene), expected["train"][1], rel=3e-2)
+
+
+# --- blocks ------------------------------------------------------------------------------------------------------------
+
+UNITS = GOLDEN["units"]
+
+
+def unit_context(style: bool) -> Tensor:
+    """[style, seg, mask] at 32 pixels, reduced to the block's output size by the block's caller."""
+    mask = torch.from_numpy(hash_values("unit:mask", 2 * 32 * 32).reshape(2, 1, 32, 32) > 0).float()
+    parts = [hash_tensor("unit:seg", 2, 5, 32, 32), mask]
+    return torch.cat(([hash_tensor("unit:style", 2, 7, 32, 32)] if style else []) + parts, dim=1)
+
+
+def test_encoder_block() -> None:
+    block = SPMConv(4, 6, ctx_channels=6, stride=2)
+    fill(block, released_block_key)
+    out = block(hash_tensor("unit:x", 2, 4, 16, 16), unit_context(False)[..., ::4, ::4])
+    assert_stats(out, UNITS["unit_enc_block"]["out"])
+
+
+def test_decoder_block_in_evaluation_and_training() -> None:
+    block = SPMUp(9, 5, ctx_channels=13)
+    fill(block, released_block_key)
+    x, skip = hash_tensor("unit:x2", 2, 6, 8, 8), hash_tensor("unit:skip", 2, 3, 16, 16)
+    ctx, expected = unit_context(True)[..., ::2, ::2], UNITS["unit_dec_block"]
+    assert_stats(block.eval()(x, skip, ctx), expected["out_eval"])
+    u = block.spm.conv.weight_u
+    assert torch.allclose(u, torch.tensor(expected["u_before"]), atol=1e-6)
+    assert_stats(block.train()(x, skip, ctx), expected["out_train_first_call"])
+    assert torch.allclose(u, torch.tensor(expected["u_after_train_call"]), atol=1e-6)
+
+
+def test_style_encoder_block() -> None:
+    block = StyleConv(4, 6, stride=2)
+    fill(block, lambda key: key)
+    assert_stats(block(hash_tensor("unit:x", 2, 4, 16, 16)), UNITS["unit_conv_in_replicate"]["out"])

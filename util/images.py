@@ -1,0 +1,178 @@
+"""Pictures and maps on disk, as tensors, and as a grid to look at.
+
+Shapes: H x W pixels; arrays are (H, W, 3) uint8 RGB or (H, W) int32 ids; tensors (3, H, W) float32 in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from util.errors import DataError
+
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_PICTURE_MODES = ("RGB", "L", "P", "RGBA", "CMYK", "LA")
+_MAP_BITS = {"1": 1, "L": 8, "P": 8, "I;16": 16, "I;16L": 16, "I;16B": 16, "I": 16}  # older Pillow opens I;16 as I
+
+
+def _decode(path: str | os.PathLike[str], what: str) -> Image.Image:
+    """Open and decode a whole file. Pillow refuses truncated data, where OpenCV returns a grey rest without a word."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: the {what} does not exist") from error
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: the {what} cannot be decoded ({error}); replace or remove the file") from error
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return a picture as (H, W, 3) uint8 RGB, as stored (EXIF rotation is not applied, alpha is dropped).
+
+    Raises:
+        DataError: missing, truncated or corrupt, or not 8 bit per channel.
+    """
+    picture = _decode(path, "picture")
+    if picture.mode not in _PICTURE_MODES:
+        raise DataError(f"{path}: a picture of mode {picture.mode}; 8 bit RGB or grey is needed, convert it")
+    return np.array(picture.convert("RGB"))
+
+
+@dataclass(frozen=True)
+class IdMap:
+    """Ids (H, W) int32 of a map, with the bit depth (1, 8, 16; 24 for colours) of its file."""
+
+    ids: np.ndarray
+    bits: int
+
+
+def read_id_map(path: str | os.PathLike[str], what: str, *, rgb_ids: bool = False) -> IdMap:
+    """Return the ids of a label or instance PNG unchanged: palette indices and 16-bit values stay what they are.
+
+    Args:
+        path: the file.
+        what: "label map", "instance map": for messages.
+        rgb_ids: the whole colour is the id, r + 256 g + 65536 b; otherwise a colour file is an error.
+
+    Raises:
+        DataError: missing, truncated or corrupt, or colours where ids are expected.
+    """
+    picture = _decode(path, what)
+    if picture.mode in ("RGB", "RGBA") and rgb_ids:
+        rgb = np.asarray(picture.convert("RGB")).astype(np.int32)
+        return IdMap(rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2], 24)
+    if picture.mode not in _MAP_BITS:
+        raise DataError(
+            f"{path}: the {what} has colours (mode {picture.mode}); ids are needed, one channel of 8 or 16 bit. "
+            "Convert the colours to ids first"
+        )
+    return IdMap(np.array(picture).astype(np.int32), _MAP_BITS[picture.mode])
+
+
+def read_map(path: str | os.PathLike[str], what: str, *, rgb_ids: bool = False) -> np.ndarray:
+    """Return the ids (H, W) int32 of `read_id_map`, without the bit depth."""
+    return read_id_map(path, what, rgb_ids=rgb_ids).ids
+
+
+def save_png(array: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """Write (H, W, 3) uint8 RGB, (H, W) uint8 or (H, W) uint16 as PNG; folders are made."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, format="PNG")
+
+
+def to_tensor(array: np.ndarray) -> Tensor:
+    """Return (3, H, W) float32 in [-1, 1] of (H, W, 3) uint8: (v / 255 - 0.5) / 0.5 (DivSem spec, section 1)."""
+    chw = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
+    return chw.to(torch.float32).div_(255).sub_(0.5).div_(0.5)
+
+
+def to_uint8(tensor: Tensor) -> np.ndarray:
+    """Return uint8 (..., H, W, 3) of (..., 3, H, W) in [-1, 1], rounded: the exact inverse of `to_tensor`."""
+    levels = tensor.detach().to(torch.float32).mul(0.5).add_(0.5).mul_(255).round_().clamp_(0, 255)
+    return levels.to(torch.uint8).movedim(-3, -1).cpu().numpy()
+
+
+def default_palette(n: int) -> np.ndarray:
+    """Return (n, 3) uint8 colours, each unlike its neighbours: hues at the golden angle in three brightnesses."""
+    colours = []
+    for i in range(n):
+        hue, value = (i * 0.61803398875) % 1.0, (0.9, 0.65, 0.45)[i % 3]
+        ramp = np.abs((hue * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
+        colours.append(value * (0.3 + 0.7 * np.clip(ramp, 0, 1)))
+    return np.round(255 * np.array(colours).reshape(n, 3)).astype(np.uint8)
+
+
+def colour_labels(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Return (H, W, 3) uint8 of ids (H, W); ids outside the palette, as an ignored 255, are black."""
+    label = np.asarray(label)
+    inside = (label >= 0) & (label < len(palette))
+    return np.where(inside[..., None], palette[np.where(inside, label, 0)], 0).astype(np.uint8)
+
+
+def _to_cell(picture: np.ndarray, height: int) -> Image.Image:
+    """Scale a picture to `height`: enlarged in whole pixels first, so that small ones stay crisp."""
+    if picture.ndim == 2:
+        picture = np.repeat(picture[..., None], 3, axis=2)
+    factor = max(1, height // picture.shape[0])
+    enlarged = Image.fromarray(picture.repeat(factor, 0).repeat(factor, 1))
+    if enlarged.height == height:
+        return enlarged
+    return enlarged.resize((round(enlarged.width * height / enlarged.height), height), Image.Resampling.BICUBIC)
+
+
+def picture_grid(
+    rows: Sequence[Sequence[np.ndarray]],
+    *,
+    titles: Sequence[str] | None = None,
+    scale: float = 1.0,
+    min_cell: int = 128,
+    gap: int = 4,
+) -> np.ndarray:
+    """Lay out pictures as a table on white, with a title above each column.
+
+    Args:
+        rows: pictures (H, W, 3) or (H, W) uint8, of one height within a row; rows may differ in length.
+        titles: one per column.
+        scale: factor on the height of the cells.
+        min_cell: cells are at least this high, in pixels; smaller pictures are enlarged, by whole factors if possible.
+        gap: pixels between cells.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    from PIL import ImageDraw, ImageFont
+
+    cells = []
+    for row in rows:
+        height = round(row[0].shape[0] * scale)
+        if height < min_cell:
+            height *= -(-min_cell // height)
+        cells.append([_to_cell(picture, height) for picture in row])
+    columns = max(len(row) for row in cells)
+    widths = [max(row[c].width for row in cells if c < len(row)) for c in range(columns)]
+    head = 22 if titles else 0
+    size = (sum(widths) + gap * (columns + 1), head + sum(row[0].height + gap for row in cells) + gap)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    lefts = [gap + sum(widths[:c]) + gap * c for c in range(columns)]
+    for left, width, title in zip(lefts, widths, titles or (), strict=False):
+        font = ImageFont.load_default(13)
+        while draw.textlength(title, font=font) > width and font.size > 8:  # type: ignore[union-attr]
+            font = ImageFont.load_default(font.size - 1)  # type: ignore[union-attr]
+        draw.text((left + width / 2, head / 2 + gap / 2), title, fill=(50, 50, 50), font=font, anchor="mm")
+    top = head + gap
+    for row in cells:
+        for left, cell in zip(lefts, row, strict=False):
+            sheet.paste(cell, (left, top))
+        top += row[0].height + gap
+    return np.array(sheet)
