@@ -21,6 +21,7 @@ from util.errors import DataError
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _PICTURE_MODES = ("RGB", "L", "P", "RGBA", "CMYK", "LA")
+_LEVELS = ((np.arange(256, dtype=np.float32) / 255 - np.float32(0.5)) / np.float32(0.5)).astype(np.float32)
 _MAP_BITS = {"1": 1, "L": 8, "P": 8, "I;16": 16, "I;16L": 16, "I;16B": 16, "I": 16}  # older Pillow opens I;16 as I
 
 
@@ -92,8 +93,7 @@ def save_png(array: np.ndarray, path: str | os.PathLike[str]) -> None:
 
 def to_tensor(array: np.ndarray) -> Tensor:
     """Return (3, H, W) float32 in [-1, 1] of (H, W, 3) uint8: (v / 255 - 0.5) / 0.5 (DivSem spec, section 1)."""
-    chw = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
-    return chw.to(torch.float32).div_(255).sub_(0.5).div_(0.5)
+    return torch.from_numpy(_LEVELS[np.ascontiguousarray(array.transpose(2, 0, 1))])
 
 
 def to_uint8(tensor: Tensor) -> np.ndarray:
@@ -152,7 +152,7 @@ def picture_grid(
     """
     from PIL import ImageDraw, ImageFont
 
-    cells = []
+    cells: list[list[Image.Image]] = []
     for row in rows:
         height = round(row[0].shape[0] * scale)
         if height < min_cell:
@@ -171,8 +171,8 @@ def picture_grid(
             font = ImageFont.load_default(font.size - 1)  # type: ignore[union-attr]
         draw.text((left + width / 2, head / 2 + gap / 2), title, fill=(50, 50, 50), font=font, anchor="mm")
     top = head + gap
-    for row in cells:
-        for left, cell in zip(lefts, row, strict=False):
+    for line in cells:
+        for left, cell in zip(lefts, line, strict=False):
             sheet.paste(cell, (left, top))
-        top += row[0].height + gap
+        top += line[0].height + gap
     return np.array(sheet)

@@ -1,0 +1,53 @@
+"""ADE20K subsets with 151 labels, 0 = other (DivSem spec, 2.1, 2.2)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from data import DATASETS
+from data.folder import FolderDataset
+from data.instances import unique_ids
+from data.masks import MASK_TYPES
+from data.records import ClassTable, MapRules
+from util.images import default_palette
+
+_LABELS = 151
+_CLASSES = ClassTable(("other", *(f"ade {i}" for i in range(1, _LABELS))), default_palette(_LABELS))
+
+
+@DATASETS.register("ade20k_room")
+class Ade20kRoomDataset(FolderDataset):
+    """Bedrooms, hotel and living rooms. Instance maps are colour PNGs: the whole colour is the id, 0 = no instance.
+
+    Differs from SPMPGAN, data loader: it reads the green channel alone (the number within the picture). The whole
+    colour r + 256 g has the same order and also holds the category.
+    """
+
+    summary = "ADE20K rooms, 151 labels, colour instance maps"
+    default_load_size = 0
+    built_in = _CLASSES
+
+    @classmethod
+    def map_rules(cls, opt: Any) -> MapRules:
+        return replace(super().map_rules(opt), inst_rgb=True, inst_zero_is_none=True)
+
+    def instance_candidates(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
+        """All ids, including 0 (no instance), whose box is nearly the whole picture (spec 2.5.3)."""
+        return unique_ids(inst).tolist()
+
+
+@DATASETS.register("ade20k_landscape")
+class Ade20kLandscapeDataset(FolderDataset):
+    """Landscapes (ADE20K or Flickr): one "instance" per class, 16-bit maps or none; no instance masks (spec 2.5)."""
+
+    summary = "ADE20K or Flickr landscapes, 151 labels"
+    default_load_size = 0
+    built_in = _CLASSES
+    mask_types = MASK_TYPES[:4]
+
+    def instance_candidates(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
+        """None for training, as released; a test of the instance task takes the classes' regions."""
+        return [] if self.augment else super().instance_candidates(inst, label)

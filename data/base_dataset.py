@@ -1,0 +1,222 @@
+"""What every data set does with a decoded picture: cut, flip, mask, edges, dense instances (DivSem spec, 2.5).
+
+Shapes: H x W the picture, S the crop. Draws follow the released order; their key is (seed, "train", pass, index) in
+training and (seed, task, index) in testing, so that neither workers nor ranks nor resumption change them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from data.checks import check_crop
+from data.edges import mark_edges
+from data.instances import dense_instances, unique_ids, worth_testing
+from data.masks import FOLDER, MASK_TYPES, NONE, TASKS, TRAIN, make_mask, mask_files, read_mask
+from data.records import ClassTable, MapRules, Maps, parse_label_map
+from data.transforms import scale_short_side
+from util.batch import Sample
+from util.errors import UserError
+from util.images import to_tensor
+from util.seeds import random_pair
+
+_THREADS = 4
+
+
+class BaseDataset(Dataset, ABC):
+    """Samples for one split. Subclasses are registered with `@DATASETS.register("<mode>")`.
+
+    Args:
+        names: base name of every picture; their order is the order of the samples.
+        split: "train", "test", ...
+        classes: names, colours and things of the `label_nc` classes.
+        rules: what the maps may hold.
+        crop_size: S.
+        load_size: the short side is scaled to this; 0 keeps pictures as stored.
+        augment: random crops and flips, drawn anew in each pass; otherwise the centre is cut and nothing flipped.
+        task: one of `TASKS`, "folder" (PNGs of `mask_dir`), "none" (nothing erased) or "train" (all types of this
+            data set, by `mask_schedule`).
+        mask_schedule: "index" ties the type to the index, as released; "random" draws it.
+        mask_dir: for "folder".
+        seed: first part of every key.
+        cache: "ram" keeps all decoded pictures; "none" decodes at each access.
+        inst_class_rule: "majority", or "mod120" for converted DivSem runs (class = id % 120).
+
+    Attributes:
+        names, label_nc, ignore_label, class_names, palette (label_nc, 3) uint8, things: as their words say.
+    """
+
+    summary: ClassVar[str] = ""
+    mask_types: ClassVar[tuple[str, ...]] = MASK_TYPES
+
+    def __init__(
+        self,
+        *,
+        names: list[str],
+        split: str,
+        classes: ClassTable,
+        rules: MapRules,
+        crop_size: int,
+        load_size: int,
+        augment: bool,
+        task: str,
+        mask_schedule: str = "random",
+        mask_dir: str | None = None,
+        seed: int = 0,
+        cache: str = "none",
+        inst_class_rule: str = "majority",
+    ) -> None:
+        if task not in (*TASKS, FOLDER, NONE, TRAIN):
+            raise UserError(f"--task '{task}' is unknown. Known: {', '.join((*TASKS, FOLDER))}")
+        if task == FOLDER and not mask_dir:
+            raise UserError("--task folder needs --mask_dir DIR, a folder of mask PNGs")
+        self.names, self.split, self.rules = names, split, rules
+        self.label_nc, self.ignore_label = rules.label_nc, rules.ignore_label
+        classes = classes.resized(self.label_nc)
+        self.class_names, self.palette, self.things = list(classes.names), classes.palette, set(classes.things)
+        self.crop_size, self.load_size, self.augment = crop_size, load_size, augment
+        self.task, self.mask_schedule, self.seed = task, mask_schedule, seed
+        self.inst_class_rule = inst_class_rule
+        self.mask_paths = mask_files(mask_dir, len(names)) if task == FOLDER and mask_dir else []
+        self._things = np.array(sorted(self.things), np.int64)
+        self._cache: list[Maps] | None = self._preload() if cache == "ram" else None
+
+    # --- options ---------------------------------------------------------------------------------------------------
+    @classmethod
+    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
+        """Add this data set's flags; `parser.set_defaults` changes shared defaults."""
+
+    @classmethod
+    @abstractmethod
+    def complete_options(cls, opt: Any) -> dict[str, Any]:
+        """Return values for the flags label_nc, ignore_label and load_size that were not given (are None)."""
+
+    @classmethod
+    @abstractmethod
+    def from_options(cls, opt: Any, *, split: str, augment: bool, task: str) -> BaseDataset:
+        """Build from completed options; the only place of a data set that reads `opt`."""
+
+    @staticmethod
+    def shared_settings(opt: Any) -> dict[str, Any]:
+        """Return the constructor arguments that every data set reads in the same way; a command has not all of them."""
+        names = ("crop_size", "load_size", "mask_schedule", "mask_dir", "seed", "cache", "inst_class_rule")
+        return {name: getattr(opt, name) for name in names if hasattr(opt, name)}
+
+    @classmethod
+    def map_rules(cls, opt: Any) -> MapRules:
+        """Return what the maps may hold under these options."""
+        ignore = opt.ignore_label if opt.ignore_label is not None and opt.ignore_label >= 0 else None
+        return MapRules(label_nc=opt.label_nc, ignore_label=ignore, label_map=parse_label_map(opt.label_map))
+
+    # --- access ----------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def decode(self, index: int) -> Maps:
+        """Return picture and maps as stored, checked; raises `DataError`."""
+
+    def maps(self, index: int) -> Maps:
+        """Return picture and maps with the short side scaled to `load_size`, from RAM if cached."""
+        if self._cache is not None:
+            return self._cache[index]
+        return self._compact(scale_short_side(self.decode(index), self.load_size))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        """Return the sample of an index, or of (pass over the data, index); only training depends on the pass."""
+        turn, index = key if isinstance(key, tuple) else (0, key)
+        maps = self.maps(index)
+        height, width = maps.label.shape
+        check_crop(height, width, self.crop_size, self.names[index])
+        if self.augment:
+            R, NP = random_pair(self.seed, "train", turn, index)
+            maps = self._random_cut(maps, R)
+        else:
+            R, NP = random_pair(self.seed, self.task, index)
+            maps = self._cut(maps, (height - self.crop_size) // 2, (width - self.crop_size) // 2)
+        mask = self._mask(maps, R, NP, index)
+        return self._sample(maps, mask, index)
+
+    # --- steps of a sample -----------------------------------------------------------------------------------------
+    def instance_candidates(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
+        """Return the ids, ascending, that the instance mask chooses from; empty: no draw, a brush mask instead.
+
+        Here: ids whose class is a thing (an instance counts where any of its pixels is labelled so), or all if there
+        is none. The release keeps ids >= 1000 for Cityscapes and all, 0 included, for ADE20K-room (spec 2.5.3).
+        """
+        on_things = inst[np.isin(label, self._things)]
+        return unique_ids(on_things if on_things.size else inst).tolist()
+
+    def _random_cut(self, maps: Maps, R: Random) -> Maps:
+        height, width = maps.label.shape
+        left = R.randint(0, width - self.crop_size) if width > self.crop_size else 0
+        top = R.randint(0, height - self.crop_size) if height > self.crop_size else 0
+        cut = self._cut(maps, top, left)
+        if R.random() > 0.5:
+            return Maps(cut.image[:, ::-1], cut.label[:, ::-1], None if cut.inst is None else cut.inst[:, ::-1])
+        return cut
+
+    def _cut(self, maps: Maps, top: int, left: int) -> Maps:
+        rows, columns = slice(top, top + self.crop_size), slice(left, left + self.crop_size)
+        inst = None if maps.inst is None else maps.inst[rows, columns]
+        return Maps(maps.image[rows, columns], maps.label[rows, columns], inst)
+
+    def _mask(self, maps: Maps, R: Random, NP: np.random.RandomState, index: int) -> np.ndarray:
+        """Draw instance, label, type and mask, in this order."""
+        if self.task == FOLDER:
+            return read_mask(self.mask_paths[index], self.crop_size)
+        inst = maps.label if maps.inst is None else maps.inst
+        candidates = self.instance_candidates(inst, maps.label)
+        labels = unique_ids(maps.label).tolist()
+        labels = [i for i in labels if i != self.ignore_label] or labels
+        if not self.augment:  # Differs from DivSem spec, 2.5.3: a test mask must erase something that can be judged
+            candidates = worth_testing(inst, candidates, boxed=True)
+            labels = worth_testing(maps.label, labels, boxed=False)
+        chosen_inst = R.choice(candidates) if candidates else None
+        chosen_label = R.choice(labels)
+        task = self.task
+        if task == TRAIN:
+            types = self.mask_types
+            task = types[index % len(types) if self.mask_schedule == "index" else R.randrange(len(types))]
+        choice = {"chosen_label": chosen_label, "chosen_inst": chosen_inst}
+        return make_mask(task, R, NP, label=maps.label, inst=inst, **choice)
+
+    def _sample(self, maps: Maps, mask: np.ndarray, index: int) -> Sample:
+        own = self.rules.own_ids(maps.inst, maps.label)
+        dense, inst_id, inst_class = dense_instances(own, maps.label)
+        if self.inst_class_rule == "mod120":
+            inst_class = inst_id % 120
+        return Sample(
+            image=to_tensor(maps.image),
+            label=torch.from_numpy(maps.label.astype(np.int64)),
+            inst=torch.from_numpy(dense),
+            inst_id=torch.from_numpy(inst_id),
+            inst_class=torch.from_numpy(inst_class),
+            edge=torch.from_numpy(mark_edges(dense)[None].astype(np.float32)),
+            mask=torch.from_numpy(mask.astype(np.float32))[None],
+            name=self.names[index],
+            index=index,
+        )
+
+    # --- cache -----------------------------------------------------------------------------------------------------
+    @staticmethod
+    def _compact(maps: Maps) -> Maps:
+        """Store labels in one byte where they fit."""
+        small = maps.label.max() < 256
+        return Maps(maps.image, maps.label.astype(np.uint8 if small else np.int32), maps.inst)
+
+    def _preload(self) -> list[Maps]:
+        from tqdm import tqdm
+
+        self._cache = None
+        with ThreadPoolExecutor(_THREADS) as pool:
+            loaded = pool.map(self.maps, range(len(self)))
+            bar = tqdm(loaded, total=len(self), desc=f"reading {self.split} into RAM", leave=False, disable=None)
+            return list(bar)

@@ -1,0 +1,167 @@
+"""The contract between files and batches: what can be wrong with a picture and its maps, each with its way out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from data.instances import unique_ids
+from data.records import MapRules, Maps, Record, find_records
+from util.errors import DataError, UserError
+from util.images import IdMap, read_id_map, read_image
+
+
+def check_sample(record: Record, rules: MapRules, maps: Maps, *, inst_bits: int | None) -> list[str]:
+    """Return the faults of a decoded picture, empty if there are none; labels are those after `label_map`.
+
+    Args:
+        record: where it came from, for the messages.
+        rules: what is allowed.
+        maps: the decoded picture and maps, as stored.
+        inst_bits: bit depth of the instance file, None without one.
+    """
+    faults = []
+    size = maps.image.shape[:2]
+    for what, path, ids in (("label map", record.label, maps.label), ("instance map", record.inst, maps.inst)):
+        if ids is not None and ids.shape != size:
+            faults.append(
+                f"{path}: the {what} is {ids.shape[1]}x{ids.shape[0]}, "
+                f"its picture {record.image} is {size[1]}x{size[0]}"
+            )
+    if outside := label_faults(maps.label, rules):
+        faults.append(f"{record.label}: {outside}")
+    if inst_bits is not None and inst_bits < 16 and not rules.inst_8bit:
+        faults.append(
+            f"{record.inst}: the instance map has {inst_bits} bits, ids need 16; it was cut when it was saved or read. "
+            "Make it again from the original (8 bit is accepted by --dataset_mode custom only)"
+        )
+    return faults
+
+
+def label_faults(label: np.ndarray, rules: MapRules) -> str:
+    """Say which ids lie outside the classes, on how many pixels, and which flags help; empty if none."""
+    if label.max() < rules.label_nc:  # the usual case, for the price of one maximum
+        return ""
+    ids, counts = np.unique(label, return_counts=True)
+    bad = [(int(i), int(n)) for i, n in zip(ids, counts, strict=True) if i >= rules.label_nc]
+    bad = [(i, n) for i, n in bad if i != rules.ignore_label]
+    if not bad:
+        return ""
+    shown = ", ".join(f"{i} ({n} pixels)" for i, n in bad[:6]) + (f" and {len(bad) - 6} more" if len(bad) > 6 else "")
+    first, last = bad[0][0], bad[-1][0]
+    return (
+        f"label ids outside the {rules.label_nc} classes: {shown}. Ways out: --ignore_label {first} (no class), "
+        f"--label_map {first}:0 (another class), --label_nc {last + 1} (more classes)"
+    )
+
+
+def read_record(record: Record, rules: MapRules) -> tuple[Maps | None, list[str]]:
+    """Decode a record and check it; the maps are None if one of the files cannot be decoded."""
+    faults: list[str] = []
+    image, label, inst = None, None, None
+    try:
+        image = read_image(record.image)
+    except DataError as error:
+        faults.append(str(error))
+    try:
+        label = read_id_map(record.label, "label map").ids
+    except DataError as error:
+        faults.append(str(error))
+    try:
+        inst = read_inst(record, rules)
+    except DataError as error:
+        faults.append(str(error))
+    if image is None or label is None or faults:
+        return None, faults
+    maps = Maps(image, rules.map_labels(label), None if inst is None else inst.ids)
+    return maps, check_sample(record, rules, maps, inst_bits=None if inst is None else inst.bits)
+
+
+def read_inst(record: Record, rules: MapRules) -> IdMap | None:
+    return None if record.inst is None else read_id_map(record.inst, "instance map", rgb_ids=rules.inst_rgb)
+
+
+def load_record(record: Record, rules: MapRules) -> Maps:
+    """Decode and check a record; raises `DataError` with its first fault."""
+    maps, faults = read_record(record, rules)
+    if maps is None or faults:
+        more = f" ({len(faults) - 1} more faults: scripts/check_data.py shows all)" if len(faults) > 1 else ""
+        raise DataError(faults[0] + more)
+    return maps
+
+
+def check_crop(height: int, width: int, crop_size: int, name: str) -> None:
+    """Raise `DataError` if a picture, as scaled by --load_size, is smaller than the crop."""
+    if min(height, width) < crop_size:
+        raise DataError(
+            f"{name}: {width}x{height} after --load_size is smaller than --crop_size {crop_size}; "
+            f"give --load_size {crop_size} (scales the short side) or a smaller --crop_size"
+        )
+
+
+@dataclass
+class SplitReport:
+    """What a split holds: pixels per label id, instances per picture, sizes (w, h), and every fault."""
+
+    name: str
+    count: int = 0
+    pixels: Counter[int] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    instances: list[int] = field(default_factory=list)
+    has_inst: bool = False
+    faults: list[str] = field(default_factory=list)
+
+
+def check_split(folder: Path, rules: MapRules, *, min_side: int = 0, progress: Any = None) -> SplitReport:
+    """Read every file of <root>/<split>; faults are gathered, not raised.
+
+    Args:
+        folder: the split's folder.
+        rules: what is allowed.
+        min_side: a shorter short side is a fault.
+        progress: wraps the list of records, e.g. tqdm; None for silence.
+    """
+    report = SplitReport(folder.name)
+    try:
+        records, report.faults = find_records(folder)
+    except DataError as error:
+        report.faults.append(str(error))
+        return report
+    report.count = len(records)
+    for record in records if progress is None else progress(records):
+        maps, faults = read_record(record, rules)
+        report.faults += faults
+        if maps is None:
+            continue
+        if min(maps.image.shape[:2]) < min_side:
+            height, width = maps.image.shape[:2]
+            report.faults.append(
+                f"{record.image}: {width}x{height} is smaller than {min_side}; --load_size scales it up"
+            )
+        report.has_inst |= maps.inst is not None
+        report.sizes[maps.image.shape[1], maps.image.shape[0]] += 1
+        counts = np.bincount(maps.label.ravel())
+        report.pixels.update({int(i): int(counts[i]) for i in np.flatnonzero(counts)})
+        if maps.inst is None or maps.inst.shape == maps.label.shape:
+            report.instances.append(len(unique_ids(rules.own_ids(maps.inst, maps.label))))
+    return report
+
+
+class _Checkable(Sized, Protocol):
+    def __getitem__(self, key: int) -> Any: ...
+
+
+def quick_check(dataset: _Checkable, *, ends: int = 3) -> None:
+    """Load the first and last few samples, so that a wrong folder or flag is told before the training starts.
+
+    Pairing of names and classes.json were checked when the data set was made. Raises `UserError` or `DataError`.
+    """
+    if len(dataset) == 0:
+        raise UserError("the data set is empty")
+    for index in sorted({*range(min(ends, len(dataset))), *range(max(0, len(dataset) - ends), len(dataset))}):
+        dataset[index]

@@ -1,0 +1,75 @@
+"""Data sets that lie in folders: <dataroot>/<split>/{images,labels,inst_map}/, paired by base name (spec 2.1)."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from data.base_dataset import BaseDataset
+from data.checks import load_record, read_inst
+from data.records import EMPTY_TABLE, ClassTable, MapRules, Maps, find_records, read_class_table
+from util.errors import DataError, UserError
+
+
+class FolderDataset(BaseDataset):
+    """Pictures with maps on disk; subclasses say what differs: classes, id rules, default scale.
+
+    Args:
+        dataroot: the folder that holds the splits.
+        split: a folder in it.
+        rules: what the maps may hold.
+        **settings: see `BaseDataset`.
+    """
+
+    default_load_size: ClassVar[int | None] = None  # None: the crop size
+    built_in: ClassVar[ClassTable] = EMPTY_TABLE  # classes where the folder has no classes.json
+
+    def __init__(self, *, dataroot: str, split: str, rules: MapRules, **settings: Any) -> None:
+        folder = Path(dataroot) / split
+        self.records, faults = find_records(folder)
+        if faults:
+            more = f" ({len(faults) - 1} more faults: scripts/check_data.py shows all)" if len(faults) > 1 else ""
+            raise DataError(faults[0] + more)
+        names = [record.name for record in self.records]
+        classes = self.class_table(dataroot)
+        self._warn_of_8bit(rules)
+        super().__init__(names=names, split=split, classes=classes, rules=rules, **settings)
+
+    @classmethod
+    def class_table(cls, dataroot: str) -> ClassTable:
+        """Return the classes of the folder's classes.json, or the built-in ones."""
+        return read_class_table(Path(dataroot) / "classes.json") or cls.built_in
+
+    @classmethod
+    def complete_options(cls, opt: Any) -> dict[str, Any]:
+        if not opt.dataroot:
+            raise UserError(f"--dataset_mode {opt.dataset_mode} needs --dataroot DIR (see datasets/README.md)")
+        table = cls.class_table(opt.dataroot)
+        found: dict[str, Any] = {}
+        if opt.label_nc is None:
+            if not table.names:
+                raise UserError(f"{Path(opt.dataroot) / 'classes.json'} does not exist; make it or give --label_nc N")
+            found["label_nc"] = len(table.names)
+        if opt.ignore_label is None and table.ignore is not None:
+            found["ignore_label"] = table.ignore
+        if opt.load_size is None:
+            found["load_size"] = opt.crop_size if cls.default_load_size is None else cls.default_load_size
+        return found
+
+    @classmethod
+    def from_options(cls, opt: Any, *, split: str, augment: bool, task: str) -> Self:
+        shared = cls.shared_settings(opt)
+        return cls(dataroot=opt.dataroot, split=split, rules=cls.map_rules(opt), augment=augment, task=task, **shared)
+
+    def decode(self, index: int) -> Maps:
+        return load_record(self.records[index], self.rules)
+
+    def _warn_of_8bit(self, rules: MapRules) -> None:
+        """Say once that instance maps have 8 bits, where that is accepted at all."""
+        inst = read_inst(self.records[0], rules) if rules.inst_8bit else None
+        if inst is not None and inst.bits < 16:
+            warnings.warn(
+                f"{self.records[0].inst}: 8-bit instance maps hold at most 256 ids; check that they were not cut",
+                stacklevel=4,
+            )

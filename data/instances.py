@@ -1,0 +1,54 @@
+"""Instance ids of one picture made dense, with the class of each (design of the Batch, `util/batch.py`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_TABLE_LIMIT = 1 << 18  # ids below this are counted by a table, several times faster than by sorting
+
+
+def unique_ids(ids: np.ndarray) -> np.ndarray:
+    """Return the ascending unique ids of a map of non-negative integers."""
+    if ids.size and ids.max() < _TABLE_LIMIT:
+        return np.flatnonzero(np.bincount(ids.ravel()))
+    return np.unique(ids)
+
+
+def dense_instances(inst: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number the instances 0..I-1 in ascending order of their ids, and find the class of each.
+
+    Args:
+        inst: (H, W) original ids, non-negative.
+        label: (H, W) class ids, non-negative.
+
+    Returns:
+        The dense map (H, W) int64, the original ids (I,) int64, and the majority label of each instance's pixels
+        (I,) int64; on a tie the lowest.
+    """
+    inst_id = unique_ids(inst)
+    if inst_id[-1] < _TABLE_LIMIT:
+        place = np.zeros(int(inst_id[-1]) + 1, np.int64)
+        place[inst_id] = np.arange(len(inst_id))
+        dense = place[inst]
+    else:
+        dense = np.searchsorted(inst_id, inst).astype(np.int64)
+    width = int(label.max()) + 1
+    joint = np.bincount((dense * width + label).ravel(), minlength=len(inst_id) * width)
+    inst_class = joint.reshape(len(inst_id), width).argmax(axis=1)
+    return dense, inst_id.astype(np.int64), inst_class.astype(np.int64)
+
+
+def worth_testing(ids: np.ndarray, candidates: list[int], *, boxed: bool) -> list[int]:
+    """Keep the candidates that cover at least 1/128 of the map (512 pixels of 256 x 256), else the largest one.
+
+    Args:
+        ids: (H, W) ids.
+        candidates: some of them.
+        boxed: leave out ids that are one pixel high or wide, whose released box (DivSem spec, 2.5.6) is empty.
+    """
+    places = {i: ids == i for i in candidates}
+    if boxed:
+        places = {i: at for i, at in places.items() if min(at.any(axis=0).sum(), at.any(axis=1).sum()) > 1}
+    areas = {i: int(at.sum()) for i, at in places.items()}
+    large = [i for i, area in areas.items() if 128 * area >= ids.size]
+    return large or sorted(areas, key=lambda i: (-areas[i], i))[:1]

@@ -1,0 +1,81 @@
+"""Batches from a data set, in worker processes if wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from data.base_dataset import BaseDataset
+from util.batch import Batch, collate
+from util.errors import UserError
+from util.seeds import random_pair
+from util.workers import shield_worker
+
+
+class Loader:
+    """A `DataLoader` whose errors are one line: what a worker found, or that the system killed it."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        try:
+            yield from self.loader
+        except UserError as error:  # from a worker it comes with the worker's traceback in its text
+            message = str(error).strip().rsplit(f"{type(error).__name__}: ", 1)[-1]
+            raise type(error)(message) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                f"a data worker was killed ({str(error).splitlines()[0]}); usually memory or /dev/shm ran out: "
+                "lower --num_workers or --batch_size, or use --num_workers 0"
+            ) from error
+
+
+def make_loader(
+    dataset: BaseDataset,
+    *,
+    batch_size: int,
+    num_workers: int,
+    keys: Iterable[Sequence[Any]] | None = None,
+) -> Loader:
+    """Return batches of `dataset`.
+
+    Args:
+        dataset: what to load.
+        batch_size: pictures per batch, without `keys`.
+        num_workers: processes; each uses one thread.
+        keys: batches of keys (index or (pass, index)); None takes every index in order, the last batch may be smaller.
+    """
+    order: dict[str, Any] = {"batch_size": batch_size} if keys is None else {"batch_sampler": keys}
+    loader: DataLoader = DataLoader(
+        dataset,
+        num_workers=num_workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=shield_worker,
+        **order,
+    )
+    return Loader(loader)
+
+
+def plain_pictures(opt: Any, split: str, limit: int | None = None, *, task: str = "none") -> Loader:
+    """Return batches of a split for other uses than training: centre cuts, no flips, the masks of `task`.
+
+    Args:
+        opt: options of the run.
+        limit: at most so many pictures, a seeded choice; None takes all.
+    """
+    from data import DATASETS
+
+    dataset = DATASETS.get(opt.dataset_mode).from_options(opt, split=split, augment=False, task=task)
+    order = random_pair(opt.seed, split, "choice")[1].permutation(len(dataset))[:limit]
+    chosen = [order[i : i + opt.batch_size].tolist() for i in range(0, len(order), opt.batch_size)]
+    return make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=chosen)

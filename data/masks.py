@@ -1,0 +1,168 @@
+"""Masks: what is to be generated (1) and what is kept (0). DivSem spec, sections 2.5 to 2.7.
+
+Every function returns (size, size) or (H, W) uint8 in {0, 1}. R is a `random.Random`, NP a `numpy.random.RandomState`;
+the order of their draws is that of the release, so that its seeds give its masks at 256 pixels. At other sizes the
+pixel constants are multiplied by size / 256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from util.errors import DataError
+from util.images import read_map
+
+TASKS = ("free_form", "extension", "outpainting", "class", "instance")
+MASK_TYPES = TASKS  # in this order: type = index % 5
+FOLDER, NONE, TRAIN = "folder", "none", "train"  # masks from files; nothing erased; the types in turn or at random
+
+
+def brush_strokes(R: Random, NP: np.random.RandomState, size: int) -> tuple[list[tuple[int, int]], int]:
+    """Draw the vertices (x, y) and the width, in pixels, of a brush stroke (spec 2.6)."""
+    count = R.randint(4, 8)
+    mean_angle, spread = 2 * math.pi / 5, 2 * math.pi / 15
+    angle_min = mean_angle - R.uniform(0, spread)
+    angle_max = mean_angle + R.uniform(0, spread)
+    angles = []
+    for i in range(count):
+        angle = R.uniform(angle_min, angle_max)
+        angles.append(2 * math.pi - angle if i % 2 == 0 else angle)
+    radius = math.sqrt(2 * size**2) / 8
+    deviation = 22.0 * size / 256  # the release's floor of half the mean radius
+    vertices = [(R.randint(0, size), R.randint(0, size))]
+    for angle in angles:
+        r = float(np.clip(NP.normal(loc=radius, scale=deviation), 0, 2 * radius))
+        x = np.clip(vertices[-1][0] + r * math.cos(angle), 0, size)
+        y = np.clip(vertices[-1][1] + r * math.sin(angle), 0, size)
+        vertices.append((int(x), int(y)))
+    width = int(R.uniform(50, 140) * size / 256)
+    NP.normal()  # two flips that the release draws and throws away
+    NP.normal()
+    return vertices, width
+
+
+def brush(R: Random, NP: np.random.RandomState, size: int) -> np.ndarray:
+    """Free-form brush: a thick poly-line with round joints; it covers 24 % on average, 8 to 46 % in most cases."""
+    vertices, width = brush_strokes(R, NP, size)
+    mask = Image.new("L", (size, size), 0)
+    draw = ImageDraw.Draw(mask)
+    draw.line(vertices, fill=1, width=width)
+    half = width // 2
+    for x, y in vertices:
+        draw.ellipse((x - half, y - half, x + half, y + half), fill=1)
+    return np.array(mask)
+
+
+def extension(size: int) -> np.ndarray:
+    """Erase the right half."""
+    mask = np.zeros((size, size), np.uint8)
+    mask[:, size // 2 :] = 1
+    return mask
+
+
+def outpainting(R: Random, size: int) -> np.ndarray:
+    """Erase all but a window of half the side, at a random place: 75 %."""
+    low, high, side = round(32 * size / 256), round(96 * size / 256), size // 2
+    left = R.randint(low, high)
+    top = R.randint(low, high)
+    mask = np.ones((size, size), np.uint8)
+    mask[top : top + side, left : left + side] = 0
+    return mask
+
+
+def class_mask(label: np.ndarray, chosen: int) -> np.ndarray:
+    """Erase all pixels of one label."""
+    return (label == chosen).astype(np.uint8)
+
+
+def instance_box(inst: np.ndarray, chosen: int) -> np.ndarray:
+    """Erase the bounding box of one instance, without its last row and column, as released (spec 2.5.6, type 4)."""
+    rows, columns = np.nonzero(inst == chosen)
+    mask = np.zeros(inst.shape, np.uint8)
+    mask[rows.min() : rows.max(), columns.min() : columns.max()] = 1
+    return mask
+
+
+def make_mask(
+    task: str,
+    R: Random,
+    NP: np.random.RandomState,
+    *,
+    label: np.ndarray,
+    inst: np.ndarray,
+    chosen_label: int,
+    chosen_inst: int | None,
+) -> np.ndarray:
+    """Return the mask of one of `TASKS` or "none" for a square cut.
+
+    Args:
+        task: the name.
+        R: generator of the release's `random`.
+        NP: generator of the release's `numpy.random`.
+        label: (size, size) ids.
+        inst: (size, size) ids.
+        chosen_label: the class for "class".
+        chosen_inst: the instance for "instance"; None gives a brush mask.
+    """
+    size = label.shape[0]
+    if task == NONE:
+        return np.zeros((size, size), np.uint8)
+    if task == "extension":
+        return extension(size)
+    if task == "outpainting":
+        return outpainting(R, size)
+    if task == "class":
+        return class_mask(label, chosen_label)
+    if task == "instance" and chosen_inst is not None:
+        return instance_box(inst, chosen_inst)
+    return brush(R, NP, size)
+
+
+def mask_files(folder: str | Path, count: int) -> list[Path]:
+    """Return the first `count` PNGs of a folder by name: mask i belongs to sample i (spec 2.7)."""
+    files = sorted(Path(folder).glob("*.png"))
+    if len(files) < count:
+        raise DataError(f"--mask_dir {folder} holds {len(files)} PNG files, {count} samples need one each")
+    return files[:count]
+
+
+def read_mask(path: Path, size: int) -> np.ndarray:
+    """Return a mask file of values 0/255 or 0/1; raises `DataError` for another size or other values."""
+    ids = read_map(path, "mask")
+    if ids.shape != (size, size):
+        raise DataError(f"{path}: the mask is {ids.shape[1]}x{ids.shape[0]}, --crop_size asks for {size}x{size}")
+    values = set(np.unique(ids).tolist())
+    if not (values <= {0, 255} or values <= {0, 1}):
+        raise DataError(f"{path}: the mask holds {len(values)} values up to {max(values)}; only 0 and 255 are allowed")
+    return (ids > 0).astype(np.uint8)
+
+
+class MaskSetHash:
+    """Twelve hex digits that name a set of masks: SHA-256 over each name and its packed bits, in order."""
+
+    def __init__(self) -> None:
+        self._sha = hashlib.sha256()
+
+    def update(self, name: str, mask: np.ndarray) -> None:
+        """Add a mask (..., H, W) of 0 and 1, any numeric type."""
+        bits = np.asarray(mask) > 0.5
+        self._sha.update(f"{name}\0{bits.shape[-2]}x{bits.shape[-1]}\0".encode())
+        self._sha.update(np.packbits(bits).tobytes())
+
+    def hexdigest(self) -> str:
+        return self._sha.hexdigest()[:12]
+
+
+def mask_set_hash(masks: Iterable[tuple[str, np.ndarray]]) -> str:
+    """Return `MaskSetHash` of (name, mask) pairs."""
+    digest = MaskSetHash()
+    for name, mask in masks:
+        digest.update(name, mask)
+    return digest.hexdigest()

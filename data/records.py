@@ -1,0 +1,170 @@
+"""What a data set on disk is made of: names, files, classes, and the rules its maps must keep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from util.errors import DataError, UserError
+from util.images import default_palette
+
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The files of one picture; `inst` is None where the data set has no instance maps."""
+
+    name: str
+    image: Path
+    label: Path
+    inst: Path | None
+
+
+@dataclass
+class Maps:
+    """One decoded picture: image (H, W, 3) uint8 RGB, label and inst (H, W) ids; inst None means: the label."""
+
+    image: np.ndarray
+    label: np.ndarray
+    inst: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class MapRules:
+    """What the maps may hold.
+
+    Args:
+        label_nc: ids 0..label_nc-1 are classes.
+        ignore_label: one more id that is allowed, inside the classes or outside.
+        label_map: ids to replace, before anything is checked.
+        inst_rgb: instance maps are colour files whose whole colour is the id.
+        inst_8bit: 8-bit instance maps are accepted.
+        inst_zero_is_none: id 0 means "no instance": such pixels take their label as id.
+    """
+
+    label_nc: int
+    ignore_label: int | None = None
+    label_map: Mapping[int, int] = field(default_factory=dict)
+    inst_rgb: bool = False
+    inst_8bit: bool = False
+    inst_zero_is_none: bool = False
+
+    def map_labels(self, label: np.ndarray) -> np.ndarray:
+        """Replace ids by `label_map`, all at once (3:4 and 4:3 swap)."""
+        mapped = label.copy() if self.label_map else label
+        for old, new in self.label_map.items():
+            mapped[label == old] = new
+        return mapped
+
+    def own_ids(self, inst: np.ndarray | None, label: np.ndarray) -> np.ndarray:
+        """Return instance ids in which every pixel without an instance has its label as id."""
+        if inst is None:
+            return label
+        return np.where(inst == 0, label, inst) if self.inst_zero_is_none else inst
+
+
+def parse_label_map(text: str | None) -> dict[int, int]:
+    """Return {255: 0, 3: 4} of "255:0,3:4"; raises `UserError` naming the flag."""
+    pairs = {}
+    for part in filter(None, (text or "").split(",")):
+        old, colon, new = part.partition(":")
+        if not (colon and old.strip().isdigit() and new.strip().isdigit()):
+            raise UserError(f"--label_map: '{part}' is not OLD:NEW; write for example --label_map 255:0,3:4")
+        pairs[int(old)] = int(new)
+    return pairs
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Names, colours (n, 3) uint8 and things of a data set's classes; `ignore` is the id to leave out, or None."""
+
+    names: tuple[str, ...]
+    palette: np.ndarray
+    things: frozenset[int] = frozenset()
+    ignore: int | None = None
+
+    def resized(self, label_nc: int) -> ClassTable:
+        """Cut, or pad with "class <id>", to `label_nc` classes."""
+        names = (*self.names, *(f"class {i}" for i in range(len(self.names), label_nc)))[:label_nc]
+        palette = np.concatenate([self.palette, default_palette(label_nc)[len(self.palette) :]])[:label_nc]
+        return ClassTable(names, palette, frozenset(i for i in self.things if i < label_nc), self.ignore)
+
+
+EMPTY_TABLE = ClassTable((), np.zeros((0, 3), np.uint8))
+
+
+def read_class_table(path: Path) -> ClassTable | None:
+    """Return the table of a classes.json, None if there is none.
+
+    The file holds {"num_classes": n, "ignore_id": id or null,
+    "classes": [{"id", "name", "color": [r, g, b], "thing"}]};
+    color, thing and ignore_id may be left out. Raises `DataError` if it cannot be used.
+    """
+    if not path.is_file():
+        return None
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        count = int(table["num_classes"])
+        entries = {int(entry["id"]): entry for entry in table["classes"]}
+        names = tuple(str(entries[i]["name"]) if i in entries else f"class {i}" for i in range(count))
+        palette = default_palette(count)
+        for i, entry in entries.items():
+            if i < count and "color" in entry:
+                palette[i] = entry["color"]
+        things = frozenset(i for i, entry in entries.items() if entry.get("thing"))
+        ignore = table.get("ignore_id")
+        return ClassTable(names, palette, things, None if ignore is None else int(ignore))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
+        raise DataError(
+            f"{path}: not a class table ({type(error).__name__}: {error}); see datasets/README.md"
+        ) from error
+
+
+def _by_name(folder: Path, endings: tuple[str, ...], faults: list[str]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in endings or path.name.startswith("."):
+            continue
+        if path.stem in files:
+            faults.append(f"{path}: a second file of this name beside {files[path.stem].name}; keep one")
+        files.setdefault(path.stem, path)
+    return files
+
+
+def find_records(folder: Path) -> tuple[list[Record], list[str]]:
+    """Pair the files of <folder>/{images,labels,inst_map}/ by base name, sorted by name; inst_map/ may be absent.
+
+    Returns:
+        The complete records, and every fault found in the pairing.
+
+    Raises:
+        DataError: the folder, images/ or labels/ does not exist, or there are no pictures.
+    """
+    for part in (folder, folder / "images", folder / "labels"):
+        if not part.is_dir():
+            root = folder.parent
+            near = sorted(p.name for p in root.iterdir() if (p / "images").is_dir()) if root.is_dir() else []
+            hint = f" Splits there: {', '.join(near)}." if near else ""
+            raise DataError(f"{part} does not exist; --dataroot needs <split>/images and <split>/labels.{hint}")
+    faults: list[str] = []
+    images = _by_name(folder / "images", PICTURE_ENDINGS, faults)
+    labels = _by_name(folder / "labels", (".png",), faults)
+    has_inst = (folder / "inst_map").is_dir()
+    insts = _by_name(folder / "inst_map", (".png",), faults) if has_inst else {}
+    if not images:
+        raise DataError(f"{folder / 'images'} holds no .jpg, .jpeg or .png file")
+    records = []
+    for name, image in images.items():
+        missing = [kind for kind, files in (("labels", labels), ("inst_map", insts)) if name not in files]
+        missing = missing if has_inst else [kind for kind in missing if kind == "labels"]
+        faults += [f"{image}: {folder / kind / (name + '.png')} is missing" for kind in missing]
+        if not missing:
+            records.append(Record(name, image, labels[name], insts.get(name)))
+    for files in (labels, insts):
+        faults += [f"{path}: no picture of this name in images/" for name, path in files.items() if name not in images]
+    return records, faults

@@ -1,0 +1,77 @@
+"""Procedural street scenes: a picture with its label and instance maps, drawn from a seed at any size.
+
+A pinhole camera looks along a street with houses, trees, cars, people and poles. Every instance draws its own colours
+and pattern, so that nothing but its visible pixels tells how it looks; sky and road have hues of their own in every
+scene. The picture is drawn enlarged and averaged down; the maps are the centre pixels of the same drawing, so their
+borders are those of the picture.
+
+Units: metres for x (right), y (up) and z (ahead); pixels for u (right) and v (down).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data.records import ClassTable, Maps
+from data.streets_items import Builder, build_street
+from data.streets_paint import Canvas, Item, Scenery, paint
+
+SKY, BUILDING, ROAD, PAVEMENT, GRASS, TREE, CAR, PERSON, POLE = range(9)
+CLASSES = ClassTable(
+    names=("sky", "building", "road", "pavement", "grass", "tree", "car", "person", "pole"),
+    palette=np.array(
+        [
+            (135, 190, 235),
+            (170, 110, 90),
+            (90, 90, 105),
+            (205, 180, 200),
+            (170, 215, 120),
+            (45, 125, 60),
+            (30, 60, 190),
+            (230, 50, 70),
+            (245, 200, 60),
+        ],
+        np.uint8,
+    ),
+    things=frozenset((BUILDING, TREE, CAR, PERSON, POLE)),
+)
+SUPERSAMPLING = 3  # odd, so that a map pixel has a centre
+
+
+def instance_ids(items: list[Item]) -> np.ndarray:
+    """Return the id of every item: its class for sky, road, pavement and grass, else class * 1000 + k."""
+    seen = dict.fromkeys(CLASSES.things, 0)
+    ids = []
+    for item in items:
+        if item.class_id in seen:
+            ids.append(item.class_id * 1000 + seen[item.class_id])
+            seen[item.class_id] += 1
+        else:
+            ids.append(item.class_id)
+    return np.array(ids, np.int32)
+
+
+def render_street(rng: np.random.RandomState, *, height: int, width: int) -> Maps:
+    """Draw one scene.
+
+    Args:
+        rng: source of all draws.
+        height: pixels.
+        width: pixels.
+
+    Returns:
+        Image (height, width, 3) uint8, label (height, width) int32, inst (height, width) int32 below 2**16.
+    """
+    s = SUPERSAMPLING
+    canvas = Canvas(height * s, width * s, rng)
+    scenery = Scenery(rng)
+    items = build_street(Builder(canvas, scenery, rng))
+    code = canvas.codes()
+    picture = paint(code, items, canvas, scenery, rng)
+    image = np.zeros((height, width, 3), np.float32)
+    for i in range(s * s):
+        image += picture[i // s :: s, i % s :: s]
+    image *= scenery.light / np.float32(s * s)
+    index = code[s // 2 :: s, s // 2 :: s] >> 4
+    label = np.array([item.class_id for item in items], np.int32)[index]
+    return Maps(np.round(255 * np.clip(image, 0, 1)).astype(np.uint8), label, instance_ids(items)[index])

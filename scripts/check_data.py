@@ -1,0 +1,89 @@
+"""Show what a data folder holds and every fault in it: `python scripts/check_data.py DIR [--dataset_mode cityscapes]`.
+
+Prints classes, sizes and instance counts of each split. Exit code 0: usable; 2: at least one fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tqdm import tqdm
+
+from data import DATASETS
+from data.checks import SplitReport, check_split, quick_check
+from data.folder import FolderDataset
+from util.errors import EXIT_OK, EXIT_USER_ERROR, UserError, run_main
+
+__all__ = ["main", "quick_check"]
+
+
+def folder_modes() -> list[str]:
+    return [name for name in DATASETS.names() if issubclass(DATASETS.get(name), FolderDataset)]
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataroot", metavar="DIR", help="folder with <split>/{images,labels,inst_map}/")
+    parser.add_argument("--dataset_mode", default="custom", choices=folder_modes())
+    parser.add_argument("--split", help="only this one; otherwise every folder that has images/")
+    parser.add_argument("--label_nc", type=int, help="number of classes; from classes.json if not given")
+    parser.add_argument("--ignore_label", type=int, help="id without a class; from classes.json if not given")
+    parser.add_argument("--label_map", help="ids to replace, e.g. 255:0,3:4")
+    parser.add_argument("--crop_size", type=int, help="also report pictures whose short side is smaller")
+    parser.set_defaults(load_size=0)
+    return parser.parse_args(arguments)
+
+
+def print_report(report: SplitReport, names: Sequence[str]) -> None:
+    print(f"\n{report.name}: {report.count} complete pictures, {len(report.faults)} faults")
+    if not report.sizes:
+        return
+    shown = ", ".join(f"{w}x{h} ({n})" for (w, h), n in report.sizes.most_common(5))
+    print(f"  sizes: {shown}" + (f" and {len(report.sizes) - 5} more" if len(report.sizes) > 5 else ""))
+    counts = report.instances
+    kind = "instances (classes' regions included)" if report.has_inst else "no inst_map/: one instance per class,"
+    if counts:
+        print(f"  {kind} per picture: {min(counts)} to {max(counts)}, mean {mean(counts):.1f}")
+    total = sum(report.pixels.values())
+    print(f"  {'id':>5}  {'class':<24} {'share of pixels':>15}")
+    for label, pixels in sorted(report.pixels.items()):
+        name = names[label] if label < len(names) else "-"
+        print(f"  {label:>5}  {name:<24} {100 * pixels / total:>14.3f}%")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    opt = parse(arguments)
+    root = Path(opt.dataroot)
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder")
+    dataset = DATASETS.get(opt.dataset_mode)
+    assert issubclass(dataset, FolderDataset)
+    for name, value in dataset.complete_options(opt).items():
+        setattr(opt, name, value)
+    rules = dataset.map_rules(opt)
+    names = dataset.class_table(opt.dataroot).resized(opt.label_nc).names
+    splits = [opt.split] if opt.split else sorted(p.name for p in root.iterdir() if (p / "images").is_dir())
+    if not splits:
+        raise UserError(f"{root} has no <split>/images folder")
+    print(f"{root}: {opt.label_nc} classes, ignored id: {'none' if rules.ignore_label is None else rules.ignore_label}")
+    faults = 0
+    for split in splits:
+        report = check_split(
+            root / split, rules, min_side=opt.crop_size or 0, progress=lambda x: tqdm(x, leave=False, disable=None)
+        )
+        print_report(report, names)
+        for fault in report.faults:
+            print(f"  FAULT {fault}")
+        faults += len(report.faults)
+    print(f"\n{faults} faults" if faults else "\nno faults")
+    return EXIT_USER_ERROR if faults else EXIT_OK
+
+
+if __name__ == "__main__":
+    run_main(main)
