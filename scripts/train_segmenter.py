@@ -1,0 +1,206 @@
+"""Train a small segmentation network on a data set's own pictures and labels, for mIoU and accuracy in test.py.
+
+    python scripts/train_segmenter.py --dataset_mode camvid --dataroot datasets/camvid --name camvid_unet
+    python test.py --name RUN --segmenter camvid_unet
+
+Writes <checkpoints_dir>/<name>/segmenter.{safetensors,yaml}; the second holds the score on the real test pictures.
+The one that ships for `streets` was made by
+`--dataset_mode streets --streets_train_size 1000 --crop_size 64 --width 12 --max_steps 2000 --batch_size 16 --name streets
+--checkpoints_dir metrics/weights` (a quarter of an hour on 2 cores at most).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from data import DATASETS
+from data.base_dataset import BaseDataset
+from data.loader import make_loader
+from metrics.segmentation import Confusion
+from metrics.segmenter_net import ARCHITECTURES, build_segmenter_net
+from metrics.segmenters import CARD_FILE, IGNORED, WEIGHTS_FILE, is_reserved, label_table, load_trained
+from trainers.signals import StopSignals
+from util.batch import Batch, to_device
+from util.device import resolve_device
+from util.errors import EXIT_INTERRUPTED, EXIT_OK, UserError, run_main
+from util.seeds import torch_generator
+
+FREQUENCY_SAMPLES = 100  # pictures whose labels set the class weights
+
+
+def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; the chosen data set adds its flags and fills in what was not given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--name", required=True, help="the run: a folder below --checkpoints_dir")
+    parser.add_argument("--checkpoints_dir", default="checkpoints")
+    parser.add_argument("--dataset_mode", default="custom", help=", ".join(DATASETS.names()))
+    parser.add_argument("--dataroot", help="folder of the data set, with train and test")
+    parser.add_argument("--label_nc", type=int, help="number of classes (default: from classes.json)")
+    parser.add_argument("--ignore_label", type=int, help="id to leave out (default: from classes.json)")
+    parser.add_argument("--label_map", default="", help="ids to replace, as 255:0,...")
+    parser.add_argument("--crop_size", type=int, default=256, help="side of the square that is cut")
+    parser.add_argument("--load_size", type=int, help="the short side is scaled to this; 0: as stored")
+    parser.add_argument("--cache", choices=["none", "ram"], default="none")
+    parser.add_argument("--arch", choices=ARCHITECTURES, default="unet")
+    parser.add_argument("--width", type=int, default=24, help="first channel count of the U-Net")
+    parser.add_argument("--max_steps", type=int, default=4000)
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=2e-3, help="highest learning rate (AdamW, warm-up and cosine)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--num_workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    mode = DATASETS.get(parser.parse_known_args(argv)[0].dataset_mode)
+    mode.modify_commandline_options(parser, is_train=True)
+    # Nothing is erased here, but every data set reads these.
+    parser.set_defaults(mask_schedule="random", mask_dir=None, inst_class_rule="majority")
+    opt = parser.parse_args(argv)
+    if min(opt.max_steps, opt.batch_size, opt.width) < 1 or opt.crop_size < 16 or opt.crop_size % 8:
+        raise UserError(
+            "--max_steps, --batch_size and --width must be positive, --crop_size a multiple of 8 from 16 on"
+        )
+    if is_reserved(opt.name, Path(opt.checkpoints_dir) / opt.name):
+        raise UserError(f"--name {opt.name}: a segmenter of this name comes with the code; choose another")
+    vars(opt).update(mode.complete_options(opt))
+    return opt
+
+
+def main() -> int:
+    """Train, save, score on the real test pictures."""
+    opt = parse_options()
+    device = resolve_device(opt.device)
+    torch.manual_seed(opt.seed)
+    mode = DATASETS.get(opt.dataset_mode)
+    train_set = mode.from_options(opt, split="train", augment=True, task="none")
+    test_set = mode.from_options(opt, split="test", augment=False, task="none")
+    net = build_segmenter_net(arch=opt.arch, width=opt.width, num_classes=train_set.label_nc).to(device)
+    with StopSignals() as stop:
+        steps = train(net, train_set, opt, device, stop)
+    folder = Path(opt.checkpoints_dir) / opt.name
+    card = {
+        "arch": opt.arch,
+        "width": opt.width,
+        "class_names": list(train_set.class_names),
+        "short_side": opt.load_size or opt.crop_size,
+        "ignore_label": train_set.ignore_label,
+        "trained_on": {"dataset_mode": opt.dataset_mode, "steps": steps, "crop_size": opt.crop_size, "seed": opt.seed},
+        "real_test": {},
+    }
+    save(net, card, folder)
+    card["real_test"] = score(opt, test_set, device)
+    save(net, card, folder)
+    print(f"{folder / WEIGHTS_FILE}: {steps} steps; real test pictures: {card['real_test']}")
+    return EXIT_OK if steps == opt.max_steps else EXIT_INTERRUPTED
+
+
+def train(
+    net: nn.Module, dataset: BaseDataset, opt: argparse.Namespace, device: torch.device, stop: StopSignals
+) -> int:
+    """Minimise the class-weighted cross-entropy; returns the number of steps made before a stop was asked for."""
+    weight = class_weights(dataset).to(device)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=opt.lr, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, opt.max_steps))
+    keys = list(key_batches(len(dataset), batch_size=opt.batch_size, steps=opt.max_steps, seed=opt.seed))
+    loader = make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=keys)
+    bar = tqdm(loader, total=opt.max_steps, desc=f"segmenter {opt.name}", disable=None)
+    net.train()
+    step = 0
+    for batch in bar:
+        pictures, target = training_pair(to_device(batch, device), dataset.ignore_label)
+        loss = F.cross_entropy(net(pictures), target, weight=weight, ignore_index=IGNORED)
+        if not bool(torch.isfinite(loss)):
+            raise UserError(
+                f"the loss became {loss.item()} at step {step}: lower --lr, or look for a batch without labels"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        step += 1
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+        if stop.requested:
+            break
+    return step
+
+
+def training_pair(batch: Batch, ignore_label: int | None) -> tuple[Tensor, Tensor]:
+    """Return pictures (B,3,H,W) float in [0, 255] and classes (B,H,W) with -1 where the label is ignored."""
+    label = batch["label"]
+    if ignore_label is not None:
+        label = torch.where(label == ignore_label, IGNORED, label)
+    return (batch["image"] + 1) * 127.5, label
+
+
+def class_weights(dataset: BaseDataset) -> Tensor:
+    """Return (C,) 1/sqrt(pixel share), mean 1 over the classes that occur; 0 for those that do not."""
+    counts = np.zeros(dataset.label_nc)
+    for index in np.unique(np.linspace(0, len(dataset) - 1, FREQUENCY_SAMPLES).astype(int)):
+        label = dataset.maps(int(index)).label
+        inside = label[(label >= 0) & (label < dataset.label_nc)]
+        counts += np.bincount(inside.ravel(), minlength=dataset.label_nc)
+    if dataset.ignore_label is not None and dataset.ignore_label < dataset.label_nc:
+        counts[dataset.ignore_label] = 0
+    weight = np.where(counts > 0, 1 / np.sqrt(np.maximum(counts, 1) / counts.sum()), 0)
+    return torch.from_numpy(weight / weight[weight > 0].mean()).float()
+
+
+def rate(step: int, steps: int) -> float:
+    """Share of the highest learning rate: 5 % warm-up, then half a cosine."""
+    warm = max(1, steps // 20)
+    return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def key_batches(length: int, *, batch_size: int, steps: int, seed: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield `steps` batches of (pass, index), each pass in an order of its own."""
+    stream = ((turn, i) for turn in range(steps * batch_size) for i in _order(length, seed, turn))
+    for _ in range(steps):
+        yield [next(stream) for _ in range(batch_size)]
+
+
+def _order(length: int, seed: int, turn: int) -> list[int]:
+    return torch.randperm(length, generator=torch_generator(seed, "segmenter", turn)).tolist()
+
+
+def score(opt: argparse.Namespace, dataset: BaseDataset, device: torch.device) -> dict[str, float | int]:
+    """Return mIoU and accuracy in percent of the saved network on the centre cuts of the real test pictures."""
+    folder = Path(opt.checkpoints_dir) / opt.name
+    segmenter = load_trained(opt.name, folder, weights=folder / WEIGHTS_FILE, device=device)
+    table = label_table(segmenter, label_nc=dataset.label_nc, ignore_label=dataset.ignore_label).to(device)
+    confusion = Confusion(segmenter.num_classes)
+    loader = make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers)
+    for batch in tqdm(loader, desc="real test pictures", disable=None):
+        pictures = ((batch["image"] + 1) * 127.5).round().to(torch.uint8)
+        label = batch["label"].to(device)
+        known = (label >= 0) & (label < len(table))
+        confusion.add(torch.where(known, table[label.where(known, 0)], IGNORED), segmenter.predict(pictures))
+    return {"miou": round(confusion.miou(), 3), "acc": round(confusion.accuracy(), 3), "num_images": len(dataset)}
+
+
+def save(net: nn.Module, card: dict[str, object], folder: Path) -> None:
+    """Write the weights (half precision) and their card, each by rename."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {key: value.cpu() for key, value in net.state_dict().items() if not key.endswith("num_batches_tracked")}
+    temporary = folder / f"{WEIGHTS_FILE}.tmp"
+    temporary.write_bytes(to_safetensors({key: value.half().contiguous() for key, value in state.items()}))
+    os.replace(temporary, folder / WEIGHTS_FILE)
+    temporary = folder / f"{CARD_FILE}.tmp"
+    temporary.write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
+    os.replace(temporary, folder / CARD_FILE)
+
+
+if __name__ == "__main__":
+    run_main(main)

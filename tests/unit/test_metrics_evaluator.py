@@ -1,0 +1,93 @@
+"""One pass over all metrics, the result line, the table, and what a wrong name answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from metrics.base import Metric, MetricValue, Pictures
+from metrics.evaluator import DEFAULT_METRICS, Evaluator, build_evaluator, format_table, parse_metrics, result_line
+from util.errors import UserError
+
+NOTHING_TO_LOAD = {
+    "device": torch.device("cpu"),
+    "inception_weights": None,
+    "segmenter": None,
+    "segmenter_weights": None,
+    "checkpoints_dir": "none",
+    "label_nc": 3,
+    "ignore_label": None,
+}
+
+
+def pictures(seed: int) -> Pictures:
+    generator = torch.Generator().manual_seed(seed)
+    fake, real = (torch.randint(0, 256, (2, 3, 16, 16), generator=generator, dtype=torch.uint8) for _ in range(2))
+    mask = torch.ones(2, 1, 16, 16, dtype=torch.uint8)
+    return Pictures(fake, real, mask, torch.zeros(2, 16, 16, dtype=torch.int64), ["a", "b"])
+
+
+class CountPictures(Metric):
+    def reset(self) -> None:
+        self.seen = 0
+
+    def update(self, pictures: Pictures) -> None:
+        self.seen += len(pictures)
+
+    def compute(self) -> dict[str, MetricValue]:
+        self.notes = ["counted"]
+        return {"count": MetricValue(self.seen, "1", "pictures", self.seen, {"real": 7.0})}
+
+
+def test_every_metric_sees_every_batch_once() -> None:
+    counters = [CountPictures(), CountPictures()]
+    evaluator = Evaluator(counters, notes=["set-up"])
+    evaluator.reset()
+    for seed in range(3):
+        evaluator.update(pictures(seed))
+    assert [counter.seen for counter in counters] == [6, 6]
+    assert evaluator.compute()["count"].value == 6
+    assert evaluator.notes == ["set-up", "counted", "counted"]
+
+
+def test_build_leaves_miou_out_and_says_how_to_get_it() -> None:
+    evaluator = build_evaluator(["miou", "acc", "l1", "psnr"], **NOTHING_TO_LOAD)
+    evaluator.update(pictures(0))
+    assert set(evaluator.compute()) == {"l1_masked", "psnr_masked"}
+    assert "--segmenter" in evaluator.notes[0]
+    assert "train_segmenter.py" in evaluator.notes[0]
+
+
+def test_result_line_is_plain_json_with_details() -> None:
+    values = {"fid": MetricValue(31.25, "distance", "how", 4, {"num_real": 3})}
+    line = result_line(values, step=7, task="free_form", num_images=4, protocol={"crop_size": 64})
+    assert json.loads(json.dumps(line, allow_nan=False)) == {
+        "metrics": {"fid": 31.25},
+        "details": {"fid": {"unit": "distance", "protocol": "how", "count": 4, "num_real": 3}},
+        "step": 7,
+        "task": "free_form",
+        "num_images": 4,
+        "protocol": {"crop_size": 64},
+    }
+
+
+def test_table_is_aligned_and_marks_what_is_missing() -> None:
+    miou = MetricValue(41.5, "%", "", 4, {"real": 60.25})
+    table = format_table([("trained", {"fid": 31.249, "miou_x": miou}), ("untrained run", {"l1_masked": 0.12345})])
+    lines = table.splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[0].split() == ["fid", "↓", "miou_x", "↑", "l1_masked", "↓"]
+    assert lines[2].split() == ["trained", "31.25", "41.50", "(real", "60.25)", "-"]
+    assert lines[3].split() == ["untrained", "run", "-", "-", "0.1235"]
+
+
+def test_names_are_parsed_and_wrong_ones_answered() -> None:
+    assert parse_metrics(" fid, l1,fid ") == ["fid", "l1"]
+    assert parse_metrics("none") == []
+    assert parse_metrics(DEFAULT_METRICS) == ["fid", "miou", "acc", "l1", "psnr", "ssim"]
+    with pytest.raises(UserError, match=r"'ssin' is unknown. Did you mean 'ssim'"):
+        parse_metrics("fid,ssin")
+    with pytest.raises(UserError, match="Did you mean 'psnr'"):
+        build_evaluator(["psrn"], **NOTHING_TO_LOAD)
