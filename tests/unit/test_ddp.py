@@ -1,0 +1,87 @@
+"""Two Gloo processes on a CPU against one process with the doubled batch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_trainer_loop import stats
+from test_trainer_signals import ROOT, TOYS, start, wait_for
+from trainer_toys import fit
+
+from trainers.checkpoint import load_checkpoint
+from trainers.distributed import Distributed, resolve_device
+from util.errors import EXIT_INTERRUPTED, EXIT_NON_FINITE, EXIT_USER_ERROR, UserError
+
+# float64 throughout: the two ways of summing differ by about 1e-16 relative, which Adam's division by the gradient's
+# own size (eps 1e-8) can enlarge by at most 1e8 in the worst of weights; 1e-9 is far above what is met and far below
+# what a lost or doubled gradient makes.
+TOLERANCE = 1e-9
+
+
+def start_pair(*arguments: str) -> list[subprocess.Popen[str]]:
+    """Start two processes as torchrun does, so that a test can signal one of them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    return [start(*arguments, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
+
+
+def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:
+    # Through torchrun, and in two pieces: a distributed run resumes as well.
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(TOYS)]
+    subprocess.run([*torchrun, str(tmp_path / "two"), "--steps", "4", "--batch_size", "2"], env=env, check=True)
+    fit(tmp_path / "one", max_steps=4, batch_size=4)
+
+    one, two = load_checkpoint(tmp_path / "one/latest.pt"), load_checkpoint(tmp_path / "two/latest.pt")
+    assert (one["step"], one["nimg"]) == (two["step"], two["nimg"]) == (4, 16)
+    for net in ("netG", "netD"):
+        for key, value in one["model"][net].items():
+            torch.testing.assert_close(two["model"][net][key], value, rtol=TOLERANCE, atol=TOLERANCE)
+    for alone, shared in zip(stats(tmp_path / "one"), stats(tmp_path / "two"), strict=True):
+        assert shared["losses"] == pytest.approx(alone["losses"], rel=TOLERANCE)
+        assert shared["grad_norm"] == pytest.approx(alone["grad_norm"], rel=TOLERANCE)
+
+
+def test_signal_to_one_process_stops_both_at_the_same_step(tmp_path: Path) -> None:
+    pair = start_pair(str(tmp_path), "--steps", "5", "--announce_step", "1")
+    wait_for(tmp_path / "in_step", pair[1])
+    pair[1].send_signal(signal.SIGTERM)
+    errors = [process.communicate(timeout=60)[1] for process in pair]
+    assert [process.returncode for process in pair] == [EXIT_INTERRUPTED] * 2, errors
+    assert load_checkpoint(tmp_path / "latest.pt")["step"] == 2
+
+
+def test_nan_in_one_process_stops_both(tmp_path: Path) -> None:
+    pair = start_pair(str(tmp_path), "--steps", "5", "--poison_rank", "1")
+    errors = [process.communicate(timeout=60)[1] for process in pair]
+    assert [process.returncode for process in pair] == [EXIT_NON_FINITE] * 2, errors
+    assert all("step 2, phase G" in error for error in errors)
+    assert load_checkpoint(tmp_path / "latest.pt")["step"] == 1
+
+
+def test_one_process_needs_no_group() -> None:
+    with Distributed.start("cpu") as world:
+        assert not torch.distributed.is_initialized()
+        assert world.is_main and world.all_any([True, False]) == [True, False]
+        assert world.mean({"G/l1": 2.0}) == {"G/l1": 2.0} and world.equal([1.0])
+
+
+def test_device_names() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    if torch.cuda.is_available():
+        with pytest.raises(UserError, match="--nproc_per_node"):
+            resolve_device("cuda", local_rank=99)
+    else:
+        assert resolve_device("auto") == torch.device("cpu")
+        with pytest.raises(UserError, match="--device cuda") as caught:
+            resolve_device("cuda")
+        assert caught.value.exit_code == EXIT_USER_ERROR

@@ -1,0 +1,121 @@
+"""Mask-aware style: pooling against a plain loop, the fallback, the bank."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis.strategies import integers
+from torch import Tensor
+
+from models.networks.segments import Segments
+from models.networks.style_bank import BankBuilder, StyleBank
+from models.networks.style_encoder import StyleEncoder
+from util.errors import UserError
+
+
+def loop_means(x: Tensor, inst: Tensor, count: int, weight: Tensor) -> Tensor:
+    out = torch.zeros(x.shape[0], count, x.shape[1])
+    for b in range(x.shape[0]):
+        for i in range(count):
+            keep = (inst[b] == i) & (weight[b, 0] > 0)
+            if keep.any():
+                out[b, i] = x[b][:, keep].mean(1)
+    return out
+
+
+@given(seed=integers(0, 10_000), count=integers(1, 9), side=integers(1, 20))
+@settings(deadline=None, max_examples=25)
+def test_segment_means_equal_a_plain_loop(seed: int, count: int, side: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(2, 4, side, side + 1, generator=g)
+    inst = torch.randint(0, count, (2, side, side + 1), generator=g)
+    valid = (torch.rand(2, 1, side, side + 1, generator=g) > 0.4).float()
+    segments = Segments(inst, count + 2)  # two rows of padding
+    ones = torch.ones_like(valid)
+    assert torch.allclose(segments.mean(x), loop_means(x, inst, count + 2, ones), atol=1e-5)
+    assert torch.allclose(segments.mean(x, valid), loop_means(x, inst, count + 2, valid), atol=1e-5)
+    codes = torch.randn(2, count + 2, 4, generator=g)
+    painted = segments.paint(codes)
+    assert torch.equal(painted.movedim(1, -1), torch.stack([codes[b][inst[b]] for b in range(2)]))
+
+
+def encoder(style_pool: str = "valid") -> StyleEncoder:
+    torch.manual_seed(3)
+    return StyleEncoder(style_dim=6, nef=2, style_pool=style_pool).eval()
+
+
+def scene() -> tuple[Tensor, Tensor, Tensor]:
+    """Three upright bands: visible, half erased, erased."""
+    image = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    inst = (torch.arange(48) // 16).expand(1, 32, 48).contiguous()
+    mask = torch.zeros(1, 1, 32, 48)
+    mask[..., 24:] = 1
+    return image, mask, inst
+
+
+@torch.no_grad()
+def test_valid_pooling_reads_visible_pixels_alone() -> None:
+    image, mask, inst = scene()
+    net = encoder()
+    pixel = net.pixel_codes(image, 1 - mask)
+    visible = pixel[0, :, :, 16:24].mean((1, 2))
+    style = net(image, mask, inst, 3, torch.zeros(1, 3, 6))
+    assert torch.allclose(style[0, :, 0, 40], net.normalise(torch.zeros(1, 1, 6), torch.ones(1, 1))[0, 0], atol=1e-6)
+    assert torch.allclose(style[0, :, 0, 20], net.normalise(visible[None, None], torch.full((1, 1), 0.5))[0, 0], atol=1e-5)
+    whole = pixel[0, :, :, 16:32].mean((1, 2))
+    released = encoder("all")(image, mask, inst, 3, torch.zeros(1, 3, 6))
+    assert torch.allclose(released[0, :, 0, 20], net.normalise(whole[None, None], torch.full((1, 1), 0.5))[0, 0], atol=1e-5)
+    assert not torch.allclose(style[0, :, 0, 20], released[0, :, 0, 20], atol=1e-4)
+
+
+@torch.no_grad()
+def test_with_a_bank_erased_pixels_have_no_influence() -> None:
+    image, mask, inst = scene()
+    net, codes = encoder(), torch.randn(1, 3, 6)
+    other = torch.where(mask > 0, torch.rand_like(image), image)
+    assert torch.equal(net(image, mask, inst, 3, codes), net(other, mask, inst, 3, codes))
+    assert not torch.equal(net(image, mask, inst, 3), net(other, mask, inst, 3))  # the training fallback does look
+
+
+@torch.no_grad()
+def test_fallback_is_the_mean_over_the_unerased_picture() -> None:
+    image, mask, inst = scene()
+    net = encoder()
+    raw = net.raw_codes(image, inst, 3)
+    style = net(image, mask, inst, 3)
+    assert torch.allclose(style[0, :, 5, 40], net.normalise(raw[:, 2:], torch.ones(1, 1))[0, 0], atol=1e-6)
+
+
+def test_bank_is_capped_and_independent_of_order(tmp_path: Path) -> None:
+    codes = torch.arange(40.0).view(10, 2, 2)
+    ids = torch.tensor([[7, 9]] * 10)
+    classes = torch.tensor([[1, 3]] * 9 + [[1, -1]])
+    names = [f"picture{i}" for i in range(10)]
+    forward, backward = BankBuilder(cap=4, seed=0), BankBuilder(cap=4, seed=0)
+    forward.add(codes, ids, classes, names)
+    for i in reversed(range(10)):
+        backward.add(codes[i : i + 1], ids[i : i + 1], classes[i : i + 1], names[i : i + 1])
+    bank = forward.bank()
+    assert {label: len(rows) for label, rows in bank.codes.items()} == {1: 4, 3: 4}
+    assert all(torch.equal(bank.codes[c], backward.bank().codes[c]) for c in (1, 3))
+    other = BankBuilder(cap=4, seed=1)
+    other.add(codes, ids, classes, names)
+    assert not torch.equal(other.bank().codes[1], bank.codes[1])
+    bank.save(tmp_path / "bank.safetensors", seed=0)
+    again = StyleBank.load(tmp_path / "bank.safetensors", style_dim=2)
+    assert torch.equal(again.codes[3], bank.codes[3])
+    assert torch.equal(again.draw(3, random.Random(4)), bank.draw(3, random.Random(4)))  # type: ignore[arg-type]
+    assert again.draw(2, random.Random(4)) is None
+    with pytest.raises(UserError, match="--style_dim is 5"):
+        StyleBank.load(tmp_path / "bank.safetensors", style_dim=5)
+
+
+def test_damaged_bank_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "style_bank.safetensors"
+    path.write_bytes(b"no bank at all")
+    with pytest.raises(UserError, match=r"style_bank\.safetensors: not a style bank"):
+        StyleBank.load(path, style_dim=2)

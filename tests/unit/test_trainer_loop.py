@@ -1,0 +1,257 @@
+"""The loop: resume bit for bit, non-finite values, phases, intervals, failures of loading and memory."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from trainer_toys import ToyData, ToyModel, fit, toy_trainer
+
+from trainers.checkpoint import CheckpointError, load_checkpoint
+from trainers.distributed import Distributed
+from trainers.failures import NonFiniteError
+from trainers.run_dir import locked, open_run
+from trainers.trainer import frozen
+from util.errors import EXIT_NON_FINITE, DataError, UserError
+
+
+def assert_same(a: Any, b: Any, where: str = "state") -> None:
+    """Compare nested state bit for bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}/{i}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def stats(run_dir: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["seconds_per_step"]
+    return lines
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_resumed_run_equals_the_unbroken_one_bit_for_bit(tmp_path: Path, precision: str) -> None:
+    shared = {"ema_decay": 0.9, "precision": precision}
+
+    def toy() -> ToyModel:
+        return ToyModel(noise=0.1, dtype=torch.float32)
+
+    fit(tmp_path / "a", model=toy(), max_steps=8, **shared)
+    fit(tmp_path / "b", model=toy(), max_steps=4, **shared)
+    fit(tmp_path / "b", model=toy(), max_steps=8, resume=True, **shared)
+    unbroken, resumed = load_checkpoint(tmp_path / "a/latest.pt"), load_checkpoint(tmp_path / "b/latest.pt")
+    assert unbroken["step"] == 8 and unbroken["nimg"] == 16
+    assert_same(unbroken, resumed)
+    assert stats(tmp_path / "a") == stats(tmp_path / "b")
+    assert not torch.equal(unbroken["model"]["netG"]["dec.weight"], unbroken["ema"]["netG"]["dec.weight"])
+
+
+def test_bf16_computes_in_bf16_and_keeps_the_weights_in_fp32(tmp_path: Path) -> None:
+    model, seen = ToyModel(dtype=torch.float32), []
+    model.netG.dec.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    fit(tmp_path, model=model, max_steps=1, precision="bf16")
+    assert set(seen) == {torch.bfloat16}
+    assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.netG.parameters() if p.grad is not None)
+
+
+def test_lines_after_the_restored_step_are_dropped(tmp_path: Path) -> None:
+    fit(tmp_path / "a", max_steps=6)
+    fit(tmp_path / "b", max_steps=4, save_every=2)
+    for name in ("step_4.pt", "latest.pt"):  # killed after step 4 was logged, with its checkpoint lost
+        (tmp_path / "b" / name).unlink()
+    with open(tmp_path / "b/stats.jsonl", "a") as file:
+        file.write('{"step": 5, "nim')  # cut short
+    fit(tmp_path / "b", max_steps=6, resume=True)
+    assert stats(tmp_path / "a") == stats(tmp_path / "b")
+
+
+def test_each_step_draws_anew_and_a_seed_repeats_it(tmp_path: Path) -> None:
+    def draws(folder: str, seed: int) -> list[float]:
+        trainer, seen = toy_trainer(tmp_path / folder, max_steps=3, seed=seed), []
+        begin = trainer.model.begin_step
+        trainer.model.begin_step = lambda batch: (seen.append(float(torch.rand(()))), begin(batch))  # type: ignore
+        with open_run(trainer.run_dir, resume=False, world=trainer.world):
+            trainer.fit()
+        return seen
+
+    first = draws("a", 0)
+    assert len(set(first)) == 3 and draws("b", 0) == first and not set(draws("c", 1)) & set(first)
+
+
+def test_phases_every_and_repeat(tmp_path: Path) -> None:
+    trainer = fit(tmp_path, max_steps=5, log_every=1)
+    assert [("lazy/l2" in line["losses"]) for line in stats(tmp_path)] == [True, False, False, True, False]
+    steps = trainer.model.opt_G.state[trainer.model.netG.dec.weight]["step"]  # type: ignore[attr-defined]
+    assert steps == 5 + 2 * 2  # G at each step, lazy twice at steps 0 and 3; both phases share one optimiser
+    saved = load_checkpoint(tmp_path / "latest.pt")
+    assert list(saved["optimizers"]) == ["D", "G"]
+    assert stats(tmp_path)[0]["lr"] == {"D": 4e-3, "G": 1e-3, "lazy": 1e-3}
+    assert stats(tmp_path)[-1]["nimg"] == 10
+
+
+def test_loss_weights_scale_the_gradient(tmp_path: Path) -> None:
+    plain = fit(tmp_path / "a", max_steps=1)
+    model = ToyModel()
+    model.loss_weights = {"G/l1": 20.0, "G/gan": 2.0}
+    doubled = fit(tmp_path / "b", model=model, max_steps=1)
+    assert doubled._norms["G"] == pytest.approx(2 * plain._norms["G"], rel=1e-12)
+    assert doubled._norms["D"] == plain._norms["D"]
+    assert doubled._losses["G/l1"] == plain._losses["G/l1"]  # logged unweighted
+
+
+def test_frozen_leaves_the_named_networks_and_restores_the_rest() -> None:
+    model = ToyModel()
+    model.netD.body[0].conv.bias.requires_grad_(False)  # frozen by its method: stays so
+    with frozen(model, keep=("netG",)):
+        assert all(p.requires_grad for p in model.netG.parameters())
+        assert not any(p.requires_grad for p in model.netD.parameters())
+    assert [n for n, p in model.netD.named_parameters() if not p.requires_grad] == ["body.0.conv.bias"]
+
+
+@pytest.mark.parametrize("poison", ["G/l1", "G/gan"])
+def test_non_finite_loss_stops_before_the_update(tmp_path: Path, poison: str) -> None:
+    trainer = toy_trainer(tmp_path, model=ToyModel(poison_step=3, poison=poison), max_steps=5, save_every=1)
+    weights: list[torch.Tensor] = []
+    begin = trainer.model.begin_step
+    trainer.model.begin_step = lambda b: (begin(b), weights.append(trainer.model.netG.dec.weight.clone()))  # type: ignore
+    with pytest.raises(NonFiniteError, match=rf"step 3, phase G.*{poison} nan.*netG\.enc\.conv\.weight") as caught:
+        trainer.fit()
+    assert caught.value.exit_code == EXIT_NON_FINITE
+    assert torch.equal(weights[-1], trainer.model.netG.dec.weight)  # type: ignore[attr-defined]
+    assert load_checkpoint(tmp_path / "latest.pt")["step"] == 2
+
+
+def test_non_finite_gradient_with_finite_losses_is_found(tmp_path: Path) -> None:
+    model = ToyModel()
+    model.netG.dec.bias.register_hook(lambda grad: grad * float("inf"))
+    with pytest.raises(NonFiniteError, match=r"phase G.*Gradients: netG\.dec\.bias\. "):
+        fit(tmp_path, model=model, max_steps=2)
+
+
+def test_zero_steps_write_the_initial_checkpoint(tmp_path: Path) -> None:
+    trainer = fit(tmp_path, max_steps=0)
+    saved = load_checkpoint(tmp_path / "step_0.pt")
+    assert saved["step"] == 0
+    assert_same(saved["model"], trainer.model.state())
+
+
+def test_intervals_of_logging_saving_and_pictures(tmp_path: Path) -> None:
+    drawn: list[bool] = []
+    model = ToyModel()
+
+    def preview() -> np.ndarray:
+        drawn.append(model.netG.training or torch.is_grad_enabled())
+        return np.full((4, 6, 3), 7, np.uint8)
+
+    fit(tmp_path, model=model, max_steps=7, log_every=3, save_every=2, image_every=3, preview=preview, keep=3)
+    assert [line["step"] for line in stats(tmp_path)] == [1, 3, 6]
+    assert sorted(p.name for p in tmp_path.glob("*.pt")) == ["latest.pt", "step_4.pt", "step_6.pt", "step_7.pt"]
+    assert sorted(p.name for p in (tmp_path / "images").iterdir()) == ["step_0000003.png", "step_0000006.png"]
+    assert np.asarray(Image.open(tmp_path / "images/step_0000003.png")).shape == (4, 6, 3)
+    assert drawn == [False, False] and model.netG.training
+
+
+def test_preview_shows_the_average_and_leaves_training_alone(tmp_path: Path) -> None:
+    model = ToyModel()
+    seen: list[torch.Tensor] = []
+
+    def preview() -> np.ndarray:
+        seen.append(model.netG.dec.weight.clone())
+        torch.rand(3)  # a draw of its own must not shift the run's
+        return np.zeros((2, 2, 3), np.uint8)
+
+    trainer = fit(tmp_path / "a", model=model, max_steps=2, image_every=1, preview=preview, ema_decay=0.5)
+    assert trainer.ema is not None and torch.equal(seen[-1], trainer.ema.state()["netG"]["dec.weight"])
+    plain = fit(tmp_path / "b", max_steps=2, ema_decay=0.5)
+    assert_same(trainer.state(), plain.state())
+
+
+def test_fresh_start_into_a_used_folder_and_resume_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no checkpoint to continue from.*without --continue_train"):
+        fit(tmp_path / "a", max_steps=1, resume=True)
+    assert not (tmp_path / "a").exists()
+    fit(tmp_path / "a", max_steps=1)
+    with pytest.raises(UserError, match=r"already holds checkpoints.*--continue_train.*--name"):
+        fit(tmp_path / "a", max_steps=1)
+
+
+def test_two_runs_cannot_write_in_one_folder(tmp_path: Path) -> None:
+    run = partial(open_run, tmp_path, resume=False, world=Distributed())
+    with locked(tmp_path), pytest.raises(UserError, match=r"another process is training"), run():
+        pass
+    with run():  # free again
+        pass
+
+
+def test_resume_says_which_options_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(tmp_path, max_steps=1, options={"batch_size": 2, "lr": 1e-4, "max_steps": 1})
+    fit(tmp_path, max_steps=2, options={"batch_size": 4, "lr": 1e-4, "max_steps": 2}, resume=True)
+    out = capsys.readouterr().out
+    assert "continuing from" in out and "batch_size: 2 -> 4" in out and "lr:" not in out and "max_steps" not in out
+
+
+def test_resume_with_another_network_names_the_file(tmp_path: Path) -> None:
+    fit(tmp_path, max_steps=1)
+    model = ToyModel()
+    model.netG.dec = torch.nn.Conv2d(6, 3, 1).double()
+    with pytest.raises(CheckpointError, match=r"step_1\.pt: does not fit this model.*opt\.yaml"):
+        fit(tmp_path, model=model, max_steps=2, resume=True)
+
+
+def test_average_switched_on_in_a_resumed_run_begins_at_its_weights(tmp_path: Path) -> None:
+    fit(tmp_path, max_steps=2)
+    trainer = fit(tmp_path, max_steps=2, resume=True, ema_decay=0.99)
+    assert trainer.ema is not None
+    assert_same(trainer.ema.state()["netG"], dict(trainer.model.state()["netG"]))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unusable_picture_saves_and_names_the_file(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(DataError) as caught:
+        fit(tmp_path, max_steps=5, data=ToyData(broken=2), workers=workers)
+    assert str(caught.value) == "images/2.png: cannot be read"  # without the worker's trace
+    assert (tmp_path / "latest.pt").exists()
+
+
+def test_killed_loader_process_is_explained_and_the_state_saved(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"worker was killed.*--num_workers"):
+        fit(tmp_path, max_steps=5, data=ToyData(killed=2), workers=1)
+    assert (tmp_path / "latest.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_names_the_flags(tmp_path: Path, error: Exception) -> None:
+    trainer = toy_trainer(tmp_path, max_steps=1)
+    trainer.model.begin_step = lambda batch: (_ for _ in ()).throw(error)  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"out of memory.*--batch_size.*--crop_size.*bf16"):
+        trainer.fit()
+
+
+def test_other_runtime_errors_pass_as_they_are(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, max_steps=1)
+    trainer.model.begin_step = lambda batch: torch.ones(2) @ torch.ones(3)  # type: ignore
+    with pytest.raises(RuntimeError, match="size"):
+        trainer.fit()

@@ -1,0 +1,174 @@
+"""Checkpoints: one file with all state, written atomically, verified when read.
+
+A file is complete or absent under its name: it is written beside it, flushed to the disk, then renamed. Reading
+checks every byte against the archive's CRC-32 sums first, since a flipped bit would otherwise load without an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from util.errors import UserError
+
+STEP_FILE = re.compile(r"step_(\d+)\.pt")
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be written or read; the message names the file."""
+
+
+def save_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Write `state` (tensors and plain values) to `path`, atomically.
+
+    Raises:
+        CheckpointError: the disk is full or the folder is not writable. What was at `path` is untouched.
+    """
+    temp = _temp_name(path)
+    try:
+        with open(temp, "wb") as file:
+            torch.save(state, file)
+            _flush_to_disk(file.fileno())
+        os.replace(temp, path)
+        _flush_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
+        raise CheckpointError(
+            f"{path}: cannot be written ({_cause(error)}). Free some space or lower --keep; "
+            "earlier checkpoints are untouched, so --continue_train goes on from the newest one."
+        ) from error
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a file of `save_checkpoint`, every byte verified; nothing but tensors and plain values is unpickled.
+
+    Raises:
+        CheckpointError: the file is absent, cut short, damaged or no checkpoint.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"wrong checksum in {damaged}")
+        state = torch.load(path, map_location=map_location, weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such checkpoint") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged archive fails in many ways: zlib, struct, pickle, torch's own reader
+        raise CheckpointError(f"{path}: cut short, damaged or no checkpoint ({_cause(error)})") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: no checkpoint, it holds a {type(state).__name__}")
+    return state
+
+
+class Checkpoints:
+    """The checkpoints of one run: `step_<N>.pt`, and `latest.pt`, the newest of them.
+
+    Args:
+        run_dir: the run's folder.
+        keep: how many step files stay; two at least, so that a damaged newest one has a predecessor.
+    """
+
+    def __init__(self, run_dir: Path, *, keep: int = 2) -> None:
+        self.run_dir, self.keep = run_dir, max(2, keep)
+        self.latest = run_dir / "latest.pt"
+
+    def exist(self) -> bool:
+        """Whether the run has any checkpoint, good or bad."""
+        return self.latest.exists() or bool(self.step_files())
+
+    def step_files(self) -> list[Path]:
+        """All step files, newest first."""
+        found = [(int(m[1]), p) for p in self.run_dir.glob("step_*.pt") if (m := STEP_FILE.fullmatch(p.name))]
+        return [path for _, path in sorted(found, reverse=True)]
+
+    def save(self, state: dict[str, Any], step: int) -> Path:
+        """Write `step_<step>.pt`, point `latest.pt` at it, remove what is older than the last `keep`."""
+        for leftover in self.run_dir.glob(".*.pt.tmp"):  # of a process that was killed while it wrote
+            leftover.unlink(missing_ok=True)
+        path = self.run_dir / f"step_{step}.pt"
+        save_checkpoint(state, path)
+        self._point_latest_at(path)
+        self._set_aside_after(step)
+        for old in self.step_files()[self.keep :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def restore(self, map_location: torch.device | str = "cpu") -> tuple[dict[str, Any], Path] | None:
+        """Load the newest good checkpoint; None if the run has none at all. Every bad file is named in a warning.
+
+        Raises:
+            CheckpointError: there are files, and none is good.
+        """
+        faults: list[str] = []
+        for path in self._candidates():
+            try:
+                state = load_checkpoint(path, map_location)
+            except CheckpointError as error:
+                faults.append(str(error))
+                print(f"warning: {error}", flush=True)
+                continue
+            if faults:
+                print(f"warning: going on from the older {path}", flush=True)
+            return state, path
+        if faults:
+            raise CheckpointError(f"{self.run_dir}: no checkpoint can be read: " + "; ".join(faults))
+        return None
+
+    def _candidates(self) -> list[Path]:
+        """Newest first. `latest.pt` comes second: it is never newer than the newest step file, and may be a copy."""
+        files = self.step_files()
+        if self.latest.exists() and not any(self.latest.samefile(path) for path in files):
+            files.insert(1, self.latest)
+        return files
+
+    def _point_latest_at(self, path: Path) -> None:
+        temp = _temp_name(self.latest)
+        try:
+            try:
+                os.link(path, temp)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(path, temp)
+            os.replace(temp, self.latest)
+            _flush_folder(self.run_dir)
+        except OSError as error:
+            raise CheckpointError(f"{self.latest}: cannot be written ({_cause(error)}); {path} is good") from error
+        finally:
+            temp.unlink(missing_ok=True)
+
+    def _set_aside_after(self, step: int) -> None:
+        """Rename files of later steps: the run went on from an older one because they could not be read."""
+        for path in self.step_files():
+            if int(STEP_FILE.fullmatch(path.name)[1]) > step:  # type: ignore[index]
+                path.rename(path.with_name(path.name + ".damaged"))
+
+
+def _temp_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _flush_to_disk(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename durable. Some network file systems refuse to sync a folder; the rename stays atomic there."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def _cause(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

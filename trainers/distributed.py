@@ -1,0 +1,116 @@
+"""Several processes, one per GPU, as `torchrun` starts them: PyTorch's DDP and four small collectives.
+
+Without `torchrun` there is one process and no process group, and every collective is the identity.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from util.errors import UserError
+
+
+def resolve_device(name: str, local_rank: int = 0) -> torch.device:
+    """Return the device for `--device auto|cpu|cuda`; process `local_rank` of a machine takes its GPU of that number.
+
+    Raises:
+        UserError: `cuda` where PyTorch sees no such GPU.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch sees no CUDA device here. Pass --device cpu or auto.")
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: process {local_rank} of this machine finds {torch.cuda.device_count()} "
+                        "GPU(s). Start torchrun with --nproc_per_node of at most that.")  # fmt: skip
+    return torch.device("cuda", local_rank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distributed:
+    """This process among its peers.
+
+    Attributes:
+        rank: number of this process; 0 is the one that writes files and prints.
+        world_size: number of processes.
+        device: where this process computes.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @classmethod
+    @contextmanager
+    def start(cls, device: str) -> Iterator[Distributed]:
+        """Join the process group that `torchrun`'s environment describes (NCCL on GPUs, Gloo on CPUs), if any."""
+        rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        own = resolve_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+        if own.type == "cuda":
+            torch.cuda.set_device(own)
+        if world_size == 1:
+            yield cls(device=own)
+            return
+        dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+        try:
+            yield cls(rank=rank, world_size=world_size, device=own)
+        finally:
+            dist.destroy_process_group()
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+    def wrap(self, net: nn.Module) -> nn.Module:
+        """Return `net` in DDP: gradients are averaged over the processes in `backward`.
+
+        Buffers are not broadcast: spectral norm's vectors follow from the weights, which are equal everywhere.
+        Parameters may be left out of a forward pass (a method's branch that this batch does not need); where none
+        ever is, PyTorch remarks once that it need not have looked.
+        """
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        # PyTorch 2.14 renamed the switch.
+        known = inspect.signature(DistributedDataParallel).parameters
+        switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        return DistributedDataParallel(net, device_ids=ids, find_unused_parameters=True, **{switch: False})
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.world_size > 1:
+            self._reduce([0.0], dist.ReduceOp.MAX)
+
+    def all_any(self, flags: list[bool]) -> list[bool]:
+        """Return, for each flag, whether it is set in any process."""
+        if self.world_size == 1:
+            return flags
+        total = self._reduce([float(flag) for flag in flags], dist.ReduceOp.MAX)
+        return [value > 0 for value in total]
+
+    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return the means over the processes; all must pass the same names in the same order."""
+        if self.world_size == 1:
+            return dict(values)
+        total = self._reduce(list(values.values()), dist.ReduceOp.SUM)
+        return {name: value / self.world_size for name, value in zip(values, total, strict=True)}
+
+    def equal(self, values: list[float]) -> bool:
+        """Whether all processes pass the same numbers."""
+        if self.world_size == 1:
+            return True
+        highest = self._reduce(values + [-value for value in values], dist.ReduceOp.MAX)
+        return highest == values + [-value for value in values]
+
+    def _reduce(self, values: list[float], op: dist.ReduceOp.RedOpType) -> list[float]:
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, op)
+        return tensor.tolist()

@@ -1,0 +1,53 @@
+"""What goes wrong while training, told as something to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from util.errors import EXIT_NON_FINITE, UserError
+
+SHOWN_PARAMETERS = 3
+
+
+class NonFiniteError(UserError):
+    """A loss or a gradient is NaN or infinite; raised before the update."""
+
+    exit_code = EXIT_NON_FINITE
+
+
+def non_finite(*, step: int, phase: str, losses: dict[str, float], networks: dict[str, nn.Module]) -> NonFiniteError:
+    """Return the error that names the step, the phase, its losses and the first parameters with a bad gradient."""
+    values = ", ".join(f"{name} {value:.6g}" for name, value in losses.items())
+    bad = [
+        f"{net}.{name}"
+        for net, module in networks.items()
+        for name, parameter in module.named_parameters()
+        if parameter.grad is not None and not parameter.grad.isfinite().all()
+    ]
+    more = f" and {len(bad) - SHOWN_PARAMETERS} more" if len(bad) > SHOWN_PARAMETERS else ""
+    where = ", ".join(bad[:SHOWN_PARAMETERS]) + more
+    return NonFiniteError(
+        f"step {step}, phase {phase}: a loss or gradient is not finite; stopped before the update. Losses: {values}. "
+        f"Gradients: {where or 'finite one by one in this process'}. The last checkpoint is untouched: "
+        "try a lower learning rate, --precision fp32, or another --seed from it."
+    )
+
+
+@contextmanager
+def out_of_memory_hint() -> Iterator[None]:
+    """Turn an exhausted GPU or main memory into a `UserError` that says which flags need less."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        on_cpu = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+        if not (on_cpu or isinstance(error, torch.OutOfMemoryError)):
+            raise
+        cause = (str(error).strip() or "out of memory").splitlines()[0]
+        raise UserError(
+            f"out of memory ({cause}). Lower --batch_size or --crop_size, or pass --precision bf16; "
+            "--continue_train goes on from the last checkpoint."
+        ) from error

@@ -1,0 +1,99 @@
+"""What a run tells of itself: `stats.jsonl`, pictures, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+class Logger:
+    """Writer of `<run>/stats.jsonl`, `<run>/images/` and `<run>/tensorboard/`.
+
+    Lines after `start_step` are dropped, so that the file of a resumed run equals that of an unbroken one.
+
+    Args:
+        run_dir: the run's folder.
+        enabled: off in all processes but the first; then nothing is written.
+        tensorboard: also write TensorBoard events, if the package is there.
+        start_step: the step that the run begins from.
+    """
+
+    def __init__(self, run_dir: Path, *, enabled: bool, tensorboard: bool, start_step: int) -> None:
+        self.run_dir, self.enabled = run_dir, enabled
+        self.stats = run_dir / "stats.jsonl"
+        self._board: Any = None
+        if enabled:
+            _drop_lines_after(self.stats, start_step)
+            self._file = open(self.stats, "a", encoding="utf-8")  # noqa: SIM115 (closed in `close`)
+            if tensorboard:
+                self._board = _open_board(run_dir / "tensorboard", start_step)
+
+    def log(
+        self,
+        step: int,
+        *,
+        nimg: int,
+        losses: dict[str, float],
+        lr: dict[str, float],
+        grad_norm: dict[str, float],
+        seconds_per_step: float,
+    ) -> None:
+        """Append one line; `lr` and `grad_norm` are by phase."""
+        if not self.enabled:
+            return
+        line = {"step": step, "nimg": nimg, "losses": losses, "lr": lr, "grad_norm": grad_norm,
+                "seconds_per_step": round(seconds_per_step, 4)}  # fmt: skip
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        if self._board:
+            for group, values in (("loss", losses), ("lr", lr), ("grad_norm", grad_norm)):
+                for name, value in values.items():
+                    self._board.add_scalar(f"{group}/{name}", value, step)
+
+    def image(self, step: int, grid: np.ndarray) -> None:
+        """Write a picture (H, W, 3) uint8 as `images/step_<step, 7 digits>.png`."""
+        if not self.enabled:
+            return
+        folder = self.run_dir / "images"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(grid).save(folder / f"step_{step:07d}.png")
+        if self._board:
+            self._board.add_image("preview", grid, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Close the files."""
+        if self.enabled:
+            self._file.close()
+        if self._board:
+            self._board.close()
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    """Rewrite a log, atomically, without the lines of later steps and without a last line that was cut short."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+    temp = path.with_name(f".{path.name}.tmp")
+    temp.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    os.replace(temp, path)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def _open_board(folder: Path, start_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        print("warning: tensorboard is not installed; stats.jsonl and images/ are written all the same", flush=True)
+        return None
+    return SummaryWriter(str(folder), purge_step=start_step + 1)

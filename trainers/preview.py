@@ -1,0 +1,34 @@
+"""Preview pictures during training: the same few held-out scenes each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+
+from models.base_model import BaseModel
+from util.batch import Batch, to_device
+from util.grids import editing_grid, editing_rows
+
+
+class Preview:
+    """Draws the grid of one batch with the model as it is.
+
+    Args:
+        pictures: returns batches, of which the first is drawn; called once, when first needed.
+        palette: (N, 3) uint8 colours of the labels.
+    """
+
+    def __init__(self, model: BaseModel, pictures: Callable[[], Iterable[Batch]], palette: np.ndarray) -> None:
+        self.model, self.pictures, self.palette = model, pictures, palette
+        self._batch: Batch | None = None
+
+    def __call__(self) -> np.ndarray:
+        """Return the grid (H, W, 3) uint8."""
+        if self._batch is None:
+            self._batch = next(iter(self.pictures()))
+        device = next(next(iter(self.model.networks().values())).parameters()).device
+        with torch.no_grad():
+            result = self.model.preview(to_device(self._batch, device)).cpu()
+        return editing_grid(editing_rows(self._batch, [result], self.palette))

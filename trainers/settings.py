@@ -1,0 +1,34 @@
+"""How long and how often a run trains, logs, draws and saves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """Intervals are in steps; 0 means never.
+
+    Attributes:
+        max_steps: where training ends; 0 writes the initial checkpoint.
+        seed: seed of the run.
+        precision: "fp32", or "bf16" for autocast.
+        ema_decay: of the weights' moving average; 0 = none.
+        log_every: between lines of `stats.jsonl`; the first step is always logged.
+        save_every: between checkpoints; the end of a run is always saved.
+        image_every: between preview pictures.
+        keep: how many step files stay.
+        resume: continue from the newest good checkpoint.
+        tensorboard: also write TensorBoard events.
+    """
+
+    max_steps: int
+    seed: int = 0
+    precision: str = "fp32"
+    ema_decay: float = 0.0
+    log_every: int = 50
+    save_every: int = 1000
+    image_every: int = 0
+    keep: int = 2
+    resume: bool = False
+    tensorboard: bool = True

@@ -1,0 +1,70 @@
+"""What a checkpoint holds, and how it goes back into a model.
+
+Random states are not in it: a step's draws and samples are functions of (seed, step).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch.optim import Optimizer
+
+from models.base_model import BaseModel
+from trainers.checkpoint import CheckpointError
+from trainers.ema import EMA
+
+FORMAT = 1
+# Flags that may change from one start of a run to the next and leave its weights as they would have been.
+FREE_TO_CHANGE = frozenset(
+    "cache checkpoints_dir config continue_train dataroot image_every keep log_every max_steps name num_workers "
+    "save_every tensorboard".split()
+)
+
+
+def pack(*, step: int, nimg: int, model: BaseModel, ema: EMA | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return everything that the rest of the run depends on, as tensors and plain values."""
+    return {
+        "format": FORMAT,
+        "step": step,
+        "nimg": nimg,
+        "model": model.state(),
+        "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers(model).items()},
+        "ema": ema.state() if ema else None,
+        "options": options,
+    }
+
+
+def unpack(state: dict[str, Any], path: Path, *, model: BaseModel, ema: EMA | None) -> None:
+    """Load networks, optimisers and averages; an average that is new to the run begins at the loaded weights.
+
+    Raises:
+        CheckpointError: the file at `path` was written by another method, architecture or version.
+    """
+    if state.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: has format {state.get('format')}, this version reads {FORMAT}")
+    try:
+        model.load_state(state["model"])
+        for name, optimizer in optimizers(model).items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        if ema:
+            ema.load_state(state["ema"] or state["model"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: does not fit this model; continue with the flags of the run's opt.yaml ({error})"
+        ) from error
+
+
+def optimizers(model: BaseModel) -> dict[str, Optimizer]:
+    """Return the optimisers by the name of the first phase that uses them: phases may share one."""
+    found: dict[str, Optimizer] = {}
+    for phase in model.phases():
+        if not any(phase.optimizer is known for known in found.values()):
+            found[phase.name] = phase.optimizer
+    return found
+
+
+def changed_options(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return 'name: old -> new' for each value by which a resumed run departs from the unbroken one."""
+    names = sorted((old.keys() | new.keys()) - FREE_TO_CHANGE)
+    return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]

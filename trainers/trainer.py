@@ -1,0 +1,248 @@
+"""The one training loop: steps, phases, updates. What a method adds are phases and losses, never a loop.
+
+A step's samples and random draws are functions of (seed, step), so a resumed run repeats the unbroken one: bit for
+bit on a CPU. `step` counts finished optimiser iterations, `nimg` pictures over all processes.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from tqdm import tqdm
+
+from models.base_model import BaseModel, Phase
+from trainers.checkpoint import Checkpoints
+from trainers.distributed import Distributed
+from trainers.ema import EMA
+from trainers.failures import non_finite, out_of_memory_hint
+from trainers.logger import Logger
+from trainers.settings import TrainerSettings
+from trainers.signals import StopSignals
+from trainers.state import changed_options, pack, unpack
+from util.batch import Batch, to_device
+from util.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
+from util.seeds import derive_seed
+
+
+class Trainer:
+    """Trains a model; enter `trainers.run_dir.open_run` first.
+
+    Args:
+        model: the method, its networks initialised.
+        make_loader: returns the batches from a step on (`BatchKeys(start_step=...)` as a loader's batch sampler).
+        run_dir: the run's folder.
+        settings: see there.
+        world: this process among its peers.
+        options: plain values to keep in the checkpoint; a resumed run says which differ.
+        preview: draws a picture (H, W, 3) uint8 with the networks as they are, every `image_every` steps.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: BaseModel,
+        make_loader: Callable[[int], Iterable[Batch]],
+        run_dir: Path,
+        settings: TrainerSettings,
+        world: Distributed,
+        options: dict[str, Any] | None = None,
+        preview: Callable[[], np.ndarray] | None = None,
+    ) -> None:
+        self.model, self.make_loader, self.settings, self.world = model, make_loader, settings, world
+        self.run_dir, self.options, self.preview = run_dir, options or {}, preview
+        self.checkpoints = Checkpoints(run_dir, keep=settings.keep)
+        self.step = self.nimg = 0
+        self._saved_step: int | None = None
+        self._losses: dict[str, float] = {}  # of the present step, by name
+        self._norms: dict[str, float] = {}  # likewise, by phase
+        model.to(world.device)
+        model.train()
+        averaged = {name: model.networks()[name] for name in model.ema_networks}
+        self.ema = EMA(averaged, decay=settings.ema_decay) if settings.ema_decay else None
+
+    def fit(self) -> int:
+        """Train up to `max_steps` and return the exit code: `EXIT_OK`, or `EXIT_INTERRUPTED` after a stop signal.
+
+        Raises:
+            NonFiniteError: a loss or gradient is NaN or infinite; nothing was updated with it, nothing is saved.
+            UserError: out of memory, a checkpoint that cannot be read or written, a picture that cannot be used.
+        """
+        with StopSignals() as stop:
+            if self.settings.resume:
+                self._restore()
+            if self.world.world_size > 1:
+                self.model.distribute(self.world.wrap)
+            self._logger = Logger(
+                self.run_dir,
+                enabled=self.world.is_main,
+                tensorboard=self.settings.tensorboard,
+                start_step=self.step,
+            )
+            try:
+                return self._run(stop)
+            finally:
+                self._logger.close()
+
+    def _run(self, stop: StopSignals) -> int:
+        batches = iter(self.make_loader(self.step))
+        since, since_step = time.perf_counter(), self.step
+        with self._progress() as bar:
+            while self.step < self.settings.max_steps:
+                batch = self._next(batches)
+                with out_of_memory_hint():
+                    self._train_step(batch)
+                bar.update()
+                if self.step == 1 or self._due(self.settings.log_every):
+                    elapsed, since = time.perf_counter() - since, time.perf_counter()
+                    self._log(bar, elapsed / (self.step - since_step))
+                    since_step = self.step
+                if self._due(self.settings.image_every):
+                    self._draw()
+                if self.world.all_any([stop.requested])[0]:
+                    self._save()
+                    return EXIT_INTERRUPTED
+                if self._due(self.settings.save_every):
+                    self._save()
+        self._save()
+        return EXIT_OK
+
+    # --- one step --------------------------------------------------------------------------------------------------
+    def _train_step(self, batch: Batch) -> None:
+        torch.manual_seed(derive_seed(self.settings.seed, "step", self.step, self.world.rank))
+        self._losses, self._norms = {}, {}
+        with self._autocast():
+            self.model.begin_step(batch)
+        for phase in self.model.phases():
+            if self.step % phase.every == 0:
+                for _ in range(phase.repeat):
+                    self._update(phase)
+        if self.ema:
+            self.ema.update()
+        self.step += 1
+        self.nimg += len(batch["name"]) * self.world.world_size
+
+    def _update(self, phase: Phase) -> None:
+        """One update of the phase's networks; the others neither get gradients nor spend time on them."""
+        with frozen(self.model, keep=phase.networks):
+            with self._autocast():
+                losses = phase.losses()
+            if not losses:
+                return  # all its terms have weight zero
+            total = sum(self.model.loss_weights.get(name, 1.0) * loss for name, loss in losses.items())
+            phase.optimizer.zero_grad(set_to_none=True)
+            assert isinstance(total, Tensor)
+            total.backward()
+        norm = get_total_norm(p.grad for g in phase.optimizer.param_groups for p in g["params"] if p.grad is not None)
+        # One transfer from the device for all numbers of the update.
+        *values, norm_value = torch.stack([v.detach().double() for v in (*losses.values(), norm)]).tolist()
+        named = dict(zip(losses, values, strict=True))
+        # All processes stop together: one that left alone would let the others wait for it in the next reduction.
+        if self.world.all_any([not np.isfinite([*values, norm_value]).all()])[0]:
+            networks = {name: self.model.networks()[name] for name in phase.networks}
+            raise non_finite(step=self.step + 1, phase=phase.name, losses=named, networks=networks)
+        phase.optimizer.step()
+        self._losses |= named
+        self._norms[phase.name] = norm_value
+
+    def _autocast(self) -> Any:
+        """Entered anew for each phase: autocast caches cast weights, and a phase must see the last one's update."""
+        bf16 = self.settings.precision == "bf16"
+        return torch.autocast(self.world.device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+
+    # --- around the steps ------------------------------------------------------------------------------------------
+    def _due(self, every: int) -> bool:
+        return bool(every) and self.step % every == 0
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        try:
+            return to_device(next(batches), self.world.device)
+        except UserError:
+            if self.world.world_size == 1:  # the other processes know nothing of it and would not join in
+                self._save()  # between two steps the state is whole
+            raise
+
+    def _progress(self) -> tqdm:
+        return tqdm(
+            total=self.settings.max_steps,
+            initial=self.step,
+            disable=not self.world.is_main,
+            mininterval=0.5 if sys.stderr.isatty() else 10,
+            unit="step",
+        )
+
+    def _log(self, bar: tqdm, seconds_per_step: float) -> None:
+        losses = self.world.mean(self._losses)
+        rates = {phase.name: phase.optimizer.param_groups[0]["lr"] for phase in self.model.phases()}
+        self._logger.log(
+            self.step,
+            nimg=self.nimg,
+            losses=losses,
+            lr=rates,
+            grad_norm=self._norms,
+            seconds_per_step=seconds_per_step,
+        )
+        bar.set_postfix({name: f"{value:.4g}" for name, value in losses.items()}, refresh=False)
+
+    def _draw(self) -> None:
+        if self.preview is None or not self.world.is_main:
+            return
+        self.model.eval()
+        with torch.no_grad(), self.ema.swapped() if self.ema else nullcontext():
+            self._logger.image(self.step, self.preview())
+        self.model.train()
+
+    # --- checkpoints -----------------------------------------------------------------------------------------------
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint of the present step holds."""
+        return pack(step=self.step, nimg=self.nimg, model=self.model, ema=self.ema, options=self.options)
+
+    def _save(self) -> None:
+        if self._saved_step == self.step:
+            return
+        sums = [p.detach().double().sum() for net in self.model.networks().values() for p in net.parameters()]
+        if not self.world.equal(torch.stack(sums).tolist()):
+            raise RuntimeError("the processes' weights differ: a network is trained without BaseModel.call")
+        if self.world.is_main:
+            self.checkpoints.save(self.state(), self.step)
+        self._saved_step = self.step
+
+    def _restore(self) -> None:
+        found = self.checkpoints.restore()
+        if found is None:
+            raise UserError(f"{self.run_dir}: no checkpoint to continue from")
+        state, path = found
+        unpack(state, path, model=self.model, ema=self.ema)
+        self.step, self.nimg = state["step"], state["nimg"]
+        self._saved_step = self.step
+        if not self.world.equal([float(self.step)]):
+            raise UserError(f"{self.run_dir}: the processes read different checkpoints; is this disk shared by all?")
+        if self.world.is_main:
+            print(f"continuing from {path}, step {self.step}", flush=True)
+            for change in changed_options(state["options"], self.options):
+                print(f"warning: {change}; the run departs from the unbroken one", flush=True)
+
+
+@contextmanager
+def frozen(model: BaseModel, *, keep: tuple[str, ...]) -> Iterator[None]:
+    """Let no parameter require a gradient but those of the networks `keep`.
+
+    A network that a shared forward pass has been through (`begin_step`) may be frozen by another phase in between:
+    its graph stands, and gradients flow again once it is unfrozen. It holds under DDP, whose hooks sit in that graph.
+    """
+    off = [p for name, net in model.networks().items() if name not in keep for p in net.parameters() if p.requires_grad]
+    for parameter in off:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in off:
+            parameter.requires_grad_(True)
