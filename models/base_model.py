@@ -90,6 +90,10 @@ class BaseModel(ABC):
     def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
         """Return composites (B, 3, H, W) in [-1, 1]: known pixels are the input's. `seeds`: one per picture."""
 
+    def preview(self, batch: Batch) -> Tensor:
+        """Return composites as `generate` does, with what training has at hand."""
+        return self.generate(batch, [0] * len(batch["name"]))
+
     def prepare_inference(
         self, run_dir: Path, training_pictures: Callable[[int], Iterable[Batch]], *, refresh: bool = False
     ) -> None:

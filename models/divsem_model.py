@@ -91,6 +91,11 @@ class DivSemModel(CascadeGAN):
         """As the base; the codes of fully erased instances are drawn from the bank, in ascending order of ids."""
         return self.run_generator(batch, self.netG, self.draw_codes(batch, seeds)).composite[-1]
 
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> Tensor:
+        """As in training: the codes of fully erased instances come from the picture itself."""
+        return self.run_generator(batch, self.netG).composite[-1]
+
     def draw_codes(self, batch: Batch, seeds: list[int]) -> Tensor:
         """Return codes (B, I, D), set for the fully erased instances, each picture's drawn from its own seed."""
         if self.bank is None:

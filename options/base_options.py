@@ -140,6 +140,7 @@ class BaseOptions:
         for name in ("config", "model", "dataset_mode", "name"):
             parser.add_argument(f"--{name}")
         parser.add_argument("--checkpoints_dir", default="checkpoints")
+        parser.add_argument("--continue_train", action=argparse.BooleanOptionalAction)
         return parser.parse_known_args(argv)[0]
 
     def validate(self, opt: argparse.Namespace) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import Any
 
-from options.base_options import BaseOptions
-from options.parser import StrictParser
+from options.base_options import OPTIONS_FILE, BaseOptions
+from options.parser import PROVENANCE, StrictParser, read_yaml
 from util.errors import UserError
 
 
@@ -30,6 +32,14 @@ class TrainOptions(BaseOptions):
                            help="also write TensorBoard events")  # fmt: skip
         group.add_argument("--mask_schedule", choices=("random", "index"), default="random",
                            help="mask type of a picture: drawn anew, or tied to its index as released")  # fmt: skip
+
+    def run_layer(self, probe: argparse.Namespace) -> dict[str, Any]:
+        """Return the run's own options if it is to be continued."""
+        path = Path(probe.checkpoints_dir) / str(probe.name) / OPTIONS_FILE
+        if not (probe.continue_train and path.is_file()):
+            return {}
+        values = read_yaml(path, "options of the run")
+        return {k: v for k, v in values.items() if k not in ("name", "checkpoints_dir", "config", "continue_train", PROVENANCE)}
 
     def validate(self, opt: argparse.Namespace) -> None:
         super().validate(opt)

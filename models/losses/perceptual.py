@@ -54,9 +54,10 @@ def read_vgg_weights(arch: str, path: str | None) -> dict[str, Tensor]:
     try:
         return dict(torch.hub.load_state_dict_from_url(f"https://download.pytorch.org/models/{name}", check_hash=True))
     except (OSError, RuntimeError) as error:
+        checksum = name.split("-")[1].split(".")[0]
         raise UserError(
-            f"the perceptual loss needs {name} (its SHA-256 begins with {name.split('-')[1].split('.')[0]}), which could "
-            f"not be downloaded ({error}). Put the file at {os.fspath(cache)} or name it by --vgg_weights FILE; "
+            f"the perceptual loss needs {name} (its SHA-256 begins with {checksum}), which could not be downloaded "
+            f" ({error}). Put the file at {os.fspath(cache)} or name it by --vgg_weights FILE; "
             "--perceptual vgg16 takes VGG-16 instead, and --lambda_vgg 0 trains without this loss."
         ) from error
 

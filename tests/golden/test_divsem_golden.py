@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from data.edges import instance_edges
 from models.base_cascade_gan import CascadeGAN
-from models.spmpgan_model import SPMPGANModel
 from models.losses.gan import hinge_fake, hinge_generator, hinge_real
 from models.losses.perceptual import PerceptualLoss
 from models.networks.cascade import Cascade, CascadeGenerator, resize_nearest
@@ -28,6 +27,7 @@ from models.released_weights.divsem import (
     released_generator_key,
     released_vgg_key,
 )
+from models.spmpgan_model import SPMPGANModel
 from util.batch import one_hot
 
 GOLDEN = golden("divsem_golden.json")
@@ -255,7 +255,7 @@ def test_small_divsem() -> None:
     assert_cascade(out, expected)
 
 
-# --- SPMPGAN -----------------------------------------------------------------------------------------------------------
+# --- SPMPGAN ---
 
 
 def build_discriminator(ndf: int) -> MultiScaleDiscriminator:
@@ -375,7 +375,7 @@ def test_small_spmpgan_evaluation_and_training() -> None:
     assert_step(one_step(model, scene), expected["train"][1], rel=3e-2)
 
 
-# --- blocks ------------------------------------------------------------------------------------------------------------
+# --- blocks ---
 
 UNITS = GOLDEN["units"]
 

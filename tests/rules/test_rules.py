@@ -1,0 +1,82 @@
+"""Rules of the tree: who may import whom, names of files, what stays out of the repository."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from data import DATASETS
+from models import MODELS
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = {"data", "metrics", "models", "options", "scripts", "trainers", "util", "train", "test"}
+MAY_IMPORT = {
+    "util": ("util",),
+    "data": ("data", "util"),
+    "metrics": ("metrics", "util"),
+    "models/networks": ("models.networks", "util"),
+    "models/losses": ("models.losses", "util"),
+    "models/released_weights": ("models.released_weights", "util"),
+    "models": ("models", "util"),
+    "trainers": ("trainers", "models.base_model", "metrics", "util"),
+    "options": ("options", "models", "data", "util"),
+}
+HEAVY = {"cv2", "tensorboard", "pytorch_fid", "torchvision", "scipy"}  # GPU machines lack some of them
+
+
+def imports(path: Path, *, top_level: bool = False) -> list[str]:
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level else ast.walk(tree)
+    found = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module)
+    return found
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", [p for f in ("util", "data", "metrics", "models", "trainers", "options") for p in sources(f)])
+def test_imports_go_downwards(path: Path) -> None:
+    name = path.relative_to(ROOT).as_posix()
+    allowed = next(may for folder, may in MAY_IMPORT.items() if name.startswith(f"{folder}/"))
+    if name.startswith("models/") and name.count("/") > 1:
+        allowed = next(may for folder, may in MAY_IMPORT.items() if folder.count("/") and name.startswith(folder))
+    for module in imports(path):
+        if module.split(".")[0] in OURS:
+            assert module.startswith(allowed), f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*_model.py")))
+def test_no_method_imports_another(path: Path) -> None:
+    for module in imports(path):
+        assert not (module.endswith("_model") and module != "models.base_model"), f"{path.name} imports {module}"
+
+
+@pytest.mark.parametrize("path", [p for f in ("util", "data", "models", "trainers") for p in sources(f)])
+def test_training_imports_no_heavy_library(path: Path) -> None:
+    heavy = {module.split(".")[0] for module in imports(path, top_level=True)} & HEAVY
+    assert not heavy
+
+
+def test_names_are_their_files() -> None:
+    for registry, folder in ((MODELS, "models"), (DATASETS, "data")):
+        for name in registry.names():
+            assert name in registry.get(name).__module__ or registry.get(name).__module__ == f"{folder}.ade20k_dataset"
+
+
+def test_nothing_large_and_no_data_is_tracked() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        path = ROOT / name
+        assert not path.is_file() or path.stat().st_size < 2**20, f"{name} is over 1 MiB"
+        assert path.suffix not in (".pt", ".pth", ".ckpt"), name

@@ -1,0 +1,70 @@
+"""Train a method: `python train.py --model divsem --dataset_mode camvid --dataroot datasets/camvid --name cv`.
+
+Leaves `<checkpoints_dir>/<name>/` with opt.yaml, checkpoints, stats.jsonl, preview pictures and TensorBoard events.
+Several GPUs: `torchrun --nproc_per_node 4 train.py ...`. Exit codes: 0 done, 2 a mistake that the message explains,
+3 a loss or gradient is not finite, 75 stopped by a signal after saving (go on with --continue_train).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from data import DATASETS
+from data.checks import quick_check
+from data.loader import Loader, make_loader, plain_pictures
+from models import MODELS
+from options.base_options import OPTIONS_FILE, run_folder
+from options.train_options import TrainOptions
+from trainers.distributed import Distributed
+from trainers.preview import Preview
+from trainers.run_dir import open_run
+from trainers.sampler import BatchKeys
+from trainers.trainer import Trainer, TrainerSettings
+from util.errors import EXIT_OK, run_main
+
+
+def main(argv: list[str] | None = None) -> int:
+    opt = TrainOptions().parse(argv)
+    run_dir = run_folder(opt)
+    with Distributed.start(opt.device) as world, open_run(run_dir, resume=opt.continue_train, world=world):
+        dataset = DATASETS.get(opt.dataset_mode).from_options(opt, split="train", augment=True, task="train")
+        quick_check(dataset)
+        torch.manual_seed(opt.seed)
+        model = MODELS.get(opt.model).from_options(opt, is_train=True)
+        if world.is_main:
+            opt.save(run_dir / OPTIONS_FILE)
+
+        def batches(start_step: int) -> Loader:
+            keys = BatchKeys(
+                length=len(dataset), batch_size=opt.batch_size, seed=opt.seed,
+                start_step=start_step, rank=world.rank, world_size=world.world_size,
+            )  # fmt: skip
+            return make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=keys)
+
+        code = Trainer(
+            model=model,
+            make_loader=batches,
+            run_dir=run_dir,
+            settings=TrainerSettings(
+                max_steps=opt.max_steps,
+                seed=opt.seed,
+                precision=opt.precision,
+                ema_decay=opt.ema,
+                log_every=opt.log_every,
+                save_every=opt.save_every,
+                image_every=opt.image_every,
+                keep=opt.keep,
+                resume=opt.continue_train,
+                tensorboard=opt.tensorboard,
+            ),
+            world=world,
+            options=opt.values(),
+            preview=Preview(model, lambda: plain_pictures(opt, "test", 4, task="free_form"), dataset.palette),
+        ).fit()
+        if code == EXIT_OK and world.is_main:
+            model.prepare_inference(run_dir, lambda limit: plain_pictures(opt, "train", limit), refresh=True)
+        return code
+
+
+if __name__ == "__main__":
+    run_main(main)
