@@ -30,11 +30,12 @@ class Loader:
         except UserError as error:  # from a worker it comes with the worker's traceback in its text
             message = str(error).strip().rsplit(f"{type(error).__name__}: ", 1)[-1]
             raise type(error)(message) from None
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:  # a killed worker shows as any of these
+            if type(error) is RuntimeError and "DataLoader worker" not in str(error):
                 raise
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"a data worker was killed ({str(error).splitlines()[0]}); usually memory or /dev/shm ran out: "
+                f"a data worker was killed ({cause}); usually memory or /dev/shm ran out: "
                 "lower --num_workers or --batch_size, or use --num_workers 0"
             ) from error
 

@@ -39,7 +39,11 @@ class TrainOptions(BaseOptions):
         if not (probe.continue_train and path.is_file()):
             return {}
         values = read_yaml(path, "options of the run")
-        return {k: v for k, v in values.items() if k not in ("name", "checkpoints_dir", "config", "continue_train", PROVENANCE)}
+        return {
+            k: v
+            for k, v in values.items()
+            if k not in ("name", "checkpoints_dir", "config", "continue_train", PROVENANCE)
+        }
 
     def validate(self, opt: argparse.Namespace) -> None:
         super().validate(opt)

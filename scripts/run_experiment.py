@@ -118,10 +118,10 @@ def test_row(row: Row, task: str, checkpoints_dir: str) -> tuple[dict[str, Any],
     key = json.dumps({k: v for k, v in opt.values().items() if k not in HOW_NOT_WHAT}, sort_keys=True)
     marker = folder / "experiment.json"
     newest = (run_folder(opt) / "latest.pt").stat().st_mtime
-    if (folder / "result.json").is_file() and marker.is_file() and marker.stat().st_mtime > newest:
-        if marker.read_text() == key:
-            print(f"# {row.name}, {task}: already tested")
-            return json.loads((folder / "result.json").read_text()), folder
+    finished = (folder / "result.json").is_file() and marker.is_file() and marker.stat().st_mtime > newest
+    if finished and marker.read_text() == key:
+        print(f"# {row.name}, {task}: already tested")
+        return json.loads((folder / "result.json").read_text()), folder
     print(f"$ python test.py {shlex.join(args)}", flush=True)
     test_command.main(args)
     marker.write_text(key)

@@ -5,34 +5,20 @@ Without `torchrun` there is one process and no process group, and every collecti
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from util.errors import UserError
-
-
-def resolve_device(name: str, local_rank: int = 0) -> torch.device:
-    """Return the device for `--device auto|cpu|cuda`; process `local_rank` of a machine takes its GPU of that number.
-
-    Raises:
-        UserError: `cuda` where PyTorch sees no such GPU.
-    """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch sees no CUDA device here. Pass --device cpu or auto.")
-    if local_rank >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: process {local_rank} of this machine finds {torch.cuda.device_count()} "
-                        "GPU(s). Start torchrun with --nproc_per_node of at most that.")  # fmt: skip
-    return torch.device("cuda", local_rank)
+from util.device import resolve_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +50,8 @@ class Distributed:
         try:
             yield cls(rank=rank, world_size=world_size, device=own)
         finally:
+            # A group that something still holds outlives this call, and its threads then abort the ending interpreter.
+            gc.collect()
             dist.destroy_process_group()
 
     @property
@@ -81,8 +69,9 @@ class Distributed:
         ids = [self.device.index] if self.device.type == "cuda" else None
         # PyTorch 2.14 renamed the switch.
         known = inspect.signature(DistributedDataParallel).parameters
-        switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        return DistributedDataParallel(net, device_ids=ids, find_unused_parameters=True, **{switch: False})
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        switch: dict[str, Any] = {name: False}
+        return DistributedDataParallel(net, device_ids=ids, find_unused_parameters=True, **switch)
 
     def barrier(self) -> None:
         """Wait for all processes."""

@@ -39,7 +39,7 @@ def load_run(model: BaseModel, run_dir: Path, *, step: int | None = None, averag
     except (KeyError, RuntimeError) as error:
         first = str(error).strip().splitlines()
         raise CheckpointError(
-            f"{path}: does not fit the model ({first[min(1, len(first) - 1)].strip()}). Its architecture comes from the "
-            "run's opt.yaml: leave the model's flags out."
+            f"{path}: does not fit the model ({first[min(1, len(first) - 1)].strip()}). Its architecture comes from "
+            "the run's opt.yaml: leave the model's flags out."
         ) from error
     return int(state["step"])

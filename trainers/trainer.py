@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from trainers.settings import TrainerSettings
 from trainers.signals import StopSignals
 from trainers.state import changed_options, pack, unpack
 from util.batch import Batch, to_device
+from util.device import autocast
 from util.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from util.seeds import derive_seed
 
@@ -91,6 +92,8 @@ class Trainer:
                 return self._run(stop)
             finally:
                 self._logger.close()
+                if self.world.world_size > 1:
+                    self.model.distribute(lambda net: net)  # lets go of DDP, and so of the process group
 
     def _run(self, stop: StopSignals) -> int:
         batches = iter(self.make_loader(self.step))
@@ -153,10 +156,9 @@ class Trainer:
         self._losses |= named
         self._norms[phase.name] = norm_value
 
-    def _autocast(self) -> Any:
+    def _autocast(self) -> AbstractContextManager[object]:
         """Entered anew for each phase: autocast caches cast weights, and a phase must see the last one's update."""
-        bf16 = self.settings.precision == "bf16"
-        return torch.autocast(self.world.device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+        return autocast(self.world.device, self.settings.precision)
 
     # --- around the steps ------------------------------------------------------------------------------------------
     def _due(self, every: int) -> bool:

@@ -9,13 +9,22 @@ import torch
 from util.errors import UserError
 
 
-def resolve_device(name: str) -> torch.device:
-    """Return the device of `--device auto|cpu|cuda`; under `torchrun` each process keeps its own GPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch sees no GPU here. Use --device cpu, or check the driver.")
-    return torch.device(name)
+def resolve_device(name: str, local_rank: int = 0) -> torch.device:
+    """Return the device for `--device auto|cpu|cuda`; process `local_rank` of a machine takes its GPU of that number.
+
+    Raises:
+        UserError: `cuda` where PyTorch sees no such GPU.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch sees no GPU here. Use --device cpu or auto, or check the driver.")
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"--device {name}: process {local_rank} of this machine finds {torch.cuda.device_count()} GPU(s). Start "
+            "torchrun with --nproc_per_node of at most that."
+        )
+    return torch.device("cuda", local_rank)
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:

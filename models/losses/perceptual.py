@@ -57,7 +57,7 @@ def read_vgg_weights(arch: str, path: str | None) -> dict[str, Tensor]:
         checksum = name.split("-")[1].split(".")[0]
         raise UserError(
             f"the perceptual loss needs {name} (its SHA-256 begins with {checksum}), which could not be downloaded "
-            f" ({error}). Put the file at {os.fspath(cache)} or name it by --vgg_weights FILE; "
+            f"({error}). Put the file at {os.fspath(cache)} or name it by --vgg_weights FILE; "
             "--perceptual vgg16 takes VGG-16 instead, and --lambda_vgg 0 trains without this loss."
         ) from error
 
@@ -71,6 +71,9 @@ class PerceptualLoss(nn.Module):
         order: "rgb", or "bgr" to feed the channels reversed, as the release does with its BGR pictures.
         input_scale: "released" feeds [-1, 1] as it is; "imagenet" normalises by ImageNet's mean and deviation.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self, *, arch: str = "vgg19", weights: str | None = None, order: str = "rgb", input_scale: str = "released"

@@ -69,8 +69,7 @@ class CascadeGenerator(nn.Module):
         parts = [seg, edge, mask] if style is None else [style, seg, edge, mask]
         ctx = ContextPyramid(torch.cat(parts, dim=1), style_dim=self.style_dim)
         out = Cascade([], [], [], [])
-        for stage in self.stages:
-            size = stage.size
+        for stage, size in zip(self.stages, stage_sizes(self.crop_size), strict=True):
             real, hole = resize_bilinear(image, size), resize_nearest(mask, size)
             if out.fake:
                 entry = hole * upsample2(out.fake[-1]) + (1 - hole) * real

@@ -43,7 +43,9 @@ def sources(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", [p for f in ("util", "data", "metrics", "models", "trainers", "options") for p in sources(f)])
+@pytest.mark.parametrize(
+    "path", [p for f in ("util", "data", "metrics", "models", "trainers", "options") for p in sources(f)]
+)
 def test_imports_go_downwards(path: Path) -> None:
     name = path.relative_to(ROOT).as_posix()
     allowed = next(may for folder, may in MAY_IMPORT.items() if name.startswith(f"{folder}/"))

@@ -16,7 +16,8 @@ from test_trainer_signals import ROOT, TOYS, start, wait_for
 from trainer_toys import fit
 
 from trainers.checkpoint import load_checkpoint
-from trainers.distributed import Distributed, resolve_device
+from trainers.distributed import Distributed
+from util.device import resolve_device
 from util.errors import EXIT_INTERRUPTED, EXIT_NON_FINITE, EXIT_USER_ERROR, UserError
 
 # float64 throughout: the two ways of summing differ by about 1e-16 relative, which Adam's division by the gradient's
@@ -35,10 +36,10 @@ def start_pair(*arguments: str) -> list[subprocess.Popen[str]]:
 
 
 def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:
-    # Through torchrun, and in two pieces: a distributed run resumes as well.
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(TOYS)]
-    subprocess.run([*torchrun, str(tmp_path / "two"), "--steps", "4", "--batch_size", "2"], env=env, check=True)
+    for steps in (["--steps", "2"], ["--steps", "4", "--resume"]):  # in two pieces: a distributed run resumes as well
+        subprocess.run([*torchrun, str(tmp_path / "two"), *steps, "--batch_size", "2"], env=env, check=True)
     fit(tmp_path / "one", max_steps=4, batch_size=4)
 
     one, two = load_checkpoint(tmp_path / "one/latest.pt"), load_checkpoint(tmp_path / "two/latest.pt")

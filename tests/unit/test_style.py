@@ -65,10 +65,14 @@ def test_valid_pooling_reads_visible_pixels_alone() -> None:
     visible = pixel[0, :, :, 16:24].mean((1, 2))
     style = net(image, mask, inst, 3, torch.zeros(1, 3, 6))
     assert torch.allclose(style[0, :, 0, 40], net.normalise(torch.zeros(1, 1, 6), torch.ones(1, 1))[0, 0], atol=1e-6)
-    assert torch.allclose(style[0, :, 0, 20], net.normalise(visible[None, None], torch.full((1, 1), 0.5))[0, 0], atol=1e-5)
+    assert torch.allclose(
+        style[0, :, 0, 20], net.normalise(visible[None, None], torch.full((1, 1), 0.5))[0, 0], atol=1e-5
+    )
     whole = pixel[0, :, :, 16:32].mean((1, 2))
     released = encoder("all")(image, mask, inst, 3, torch.zeros(1, 3, 6))
-    assert torch.allclose(released[0, :, 0, 20], net.normalise(whole[None, None], torch.full((1, 1), 0.5))[0, 0], atol=1e-5)
+    assert torch.allclose(
+        released[0, :, 0, 20], net.normalise(whole[None, None], torch.full((1, 1), 0.5))[0, 0], atol=1e-5
+    )
     assert not torch.allclose(style[0, :, 0, 20], released[0, :, 0, 20], atol=1e-4)
 
 

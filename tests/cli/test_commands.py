@@ -1,0 +1,217 @@
+"""train.py and test.py as a user calls them, over every registered model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import test as test_command
+import train as train_command
+from models import MODELS
+from util.errors import EXIT_INTERRUPTED, UserError
+from util.images import read_image
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = ["--num_workers", "0", "--image_every", "0", "--no-tensorboard", "--device", "cpu"]
+
+
+def train(model: str, tmp_path: Path, name: str, *args: str) -> Path:
+    """Train a tiny run and return its folder."""
+    where = ["--checkpoints_dir", str(tmp_path), "--name", name]
+    assert train_command.main([*MODELS.get(model).tiny(tmp_path), *where, *QUICK, *args]) == 0
+    return tmp_path / name
+
+
+def run_test(tmp_path: Path, name: str, *args: str) -> dict[str, Any]:
+    """Test a run without networks of metrics and return its last line."""
+    where = ["--checkpoints_dir", str(tmp_path), "--name", name]
+    quick = ["--num_workers", "0", "--device", "cpu", "--metrics", "l1,psnr,ssim"]
+    assert test_command.main([*where, *quick, *args]) == 0
+    return json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+def losses(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line)["losses"] for line in (run / "stats.jsonl").read_text().splitlines()]
+
+
+def checkpoint(run: Path) -> dict[str, Any]:
+    return torch.load(run / "latest.pt", weights_only=True)
+
+
+def assert_same(a: Any, b: Any, place: str = "") -> None:
+    """Compare two checkpoints bit for bit."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), place
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), place
+        for key in a:
+            assert_same(a[key], b[key], f"{place}.{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), place
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            assert_same(*pair, f"{place}[{i}]")
+    else:
+        assert a == b, place
+
+
+@pytest.mark.parametrize("model", MODELS.names())
+def test_every_model_trains_resumes_bit_for_bit_and_tests(model: str, tmp_path: Path) -> None:
+    every_step = ["--log_every", "1", "--save_every", "1", "--ema", "0.9"]
+    unbroken = train(model, tmp_path, "unbroken", "--max_steps", "4", *every_step)
+    train(model, tmp_path, "broken", "--max_steps", "2", *every_step)
+    assert train_command.main(["--name", "broken", "--checkpoints_dir", str(tmp_path), "--continue_train",
+                               "--max_steps", "4"]) == 0  # fmt: skip
+    whole, parts = checkpoint(unbroken), checkpoint(tmp_path / "broken")
+    for key in ("step", "nimg", "model", "optimizers", "ema"):
+        assert_same(whole[key], parts[key], key)
+    assert losses(unbroken) == losses(tmp_path / "broken")
+    assert sorted(p.name for p in unbroken.glob("step_*.pt")) == ["step_3.pt", "step_4.pt"]
+
+    line = run_test(tmp_path, "unbroken", "--num_samples", "2", "--batch_size", "3")
+    assert line["step"] == 4
+    assert line["num_images"] == 4
+    assert set(line) == {"metrics", "details", "step", "task", "num_images", "protocol"}
+    assert all(isinstance(value, float) for value in line["metrics"].values())
+    folder = unbroken / "results" / "test_free_form"
+    names = sorted(p.name for p in (folder / "fake").glob("*.png"))
+    assert names == sorted(p.name for p in (folder / "fake_2").glob("*.png"))
+    assert len(names) == 4
+    for name in names:
+        fake, real, mask = (read_image(folder / part / name) for part in ("fake", "real", "mask"))
+        assert np.array_equal(fake[mask == 0], real[mask == 0])  # known pixels come back as they were
+        assert not np.array_equal(fake, real)
+    assert (folder / "grid.png").is_file()
+
+
+def test_result_does_not_depend_on_the_batch_size_and_masks_on_nothing_but_task_and_seed(tmp_path: Path) -> None:
+    run = train("divsem", tmp_path, "run", "--max_steps", "1")
+    lines = [run_test(tmp_path, "run", "--batch_size", b, "--task", "class") for b in ("1", "4")]
+    assert lines[0]["metrics"] == pytest.approx(lines[1]["metrics"], rel=1e-4)
+    assert lines[0]["protocol"]["mask_set"] == lines[1]["protocol"]["mask_set"]
+    assert lines[0]["protocol"]["counters"] == lines[1]["protocol"]["counters"]
+    other = run_test(tmp_path, "run", "--task", "class", "--seed", "1")
+    assert other["protocol"]["mask_set"] != lines[0]["protocol"]["mask_set"]
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_style_bank_is_rebuilt_where_it_is_missing_and_draws_are_seeded(tmp_path: Path) -> None:
+    run = train("divsem", tmp_path, "run", "--max_steps", "2", "--streets_test_size", "6")
+    bank = (run / "style_bank.safetensors").read_bytes()
+    (run / "style_bank.safetensors").unlink()
+    run_test(tmp_path, "run", "--task", "class", "--num_samples", "2")
+    assert (run / "style_bank.safetensors").read_bytes() == bank
+    folder = run / "results" / "test_class"
+    first = {p.name: p.read_bytes() for p in (folder / "fake").glob("*.png")}
+    second = {p.name: p.read_bytes() for p in (folder / "fake_2").glob("*.png")}
+    assert first != second  # a fully erased class is drawn anew for each sample
+    run_test(tmp_path, "run", "--task", "class", "--num_samples", "2")
+    assert first == {p.name: p.read_bytes() for p in (folder / "fake").glob("*.png")}
+
+
+def test_a_class_without_a_code_takes_the_mean_and_is_counted(tmp_path: Path) -> None:
+    run = train("divsem", tmp_path, "run", "--max_steps", "1", "--streets_test_size", "6")
+    from models.networks.style_bank import StyleBank
+
+    bank = StyleBank.load(run / "style_bank.safetensors", style_dim=8)
+    kept = {label: rows for label, rows in bank.codes.items() if label == 0}
+    StyleBank(kept).save(run / "style_bank.safetensors", seed=0)
+    counters = run_test(tmp_path, "run", "--task", "outpainting")["protocol"]["counters"]
+    assert (
+        0 < counters["instances whose class has no code (mean code used)"] <= counters["instances drawn from the bank"]
+    )
+
+
+def test_mask_folder(tmp_path: Path) -> None:
+    from PIL import Image
+
+    train("spmpgan", tmp_path, "run", "--max_steps", "0")
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for i in range(4):
+        picture = np.zeros((64, 64), np.uint8)
+        picture[: 16 * (i + 1)] = 255
+        Image.fromarray(picture).save(masks / f"{i:04}.png")
+    line = run_test(tmp_path, "run", "--task", "folder", "--mask_dir", str(masks))
+    assert line["task"] == "folder"
+    saved = sorted((tmp_path / "run" / "results" / "test_folder" / "mask").glob("*.png"))
+    assert [int((read_image(p)[..., 0] > 0).mean() * 4) for p in saved] == [1, 2, 3, 4]
+
+
+def test_earlier_pictures_of_the_same_test_do_not_stay(tmp_path: Path) -> None:
+    run = train("spmpgan", tmp_path, "run", "--max_steps", "0")
+    run_test(tmp_path, "run")
+    run_test(tmp_path, "run", "--num_images", "2")
+    assert len(list((run / "results" / "test_free_form" / "fake").glob("*.png"))) == 2
+
+
+def test_wrong_use_is_told_without_a_traceback(tmp_path: Path) -> None:
+    run = train("spmpgan", tmp_path, "run", "--max_steps", "0")
+    tiny = MODELS.get("spmpgan").tiny(tmp_path)
+    where = ["--checkpoints_dir", str(tmp_path)]
+    with pytest.raises(UserError, match="--continue_train"):
+        train_command.main([*tiny, *where, *QUICK, "--name", "run"])
+    with pytest.raises(UserError, match="no checkpoint to continue"):
+        train_command.main([*tiny, *where, *QUICK, "--name", "other", "--continue_train"])
+    with pytest.raises(UserError, match="leave the model's flags out"):
+        test_command.main([*where, "--name", "run", "--ngf", "8", "--metrics", "l1"])
+    with pytest.raises(UserError, match=r"step_7\.pt"):
+        test_command.main([*where, "--name", "run", "--step", "7", "--metrics", "l1"])
+    with pytest.raises(UserError, match=r"'pnsr' is unknown. Did you mean 'psnr'"):
+        test_command.main([*where, "--name", "run", "--metrics", "pnsr"])
+    for path in run.glob("*.pt"):
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"step_0\.pt: cut short"):
+        test_command.main([*where, "--name", "run", "--metrics", "l1"])
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, *args]
+
+
+def test_exit_codes_and_help(tmp_path: Path) -> None:
+    wrong = subprocess.run(
+        command("train.py", "--model", "divsen", "--name", "x"), cwd=ROOT, capture_output=True, text=True
+    )
+    assert wrong.returncode == 2
+    assert "Did you mean 'divsem'" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    shown = subprocess.run(command("train.py", "--help", "--model", "divsem"), cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 0
+    for text in ("--style_pool", "--streets_train_size", "--crop_size", "model divsem", "SPMPGAN (ECCV 2022)"):
+        assert text in " ".join(shown.stdout.split())
+
+
+def test_sigterm_saves_and_leaves_with_its_code(tmp_path: Path) -> None:
+    tiny = MODELS.get("spmpgan").tiny(tmp_path)
+    args = [
+        *tiny,
+        "--checkpoints_dir",
+        str(tmp_path),
+        "--name",
+        "run",
+        *QUICK,
+        "--max_steps",
+        "100000",
+        "--log_every",
+        "1",
+    ]
+    process = subprocess.Popen(command(str(ROOT / "train.py"), *args), cwd=tmp_path, stderr=subprocess.PIPE,
+                               env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    stats, deadline = tmp_path / "run" / "stats.jsonl", time.time() + 60
+    while not (stats.exists() and stats.stat().st_size) and time.time() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == EXIT_INTERRUPTED, process.stderr.read() if process.stderr else ""
+    stopped = checkpoint(tmp_path / "run")["step"]
+    assert stopped >= 1
+    assert len(losses(tmp_path / "run")) == stopped
