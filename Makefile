@@ -8,7 +8,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.t
 
 setup: $(VENV)/.run
 demo: setup
-	$(PY) scripts/run_experiment.py experiments/demo.yaml
+	$(PY) scripts/run_experiment.py experiments/demo.yaml --jobs 2
 test: $(VENV)/.dev
 	$(PY) -m pytest
 lint: $(VENV)/.dev

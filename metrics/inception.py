@@ -85,7 +85,8 @@ class FIDFeatures(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = _blocks().eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        blocks = _blocks().to_empty(device="cpu").eval().requires_grad_(False)
+        self.blocks = blocks.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def forward(self, pictures: Tensor) -> Tensor:
@@ -100,31 +101,33 @@ class FIDFeatures(nn.Module):
 
 
 def _blocks() -> nn.Sequential:
+    """The layers without memory: drawing their initial weights would take a second, only to be overwritten."""
     # Imported here: training machines may lack both packages.
     from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
     from torchvision.models.inception import BasicConv2d, InceptionB, InceptionD
 
-    named = OrderedDict[str, nn.Module](
-        Conv2d_1a_3x3=BasicConv2d(3, 32, kernel_size=3, stride=2),
-        Conv2d_2a_3x3=BasicConv2d(32, 32, kernel_size=3),
-        Conv2d_2b_3x3=BasicConv2d(32, 64, kernel_size=3, padding=1),
-        maxpool1=nn.MaxPool2d(3, stride=2),
-        Conv2d_3b_1x1=BasicConv2d(64, 80, kernel_size=1),
-        Conv2d_4a_3x3=BasicConv2d(80, 192, kernel_size=3),
-        maxpool2=nn.MaxPool2d(3, stride=2),
-        Mixed_5b=FIDInceptionA(192, pool_features=32),
-        Mixed_5c=FIDInceptionA(256, pool_features=64),
-        Mixed_5d=FIDInceptionA(288, pool_features=64),
-        Mixed_6a=InceptionB(288),
-        Mixed_6b=FIDInceptionC(768, channels_7x7=128),
-        Mixed_6c=FIDInceptionC(768, channels_7x7=160),
-        Mixed_6d=FIDInceptionC(768, channels_7x7=160),
-        Mixed_6e=FIDInceptionC(768, channels_7x7=192),
-        Mixed_7a=InceptionD(768),
-        Mixed_7b=FIDInceptionE_1(1280),
-        Mixed_7c=FIDInceptionE_2(2048),
-        avgpool=nn.AdaptiveAvgPool2d((1, 1)),
-    )
+    with torch.device("meta"):
+        named = OrderedDict[str, nn.Module](
+            Conv2d_1a_3x3=BasicConv2d(3, 32, kernel_size=3, stride=2),
+            Conv2d_2a_3x3=BasicConv2d(32, 32, kernel_size=3),
+            Conv2d_2b_3x3=BasicConv2d(32, 64, kernel_size=3, padding=1),
+            maxpool1=nn.MaxPool2d(3, stride=2),
+            Conv2d_3b_1x1=BasicConv2d(64, 80, kernel_size=1),
+            Conv2d_4a_3x3=BasicConv2d(80, 192, kernel_size=3),
+            maxpool2=nn.MaxPool2d(3, stride=2),
+            Mixed_5b=FIDInceptionA(192, pool_features=32),
+            Mixed_5c=FIDInceptionA(256, pool_features=64),
+            Mixed_5d=FIDInceptionA(288, pool_features=64),
+            Mixed_6a=InceptionB(288),
+            Mixed_6b=FIDInceptionC(768, channels_7x7=128),
+            Mixed_6c=FIDInceptionC(768, channels_7x7=160),
+            Mixed_6d=FIDInceptionC(768, channels_7x7=160),
+            Mixed_6e=FIDInceptionC(768, channels_7x7=192),
+            Mixed_7a=InceptionD(768),
+            Mixed_7b=FIDInceptionE_1(1280),
+            Mixed_7c=FIDInceptionE_2(2048),
+            avgpool=nn.AdaptiveAvgPool2d((1, 1)),
+        )
     return nn.Sequential(named)
 
 

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
+import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import numpy as np
+from tqdm import tqdm
 
 import test as test_command
 import train as train_command
@@ -85,7 +90,7 @@ def read_experiment(path: Path) -> tuple[dict[str, Any], list[Row]]:
     return spec, rows
 
 
-def train_row(row: Row, checkpoints_dir: str) -> None:
+def train_row(row: Row, checkpoints_dir: str, *, quiet: bool) -> None:
     """Train a row unless it is finished; continue it if it was interrupted."""
     args = [*row.train_args(), "--checkpoints_dir", checkpoints_dir]
     opt = TrainOptions().parse(args)
@@ -93,7 +98,8 @@ def train_row(row: Row, checkpoints_dir: str) -> None:
     if (folder / "latest.pt").exists():
         require_same_options(opt, folder)
         if (folder / f"step_{opt.max_steps}.pt").exists():
-            print(f"# {row.name}: already trained")
+            if not quiet:
+                print(f"# {row.name}: already trained")
             return
         args.append("--continue_train")
     print(f"$ python train.py {shlex.join(args)}", flush=True)
@@ -110,7 +116,7 @@ def require_same_options(opt: Options, folder: Path) -> None:
         raise UserError(f"{folder} was trained with other options ({changed}). Remove the folder or rename the row.")
 
 
-def test_row(row: Row, task: str, checkpoints_dir: str) -> tuple[dict[str, Any], Path]:
+def test_row(row: Row, task: str, checkpoints_dir: str, *, quiet: bool) -> tuple[dict[str, Any], Path]:
     """Test a row, or reuse the line of the same test; return its line and its pictures' folder."""
     args = [*row.test_args(task), "--checkpoints_dir", checkpoints_dir]
     opt = TestOptions().parse(args)
@@ -120,12 +126,37 @@ def test_row(row: Row, task: str, checkpoints_dir: str) -> tuple[dict[str, Any],
     newest = (run_folder(opt) / "latest.pt").stat().st_mtime
     finished = (folder / "result.json").is_file() and marker.is_file() and marker.stat().st_mtime > newest
     if finished and marker.read_text() == key:
-        print(f"# {row.name}, {task}: already tested")
+        if not quiet:
+            print(f"# {row.name}, {task}: already tested")
         return json.loads((folder / "result.json").read_text()), folder
     print(f"$ python test.py {shlex.join(args)}", flush=True)
     test_command.main(args)
     marker.write_text(key)
     return json.loads((folder / "result.json").read_text()), folder
+
+
+def run_parallel(rows: list[Row], experiment: Path, checkpoints_dir: str, jobs: int) -> None:
+    """Run rows as separate processes, `jobs` at a time, each with its share of the cores and a log of its own.
+
+    Small networks gain little from a second thread: two rows at once finish sooner than one after the other.
+    """
+    Path(checkpoints_dir).mkdir(parents=True, exist_ok=True)
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    env = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+
+    def run(row: Row) -> None:
+        log = Path(checkpoints_dir) / f"{experiment.stem}_{row.name}.log"
+        own = [str(experiment), "--only", row.name, "--checkpoints_dir", checkpoints_dir]
+        began = time.perf_counter()
+        with log.open("w") as file:
+            done = subprocess.run([sys.executable, __file__, *own], stdout=file, stderr=subprocess.STDOUT, env=env)
+        if done.returncode != EXIT_OK:
+            last = log.read_text().strip().splitlines()[-1:] or ["no output"]
+            raise UserError(f"row {row.name} ended with code {done.returncode}: {last[0]} (whole log: {log})")
+        tqdm.write(f"{row.name}: {time.perf_counter() - began:.0f} s, log {log}")
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(tqdm(pool.map(run, rows), total=len(rows), desc=experiment.stem, unit="row"))
 
 
 def side_by_side(rows: list[Row], folders: list[Path]) -> np.ndarray:
@@ -145,6 +176,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("experiment", type=Path, metavar="FILE.yaml")
     parser.add_argument("--checkpoints_dir", default="checkpoints", help="folder of all runs")
     parser.add_argument("--only", metavar="ROW", action="append", help="only this row (may be repeated)")
+    parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each in a process of its own")
     parser.add_argument("--dry_run", action="store_true", help="print the lines, run nothing")
     args = parser.parse_args(argv)
     spec, rows = read_experiment(args.experiment)
@@ -158,11 +190,14 @@ def main(argv: list[str] | None = None) -> int:
             for task in row.tasks:
                 print(f"python test.py {shlex.join(row.test_args(task))}")
         return EXIT_OK
+    parallel = args.jobs > 1 and len(rows) > 1
+    if parallel:
+        run_parallel(rows, args.experiment, args.checkpoints_dir, args.jobs)
     lines: dict[str, list[tuple[Row, dict[str, Any], Path]]] = {}
     for row in rows:
-        train_row(row, args.checkpoints_dir)
+        train_row(row, args.checkpoints_dir, quiet=parallel)
         for task in row.tasks:
-            lines.setdefault(task, []).append((row, *test_row(row, task, args.checkpoints_dir)))
+            lines.setdefault(task, []).append((row, *test_row(row, task, args.checkpoints_dir, quiet=parallel)))
     for task, found in lines.items():
         print(f"\n{spec.get('title', args.experiment.stem)}: {task}, {found[0][1]['num_images']} pictures")
         print(format_table([(row.label, line["metrics"]) for row, line, _ in found]))
