@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base_model import BaseModel, Phase
-from models.losses.gan import hinge_fake, hinge_generator, hinge_real
+from models.losses.gan import feature_matching, hinge_fake, hinge_generator, hinge_real
 from models.losses.perceptual import PerceptualLoss
 from models.networks.cascade import Cascade, CascadeGenerator, resize_nearest
 from models.networks.discriminator import MultiScaleDiscriminator
 from models.networks.init import init_normal
+from models.networks.spm import Modulation
 from util.batch import Batch, one_hot
 
 PerScale = dict[str, list[Tensor]]
@@ -29,7 +30,7 @@ class CascadeGAN(BaseModel):
     Args:
         netG: the generator; netD: None where only inference is wanted.
         perceptual: None leaves the VGG term out.
-        weights: `G/gan`, `G/l1`, `G/vgg`; the discriminator's terms take the first.
+        weights: `G/gan`, `G/l1`, `G/vgg`, `G/feat`; the discriminator's terms take the first.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class CascadeGAN(BaseModel):
         self.netG, self.netD, self.perceptual = netG, netD, perceptual
         self.label_nc, self.ignore_label = label_nc, ignore_label
         if netD is not None:
-            lambdas = {"G/gan": 1.0, "G/l1": 1.0, "G/vgg": 10.0, **(weights or {})}
+            lambdas = {"G/gan": 1.0, "G/l1": 1.0, "G/vgg": 10.0, "G/feat": 0.0, **(weights or {})}
             self.loss_weights = {**lambdas, "D/fake": lambdas["G/gan"], "D/real": lambdas["G/gan"]}
             self.optimizer_D = torch.optim.Adam(netD.parameters(), lr=lr_D, betas=betas)
             self.optimizer_G = torch.optim.Adam(netG.parameters(), lr=lr_G, betas=betas)
@@ -61,6 +62,11 @@ class CascadeGAN(BaseModel):
         group = parser.add_argument_group(title)
         group.add_argument("--ngf", type=int, default=32, help="base width of the generator")
         group.add_argument("--spm_hidden", type=int, default=64, help="hidden width of the modulation layers")
+        switch: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": True}
+        group.add_argument("--multi_scale", **switch, help="three stages; off: the last one alone")
+        group.add_argument("--edge_input", **switch, help="instance edges beside the labels")
+        group.add_argument("--modulation", choices=("spm", "spade"), default="spm", help="spade: by the labels alone")
+        group.add_argument("--raw_modulation", **switch, help="modulate by features as they are; off: normalised")
         if not is_train:
             return
         group.add_argument("--ndf", type=int, default=64, help="base width of the discriminators")
@@ -71,6 +77,7 @@ class CascadeGAN(BaseModel):
         group.add_argument("--lambda_gan", type=float, default=1.0, help="weight of the adversarial losses")
         group.add_argument("--lambda_l1", type=float, default=1.0, help="weight of the L1 loss")
         group.add_argument("--lambda_vgg", type=float, default=10.0, help="weight of the perceptual loss")
+        group.add_argument("--lambda_feat", type=float, default=0.0, help="weight of feature matching")
         group.add_argument("--perceptual", choices=("vgg19", "vgg16"), default="vgg19", help="its network")
         group.add_argument("--vgg_weights", metavar="FILE", help="its weights; default: torchvision's download")
         group.add_argument("--perceptual_order", choices=("rgb", "bgr"), default="rgb", help="bgr: as released")
@@ -78,6 +85,18 @@ class CascadeGAN(BaseModel):
             "--perceptual_input", choices=("released", "imagenet"), default="released",
             help="released: [-1,1] as it is; imagenet: with ImageNet's mean and deviation",
         )  # fmt: skip
+
+    @staticmethod
+    def generator_arguments(opt: Any) -> dict[str, Any]:
+        """Return the keyword arguments of `CascadeGenerator` from options."""
+        return {
+            "label_nc": opt.label_nc,
+            "crop_size": opt.crop_size,
+            "ngf": opt.ngf,
+            "modulation": Modulation(hidden=opt.spm_hidden, kind=opt.modulation, raw=opt.raw_modulation),
+            "multi_scale": opt.multi_scale,
+            "edge_input": opt.edge_input,
+        }
 
     @staticmethod
     def training_arguments(opt: Any, *, is_train: bool) -> dict[str, Any]:
@@ -92,12 +111,19 @@ class CascadeGAN(BaseModel):
                 order=opt.perceptual_order,
                 input_scale=opt.perceptual_input,
             )
-        netD = MultiScaleDiscriminator(label_nc=opt.label_nc, crop_size=opt.crop_size, ndf=opt.ndf)
+        netD = MultiScaleDiscriminator(
+            label_nc=opt.label_nc, crop_size=opt.crop_size, ndf=opt.ndf, multi_scale=opt.multi_scale
+        )
         init_normal(netD)
         return {
             "netD": netD,
             "perceptual": perceptual,
-            "weights": {"G/gan": opt.lambda_gan, "G/l1": opt.lambda_l1, "G/vgg": opt.lambda_vgg},
+            "weights": {
+                "G/gan": opt.lambda_gan,
+                "G/l1": opt.lambda_l1,
+                "G/vgg": opt.lambda_vgg,
+                "G/feat": opt.lambda_feat,
+            },
             "lr_G": opt.lr_G,
             "lr_D": opt.lr_D,
             "betas": (opt.beta1, opt.beta2),
@@ -131,8 +157,8 @@ class CascadeGAN(BaseModel):
     def per_scale_D(self) -> PerScale:
         """The discriminators' losses, coarse to fine."""
         fakes = [picture.detach() for picture in self.out.composite]
-        scores_fake, scores_real = self.call("netD")(self.segs, fakes, self.out.real)
-        return {"D/fake": [hinge_fake(s) for s in scores_fake], "D/real": [hinge_real(s) for s in scores_real]}
+        on_fake, on_real = self.call("netD")(self.segs, fakes, self.out.real)
+        return {"D/fake": [hinge_fake(o[-1]) for o in on_fake], "D/real": [hinge_real(o[-1]) for o in on_real]}
 
     def per_scale_G(self) -> PerScale:
         """The generator's losses, coarse to fine: adversarial on the composite, the others on the raw output."""
@@ -140,7 +166,12 @@ class CascadeGAN(BaseModel):
         pairs = list(zip(self.out.fake, self.out.real, strict=True))
         if self.weighted("G/gan"):
             assert self.netD is not None
-            losses["G/gan"] = [hinge_generator(s) for s in self.netD(self.segs, self.out.composite)[0]]
+            matching = self.weighted("G/feat")
+            on_fake, *on_real = self.netD(self.segs, self.out.composite, *([self.out.real] if matching else []))
+            losses["G/gan"] = [hinge_generator(o[-1]) for o in on_fake]
+            if matching:
+                terms = [feature_matching(a, b) for a, b in zip(on_fake, on_real[0], strict=True)]
+                losses["G/feat"] = [term / len(terms) for term in terms]
         if self.weighted("G/l1"):
             losses["G/l1"] = [F.l1_loss(fake, real) for fake, real in pairs]
         if self.perceptual is not None:

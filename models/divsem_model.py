@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from models import MODELS
 from models.base_cascade_gan import CascadeGAN
-from models.networks.cascade import Cascade
+from models.networks.cascade import Cascade, CascadeGenerator
 from models.networks.init import init_normal
 from models.networks.segments import Segments
 from models.networks.style_bank import BankBuilder, StyleBank
+from models.networks.style_encoder import StyleEncoder
 from models.networks.style_generator import StyleCodeGenerator
+from models.networks.style_sources import StyleSource
 from util.batch import PAD, Batch, to_device
 
 BANK_FILE = "style_bank.safetensors"
@@ -32,12 +34,18 @@ class DivSemModel(CascadeGAN):
     """
 
     summary = "DivSem (2023): mask-aware style encoder and style codes on SPMPGAN's cascade"
-    netG: StyleCodeGenerator
 
     def __init__(self, *, bank_size: int = 100, bank_pictures: int = 500, bank_seed: int = 0, **gan: Any) -> None:
         super().__init__(**gan)
         self.bank_size, self.bank_pictures, self.bank_seed = bank_size, bank_pictures, bank_seed
-        self.bank: StyleBank | None = None
+        self.encoder = self.netG.style_encoder if isinstance(self.netG, StyleCodeGenerator) else None
+        self.bank: StyleSource | None = None
+        self.mean_code: Tensor | None = None
+
+    @property
+    def draws_codes(self) -> bool:
+        """Whether fully erased instances take codes from `bank`; not so in the ablations without a second source."""
+        return self.encoder is not None and self.encoder.dual_encoding
 
     @staticmethod
     def modify_commandline_options(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
@@ -49,20 +57,30 @@ class DivSemModel(CascadeGAN):
             "--style_pool", choices=("valid", "all"), default="valid",
             help="pixels of an instance that its code is the mean of: the visible ones (paper) or all (release)",
         )  # fmt: skip
+        switch: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": True}
+        group.add_argument("--style_encoding", **switch, help="style codes; off: SPMPGAN")
+        group.add_argument("--valid_ratio", **switch, help="scale and shift a code by its visible share")
+        group.add_argument(
+            "--dual_encoding", **switch,
+            help="erased instances take a code of the unerased picture or the bank; off: of the masked one, ratio 0",
+        )  # fmt: skip
         group.add_argument("--style_bank_size", type=int, default=100, help="codes kept per class")
         group.add_argument("--style_bank_pictures", type=int, default=500, help="training pictures read for the bank")
 
     @classmethod
     def from_options(cls, opt: Any, *, is_train: bool) -> DivSemModel:
-        netG = StyleCodeGenerator(
-            label_nc=opt.label_nc,
-            crop_size=opt.crop_size,
-            ngf=opt.ngf,
-            hidden=opt.spm_hidden,
-            style_dim=opt.style_dim,
-            nef=opt.nef,
-            style_pool=opt.style_pool,
-        )
+        cascade = cls.generator_arguments(opt)
+        if opt.style_encoding:
+            style_encoder = StyleEncoder(
+                style_dim=opt.style_dim,
+                nef=opt.nef,
+                style_pool=opt.style_pool,
+                valid_ratio=opt.valid_ratio,
+                dual_encoding=opt.dual_encoding,
+            )
+            netG: CascadeGenerator = StyleCodeGenerator(style_encoder=style_encoder, **cascade)
+        else:
+            netG = CascadeGenerator(**cascade)
         init_normal(netG)
         training = cls.training_arguments(opt, is_train=is_train)
         return cls(
@@ -82,6 +100,8 @@ class DivSemModel(CascadeGAN):
         return [*flags.split(), *widths.split()]
 
     def run_generator(self, batch: Batch, netG: nn.Module, bank_codes: Tensor | None = None) -> Cascade:
+        if self.encoder is None:
+            return super().run_generator(batch, netG)
         seg, edge = self.conditions(batch)
         count = batch["inst_id"].shape[1]
         return netG(batch["image"], seg, edge, batch["mask"], batch["inst"], count, bank_codes)
@@ -89,7 +109,8 @@ class DivSemModel(CascadeGAN):
     @torch.no_grad()
     def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
         """As the base; the codes of fully erased instances are drawn from the bank, in ascending order of ids."""
-        return self.run_generator(batch, self.netG, self.draw_codes(batch, seeds)).composite[-1]
+        codes = self.draw_codes(batch, seeds) if self.draws_codes else None
+        return self.run_generator(batch, self.netG, codes).composite[-1]
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Tensor:
@@ -98,18 +119,18 @@ class DivSemModel(CascadeGAN):
 
     def draw_codes(self, batch: Batch, seeds: list[int]) -> Tensor:
         """Return codes (B, I, D), set for the fully erased instances, each picture's drawn from its own seed."""
-        if self.bank is None:
+        if self.bank is None or self.mean_code is None or self.encoder is None:
             raise RuntimeError("generate() needs the style bank: call prepare_inference() first")
         inst_id, labels = batch["inst_id"], batch["inst_class"].tolist()
         visible = Segments(batch["inst"], inst_id.shape[1]).mean(1 - batch["mask"])[..., 0]
         erased = ((visible == 0) & (inst_id != PAD)).tolist()
-        codes = torch.zeros(*inst_id.shape, self.netG.style_dim)
+        codes = torch.zeros(*inst_id.shape, self.encoder.style_dim)
         for b, seed in enumerate(seeds):
             rng = random.Random(seed)
             for i, is_erased in enumerate(erased[b]):
                 if is_erased:
                     drawn = self.bank.draw(labels[b][i], rng)
-                    codes[b, i] = self.bank.mean if drawn is None else drawn
+                    codes[b, i] = self.mean_code if drawn is None else drawn
                     self.counters["instances drawn from the bank"] += 1
                     self.counters["instances whose class has no code (mean code used)"] += drawn is None
         return codes.to(batch["image"].device)
@@ -118,21 +139,25 @@ class DivSemModel(CascadeGAN):
         self, run_dir: Path, training_pictures: Callable[[int], Iterable[Batch]], *, refresh: bool = False
     ) -> None:
         """Load the run's style bank, or gather it from the training split and store it."""
+        if not self.draws_codes:
+            return
         path = run_dir / BANK_FILE
         if path.is_file() and not refresh:
-            self.bank = StyleBank.load(path, style_dim=self.netG.style_dim)
-            return
-        self.bank = self.gather_bank(training_pictures(self.bank_pictures))
-        self.bank.save(path, seed=self.bank_seed)
+            bank = StyleBank.load(path, style_dim=self.netG.style_dim)
+        else:
+            bank = self.gather_bank(training_pictures(self.bank_pictures))
+            bank.save(path)
+        self.bank, self.mean_code = bank, bank.mean
 
     @torch.no_grad()
     def gather_bank(self, pictures: Iterable[Batch]) -> StyleBank:
         """Collect raw codes of whole pictures' instances by class."""
+        assert self.encoder is not None
         builder = BankBuilder(cap=self.bank_size, seed=self.bank_seed)
         device = next(self.netG.parameters()).device
         self.netG.eval()
         for batch in pictures:
             moved = to_device(batch, device)
-            codes = self.netG.style_encoder.raw_codes(moved["image"], moved["inst"], batch["inst_id"].shape[1])
+            codes = self.encoder.raw_codes(moved["image"], moved["inst"], batch["inst_id"].shape[1])
             builder.add(codes, batch["inst_id"], batch["inst_class"], batch["name"])
         return builder.bank()

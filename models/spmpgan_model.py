@@ -24,7 +24,7 @@ class SPMPGANModel(CascadeGAN):
 
     @classmethod
     def from_options(cls, opt: Any, *, is_train: bool) -> SPMPGANModel:
-        netG = CascadeGenerator(label_nc=opt.label_nc, crop_size=opt.crop_size, ngf=opt.ngf, hidden=opt.spm_hidden)
+        netG = CascadeGenerator(**cls.generator_arguments(opt))
         init_normal(netG)
         training = cls.training_arguments(opt, is_train=is_train)
         return cls(netG=netG, label_nc=opt.label_nc, ignore_label=opt.ignore_label, **training)

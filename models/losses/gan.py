@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,3 +20,12 @@ def hinge_fake(score: Tensor) -> Tensor:
 def hinge_generator(score: Tensor) -> Tensor:
     """Generator's loss: minus the mean of D."""
     return -score.mean()
+
+
+def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
+    """Sum over layers of the mean absolute difference of a discriminator's features, its scores left out.
+
+    pix2pixHD (Wang et al. 2018, eq. 4), in SPADE's form; the real features are the target.
+    """
+    terms = [F.l1_loss(a, b.detach()) for a, b in zip(fake[:-1], real[:-1], strict=True)]
+    return torch.stack(terms).sum()

@@ -8,11 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.spm import upsample2
+from models.networks.spm import SPM, Modulation, upsample2
 from models.networks.unet import ContextPyramid, SPMUNet
 from util.shapes import check_shape
-
-NUM_STAGES = 3
 
 
 @dataclass
@@ -29,9 +27,9 @@ class Cascade:
     composite: list[Tensor]
 
 
-def stage_sizes(crop_size: int) -> list[int]:
-    """Return a quarter, a half and the whole of the crop, in pixels."""
-    return [crop_size // 4, crop_size // 2, crop_size]
+def stage_sizes(crop_size: int, *, multi_scale: bool = True) -> list[int]:
+    """Return a quarter, a half and the whole of the crop, in pixels, or the whole alone."""
+    return [crop_size // 4, crop_size // 2, crop_size] if multi_scale else [crop_size]
 
 
 def resize_nearest(x: Tensor, size: int) -> Tensor:
@@ -51,25 +49,39 @@ class CascadeGenerator(nn.Module):
     Args:
         label_nc: N, number of one-hot label channels.
         crop_size: pixels of the square pictures, a multiple of 64.
-        ngf: base width; hidden: width of the modulation's hidden maps.
+        ngf: base width.
+        multi_scale: False has the last stage alone, fed with the masked picture.
+        edge_input: False leaves the edge map out of the context.
     """
 
-    def __init__(self, *, label_nc: int, crop_size: int, ngf: int, hidden: int = 64, style_dim: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        label_nc: int,
+        crop_size: int,
+        ngf: int,
+        modulation: Modulation = SPM,
+        style_dim: int = 0,
+        multi_scale: bool = True,
+        edge_input: bool = True,
+    ) -> None:
         super().__init__()
-        self.label_nc, self.crop_size, self.style_dim = label_nc, crop_size, style_dim
+        self.label_nc, self.crop_size, self.style_dim, self.edge_input = label_nc, crop_size, style_dim, edge_input
+        self.sizes = stage_sizes(crop_size, multi_scale=multi_scale)
+        channels = label_nc + edge_input
         self.stages = nn.ModuleList(
-            SPMUNet(size=s, label_channels=label_nc + 1, ngf=ngf, hidden=hidden, style_dim=style_dim)
-            for s in stage_sizes(crop_size)
+            SPMUNet(size=s, label_channels=channels, ngf=ngf, modulation=modulation, style_dim=style_dim)
+            for s in self.sizes
         )
 
     def forward(self, image: Tensor, seg: Tensor, edge: Tensor, mask: Tensor, style: Tensor | None = None) -> Cascade:
         """image (B,3,S,S); seg (B,N,S,S) one-hot and edge (B,1,S,S), both zero outside the mask; mask (B,1,S,S)."""
         check_shape(image, (None, 3, self.crop_size, self.crop_size), "image")
         check_shape(seg, (None, self.label_nc, self.crop_size, self.crop_size), "seg")
-        parts = [seg, edge, mask] if style is None else [style, seg, edge, mask]
-        ctx = ContextPyramid(torch.cat(parts, dim=1), style_dim=self.style_dim)
+        parts = [style, seg, edge if self.edge_input else None, mask]
+        ctx = ContextPyramid(torch.cat([p for p in parts if p is not None], dim=1), style_dim=self.style_dim)
         out = Cascade([], [], [], [])
-        for stage, size in zip(self.stages, stage_sizes(self.crop_size), strict=True):
+        for stage, size in zip(self.stages, self.sizes, strict=True):
             real, hole = resize_bilinear(image, size), resize_nearest(mask, size)
             if out.fake:
                 entry = hole * upsample2(out.fake[-1]) + (1 - hole) * real

@@ -29,11 +29,13 @@ class PatchDiscriminator(nn.Module):
             for cin, cout in zip([in_channels, *widths], widths, strict=False)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, s, s) -> scores (B, 3, s / 2**num_layers, ...)."""
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, in_channels, s, s) -> the output of every layer; the last one is the scores (B, 3, ...)."""
+        outputs = []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), LEAK)
-        return x
+            outputs.append(x)
+        return outputs
 
 
 def num_discriminator_layers(size: int) -> int:
@@ -42,16 +44,16 @@ def num_discriminator_layers(size: int) -> int:
 
 
 class MultiScaleDiscriminator(nn.Module):
-    """Three independent patch discriminators of labels and picture at 1/4, 1/2 and 1 of the crop."""
+    """Independent patch discriminators of labels and picture, one per stage: at 1/4, 1/2 and 1 of the crop."""
 
-    def __init__(self, *, label_nc: int, crop_size: int, ndf: int) -> None:
+    def __init__(self, *, label_nc: int, crop_size: int, ndf: int, multi_scale: bool = True) -> None:
         super().__init__()
         self.scales = nn.ModuleList(
             PatchDiscriminator(label_nc + 3, ndf=ndf, num_layers=num_discriminator_layers(s))
-            for s in stage_sizes(crop_size)
+            for s in stage_sizes(crop_size, multi_scale=multi_scale)
         )
 
-    def forward(self, segs: list[Tensor], *pictures: list[Tensor]) -> list[list[Tensor]]:
+    def forward(self, segs: list[Tensor], *pictures: list[Tensor]) -> list[list[list[Tensor]]]:
         """Judge each set of pictures under the same labels.
 
         Args:
@@ -60,10 +62,10 @@ class MultiScaleDiscriminator(nn.Module):
                 each pass makes one power iteration.
 
         Returns:
-            scores[set][scale].
+            outputs[set][scale][layer]; the last layer's are the scores.
         """
-        scores: list[list[Tensor]] = [[] for _ in pictures]
+        outputs: list[list[list[Tensor]]] = [[] for _ in pictures]
         for k, (net, seg) in enumerate(zip(self.scales, segs, strict=True)):
-            for row, picture in zip(scores, pictures, strict=True):
+            for row, picture in zip(outputs, pictures, strict=True):
                 row.append(net(torch.cat([seg, picture[k]], dim=1)))
-        return scores
+        return outputs

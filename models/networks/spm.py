@@ -8,6 +8,8 @@ Shapes: B batch, Cin and Cout features, K context channels, nh hidden channels.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +17,24 @@ from torch import Tensor, nn
 from models.networks.spectral import SpectralConv2d
 
 LEAK = 0.2
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """How the layers of a generator are modulated.
+
+    Args:
+        hidden: nh, width of the hidden maps.
+        kind: "spm", or "spade": by the context alone, as SPADE does (SPMPGAN's ablation).
+        raw: the first modulation reads features as they are; False reads them normalised (SPMPGAN's ablation).
+    """
+
+    hidden: int = 64
+    kind: str = "spm"
+    raw: bool = True
+
+
+SPM = Modulation()
 
 
 def joined_conv(x: Tensor, convs: list[nn.Conv2d]) -> tuple[Tensor, ...]:
@@ -29,7 +49,7 @@ class SPMConv(nn.Module):
 
     Args:
         ctx_channels: K, channels of the context.
-        hidden: nh, width of both hidden maps.
+        modulation: see there.
         stride: of the convolution; the context comes at the output's size.
         spectral: spectral norm on the convolution (decoders).
     """
@@ -40,13 +60,19 @@ class SPMConv(nn.Module):
         out_channels: int,
         *,
         ctx_channels: int,
-        hidden: int = 64,
+        modulation: Modulation = SPM,
         stride: int = 1,
         spectral: bool = False,
     ) -> None:
         super().__init__()
         conv = SpectralConv2d if spectral else nn.Conv2d
         self.conv = conv(in_channels, out_channels, 3, stride=stride, padding=1)
+        self.modulation, hidden = modulation, modulation.hidden
+        if modulation.kind == "spade":
+            self.ctx_hidden = nn.Conv2d(ctx_channels, hidden, 3, padding=1)
+            self.ctx_gamma = nn.Conv2d(hidden, out_channels, 3, padding=1)
+            self.ctx_beta = nn.Conv2d(hidden, out_channels, 3, padding=1)
+            return
         self.feat_hidden = nn.Conv2d(in_channels, hidden, 3, stride, padding=1)
         self.feat_gamma = nn.Conv2d(hidden, out_channels, 3, padding=1)
         self.feat_beta = nn.Conv2d(hidden, out_channels, 3, padding=1)
@@ -59,23 +85,30 @@ class SPMConv(nn.Module):
     def forward(self, x: Tensor, ctx: Tensor) -> Tensor:
         """x (B, Cin, H, W), ctx (B, K, H/stride, W/stride) -> (B, Cout, H/stride, W/stride)."""
         normalised = F.instance_norm(self.conv(x), eps=1e-5)
+        gamma, beta = self.gamma_beta(x, F.relu(self.ctx_hidden(ctx)))
+        return F.leaky_relu(normalised * (1 + gamma) + beta, LEAK)
+
+    def gamma_beta(self, x: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scale and shift (B, Cout, ...) from the features and the context's hidden map."""
+        if self.modulation.kind == "spade":
+            gamma, beta = joined_conv(wanted, [self.ctx_gamma, self.ctx_beta])
+            return gamma, beta
+        if not self.modulation.raw:
+            x = F.instance_norm(x, eps=1e-5)
         feat = F.relu(self.feat_hidden(x))  # of x as it is: normalising it would wash its style away
         feat_gamma, feat_beta = joined_conv(feat, [self.feat_gamma, self.feat_beta])
-        wanted = F.relu(self.ctx_hidden(ctx))
         gamma_scale, gamma_shift, beta_scale, beta_shift = joined_conv(
             wanted, [self.ctx_gamma_scale, self.ctx_gamma_shift, self.ctx_beta_scale, self.ctx_beta_shift]
         )
-        gamma = feat_gamma * (1 + gamma_scale) + gamma_shift
-        beta = feat_beta * (1 + beta_scale) + beta_shift
-        return F.leaky_relu(normalised * (1 + gamma) + beta, LEAK)
+        return feat_gamma * (1 + gamma_scale) + gamma_shift, feat_beta * (1 + beta_scale) + beta_shift
 
 
 class SPMUp(nn.Module):
     """Decoder layer: bilinear x2, the skip appended, then `SPMConv` with spectral norm."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, ctx_channels: int, hidden: int = 64) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, ctx_channels: int, modulation: Modulation = SPM) -> None:
         super().__init__()
-        self.spm = SPMConv(in_channels, out_channels, ctx_channels=ctx_channels, hidden=hidden, spectral=True)
+        self.spm = SPMConv(in_channels, out_channels, ctx_channels=ctx_channels, modulation=modulation, spectral=True)
 
     def forward(self, x: Tensor, skip: Tensor | None, ctx: Tensor) -> Tensor:
         x = upsample2(x)

@@ -7,8 +7,10 @@ before normalisation.
 from __future__ import annotations
 
 import heapq
+import json
 import random
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -22,13 +24,27 @@ from util.seeds import derive_seed
 PREFIX = "class_"
 
 
-class StyleBank:
-    """Codes by class: {class id: (n, D) float32}."""
+@dataclass(frozen=True)
+class Origin:
+    """Where a code is from: a picture of the training split, and the original id of an instance in it."""
 
-    def __init__(self, codes: dict[int, Tensor]) -> None:
+    picture: str
+    instance: int
+
+
+class StyleBank:
+    """Codes by class: {class id: (n, D) float32}; `origins` has as many entries per class, or is empty if unknown.
+
+    Args:
+        rule: how the codes were chosen, in words, as stored beside them.
+    """
+
+    def __init__(
+        self, codes: dict[int, Tensor], *, origins: dict[int, list[Origin]] | None = None, rule: str = "unknown"
+    ) -> None:
         if not codes:
             raise UserError("the style bank is empty: the training split has no labelled pixel to take a code from")
-        self.codes = codes
+        self.codes, self.origins, self.rule = codes, origins or {}, rule
         self.mean = torch.cat(list(codes.values())).mean(0)
 
     def draw(self, label: int, rng: random.Random) -> Tensor | None:
@@ -39,11 +55,17 @@ class StyleBank:
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.codes.values())
 
-    def save(self, path: Path, *, seed: int) -> None:
-        """Write safetensors, one tensor per class."""
+    def save(self, path: Path) -> None:
+        """Write safetensors, one tensor per class, and a JSON of the same name that tells each code's origin."""
         tensors = {f"{PREFIX}{label}": rows.contiguous() for label, rows in sorted(self.codes.items())}
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial, metadata={"seed": str(seed), "format": "semedit style bank 1"})
+        told = {
+            "rule": self.rule,
+            "codes": {str(label): [asdict(o) for o in origins] for label, origins in sorted(self.origins.items())},
+        }
+        partial, partial_json = path.with_suffix(".partial"), path.with_suffix(".json.partial")
+        save_file(tensors, partial, metadata={"format": "semedit style bank 1"})
+        partial_json.write_text(json.dumps(told, indent=1) + "\n")
+        partial_json.replace(path.with_suffix(".json"))
         partial.replace(path)
 
     @classmethod
@@ -63,29 +85,33 @@ class StyleBank:
 class BankBuilder:
     """Keep at most `cap` codes per class: those with the smallest seeded hash of (picture, instance).
 
-    The choice does not depend on the order of the pictures.
+    The choice does not depend on the order of the pictures, and a larger cap keeps what a smaller one keeps.
     """
 
     def __init__(self, *, cap: int, seed: int) -> None:
         self.cap, self.seed = cap, seed
-        self._heaps: dict[int, list[tuple[int, int, Tensor]]] = {}
+        self._heaps: dict[int, list[tuple[int, str, int, Tensor]]] = {}
 
     def add(self, codes: Tensor, inst_id: Tensor, inst_class: Tensor, names: Iterable[str]) -> None:
-        """codes (B, I, D) with the batch's `inst_id` and `inst_class` (B, I) padded with -1, and its names."""
+        """Codes (B, I, D) with the batch's `inst_id` and `inst_class` (B, I) padded with -1, and its names."""
         for rows, ids, labels, name in zip(codes.cpu(), inst_id.tolist(), inst_class.tolist(), names, strict=True):
             for row, number, label in zip(rows, ids, labels, strict=True):
                 if label >= 0:
-                    self._offer(label, derive_seed(self.seed, name, number), row)
+                    self._offer(label, (-derive_seed(self.seed, name, number), name, number, row.clone()))
 
-    def _offer(self, label: int, key: int, code: Tensor) -> None:
+    def _offer(self, label: int, entry: tuple[int, str, int, Tensor]) -> None:
         heap = self._heaps.setdefault(label, [])
-        entry = (-key, len(heap), code.clone())
         if len(heap) < self.cap:
             heapq.heappush(heap, entry)
-        elif -key > heap[0][0]:
+        elif entry[:3] > heap[0][:3]:
             heapq.heapreplace(heap, entry)
 
     def bank(self) -> StyleBank:
         """The codes gathered so far, in the order of their hashes."""
-        ordered = {label: sorted(heap, key=lambda e: -e[0]) for label, heap in self._heaps.items()}
-        return StyleBank({label: torch.stack([code for _, _, code in heap]) for label, heap in ordered.items()})
+        ordered = {label: sorted(heap, key=lambda e: -e[0]) for label, heap in sorted(self._heaps.items())}
+        return StyleBank(
+            {label: torch.stack([code for *_, code in heap]) for label, heap in ordered.items()},
+            origins={label: [Origin(name, number) for _, name, number, _ in heap] for label, heap in ordered.items()},
+            rule=f"raw codes of whole training pictures; per class the {self.cap} with the smallest hash of "
+            f"(seed {self.seed}, picture, instance)",
+        )

@@ -36,13 +36,26 @@ class StyleEncoder(nn.Module):
         nef: width of the first layer; the others are its multiples (16 gives the released widths).
         style_pool: "valid" averages over an instance's visible pixels (the paper), "all" over all of them (the
             release, and so the released weights).
+        valid_ratio: False leaves the codes as they are (ablation).
+        dual_encoding: False has no second source for fully erased instances (ablation): they take the mean of the
+            masked picture's pixel codes over their erased pixels, with ratio 0.
     """
 
-    def __init__(self, *, style_dim: int = 128, nef: int = 16, style_pool: str = "valid") -> None:
+    def __init__(
+        self,
+        *,
+        style_dim: int = 128,
+        nef: int = 16,
+        style_pool: str = "valid",
+        valid_ratio: bool = True,
+        dual_encoding: bool = True,
+    ) -> None:
         super().__init__()
         self.style_dim, self.style_pool = style_dim, style_pool
-        self.gamma = nn.Linear(1, 1)
-        self.beta = nn.Linear(1, 1)
+        self.valid_ratio, self.dual_encoding = valid_ratio, dual_encoding
+        if valid_ratio:
+            self.gamma = nn.Linear(1, 1)
+            self.beta = nn.Linear(1, 1)
         self.enc1 = StyleConv(4, nef)
         self.enc2 = StyleConv(nef, 2 * nef, stride=2)
         self.enc3 = StyleConv(2 * nef, 4 * nef, stride=2)
@@ -72,6 +85,8 @@ class StyleEncoder(nn.Module):
 
     def normalise(self, code: Tensor, ratio: Tensor) -> Tensor:
         """Scale and shift codes (B, I, D) by functions of their valid ratio (B, I)."""
+        if not self.valid_ratio:
+            return code
         r = ratio[..., None]
         return code * torch.sigmoid(self.gamma(r)) + torch.sigmoid(self.beta(r))
 
@@ -90,9 +105,12 @@ class StyleEncoder(nn.Module):
         valid = 1 - mask
         segments = Segments(inst, count)
         ratio = segments.mean(valid)[..., 0]
-        code = segments.mean(self.pixel_codes(image, valid), valid if self.style_pool == "valid" else None)
+        pixel_codes = self.pixel_codes(image, valid)
+        code = segments.mean(pixel_codes, valid if self.style_pool == "valid" else None)
         erased = (ratio == 0) & (segments.pixels > 0)
-        if bool(erased.any()):  # the second pass costs as much as the first, and most batches do not need it
+        if not self.dual_encoding:
+            code = torch.where(erased[..., None], segments.mean(pixel_codes), code)
+        elif bool(erased.any()):  # the second pass costs as much as the first, and most batches do not need it
             hidden = self.raw_codes(image, inst, count) if bank_codes is None else bank_codes
             code = torch.where(erased[..., None], hidden, code)
             ratio = torch.where(erased, torch.ones_like(ratio), ratio)

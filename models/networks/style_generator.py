@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from models.networks.cascade import Cascade, CascadeGenerator
@@ -12,22 +14,12 @@ class StyleCodeGenerator(CascadeGenerator):
     """`CascadeGenerator` together with the mask-aware style encoder that feeds it.
 
     Args:
-        nef, style_dim, style_pool: of the style encoder; the others are the cascade's.
+        style_encoder: gives the codes; cascade: what `CascadeGenerator` takes.
     """
 
-    def __init__(
-        self,
-        *,
-        label_nc: int,
-        crop_size: int,
-        ngf: int,
-        hidden: int = 64,
-        style_dim: int = 128,
-        nef: int = 16,
-        style_pool: str = "valid",
-    ) -> None:
-        super().__init__(label_nc=label_nc, crop_size=crop_size, ngf=ngf, hidden=hidden, style_dim=style_dim)
-        self.style_encoder = StyleEncoder(style_dim=style_dim, nef=nef, style_pool=style_pool)
+    def __init__(self, *, style_encoder: StyleEncoder, **cascade: Any) -> None:
+        super().__init__(style_dim=style_encoder.style_dim, **cascade)
+        self.style_encoder = style_encoder
 
     def forward(  # type: ignore[override]
         self,

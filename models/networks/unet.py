@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.networks.spm import SPMConv, SPMUp
+from models.networks.spm import Modulation, SPMConv, SPMUp
 
 ENCODER_WIDTHS = (1, 2, 4, 4, 8, 8, 16, 16, 32, 32)  # of enc1, enc2, ... in units of ngf
 DECODER_WIDTHS_SHALLOW = (1, 1, 2, 4, 8, 16)  # of dec2, dec3, ... up to depth 6
@@ -58,23 +58,23 @@ class SPMUNet(nn.Module):
 
     Args:
         size: pixels of its input, square.
-        label_channels: N + 1, one-hot classes and the edge map.
+        label_channels: N + 1, one-hot classes and the edge map (N without edges).
         style_dim: width of the style codes in the decoders' context; 0 for none.
     """
 
-    def __init__(self, *, size: int, label_channels: int, ngf: int, hidden: int, style_dim: int) -> None:
+    def __init__(self, *, size: int, label_channels: int, ngf: int, modulation: Modulation, style_dim: int) -> None:
         super().__init__()
         self.size, self.depth = size, stage_depth(size)
         enc, dec = ([w * ngf for w in widths] for widths in stage_widths(size))
         enc_ctx = label_channels + 1
         for i, (cin, cout) in enumerate(zip([3, *enc], enc, strict=False), start=1):
             stride = 2 if 1 < i < len(enc) else 1
-            layer = SPMConv(cin, cout, ctx_channels=enc_ctx, hidden=hidden, stride=stride)
+            layer = SPMConv(cin, cout, ctx_channels=enc_ctx, modulation=modulation, stride=stride)
             self.add_module(f"enc{i}", layer)
         x_channels = enc[-1]
         for j in range(self.depth + 1, 1, -1):
             skip = enc[j - 2] if j > 2 else 0  # e_(j-1); enc1 and the layer before the bottleneck are never skips
-            layer_up = SPMUp(x_channels + skip, dec[j - 2], ctx_channels=style_dim + enc_ctx, hidden=hidden)
+            layer_up = SPMUp(x_channels + skip, dec[j - 2], ctx_channels=style_dim + enc_ctx, modulation=modulation)
             self.add_module(f"dec{j}", layer_up)
             x_channels = dec[j - 2]
         self.dec1 = nn.Conv2d(x_channels, 3, 3, padding=1, padding_mode="replicate", bias=False)

@@ -19,7 +19,7 @@ from models.networks.cascade import Cascade, CascadeGenerator, resize_nearest
 from models.networks.discriminator import MultiScaleDiscriminator
 from models.networks.spm import SPMConv, SPMUp
 from models.networks.style_bank import StyleBank
-from models.networks.style_encoder import StyleConv
+from models.networks.style_encoder import StyleConv, StyleEncoder
 from models.networks.style_generator import StyleCodeGenerator
 from models.released_weights.divsem import (
     released_block_key,
@@ -30,6 +30,9 @@ from models.released_weights.divsem import (
 from models.spmpgan_model import SPMPGANModel
 from util.batch import one_hot
 
+# The second step's losses: Adam turns rounding into steps of the learning rate. The generator's adversarial loss is a
+# mean of scores of about 0.005 that nearly cancel, so 3 % of it is less than one thread more or less makes.
+SECOND_STEP = {"rel": 3e-2, "abs": 1e-4}
 GOLDEN = golden("divsem_golden.json")
 
 
@@ -64,7 +67,7 @@ def spmpgan_shape(row: tuple[str, str, str], column: int) -> str | None:
 def test_generator_keys_and_shapes_are_the_released_ones(column: int, label_nc: int) -> None:
     rows = table("netG")
     with torch.device("meta"):
-        divsem = StyleCodeGenerator(label_nc=label_nc, crop_size=256, ngf=32)
+        divsem = StyleCodeGenerator(style_encoder=StyleEncoder(), label_nc=label_nc, crop_size=256, ngf=32)
         spmpgan = CascadeGenerator(label_nc=label_nc, crop_size=256, ngf=32)
     for net, wanted in (
         (divsem, {key: row[column] for key, row in rows.items()}),
@@ -110,8 +113,9 @@ class Case:
         ]
 
 
-def build_divsem(**kwargs: Any) -> StyleCodeGenerator:
-    net = StyleCodeGenerator(label_nc=34, crop_size=256, style_pool="all", **kwargs)
+def build_divsem(*, ngf: int, style_dim: int = 128) -> StyleCodeGenerator:
+    encoder = StyleEncoder(style_dim=style_dim, style_pool="all")
+    net = StyleCodeGenerator(style_encoder=encoder, label_nc=34, crop_size=256, ngf=ngf)
     fill(net, released_generator_key)
     return net.eval()
 
@@ -289,11 +293,11 @@ def test_spmpgan_evaluation(spmpgan: CascadeGenerator) -> None:
     fake, real = netD(segs, result[0].composite, result[0].real)
     losses = {**expected["eval_losses_D"], **expected["eval_losses_G"]}
     for k in range(3):
-        assert_stats(fake[k], expected[f"D{k + 1}_fake_eval"])
-        assert_stats(real[k], expected[f"D{k + 1}_real_eval"])
-        assert hinge_fake(fake[k]).item() == pytest.approx(losses[f"loss_D_fake_G{k + 1}"], abs=5e-5)
-        assert hinge_real(real[k]).item() == pytest.approx(losses[f"loss_D_real_G{k + 1}"], abs=5e-5)
-        assert hinge_generator(fake[k]).item() == pytest.approx(losses[f"G_GAN_G{k + 1}"], abs=5e-5)
+        assert_stats(fake[k][-1], expected[f"D{k + 1}_fake_eval"])
+        assert_stats(real[k][-1], expected[f"D{k + 1}_real_eval"])
+        assert hinge_fake(fake[k][-1]).item() == pytest.approx(losses[f"loss_D_fake_G{k + 1}"], abs=5e-5)
+        assert hinge_real(real[k][-1]).item() == pytest.approx(losses[f"loss_D_real_G{k + 1}"], abs=5e-5)
+        assert hinge_generator(fake[k][-1]).item() == pytest.approx(losses[f"G_GAN_G{k + 1}"], abs=5e-5)
 
 
 @torch.no_grad()
@@ -359,7 +363,7 @@ def test_spmpgan_first_training_steps(tmp_path_factory: pytest.TempPathFactory) 
     assert_step(one_step(model, Case()), expected[0], abs=5e-5)
     assert_stats(model.out.fake[-1], expected[0]["fake_G3"])
     assert_updated(model, expected[0]["after"])
-    assert_step(one_step(model, Case()), expected[1], rel=3e-2)
+    assert_step(one_step(model, Case()), expected[1], **SECOND_STEP)
 
 
 def test_small_spmpgan_evaluation_and_training() -> None:
@@ -372,7 +376,7 @@ def test_small_spmpgan_evaluation_and_training() -> None:
     model = SPMPGANModel(netG=netG, netD=build_discriminator(4), label_nc=34)
     model.train()
     assert_step(one_step(model, scene), expected["train"][0], abs=5e-5)
-    assert_step(one_step(model, scene), expected["train"][1], rel=3e-2)
+    assert_step(one_step(model, scene), expected["train"][1], **SECOND_STEP)
 
 
 # --- blocks ---

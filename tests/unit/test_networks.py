@@ -13,9 +13,15 @@ from torch.nn.utils import spectral_norm
 from models.networks.cascade import CascadeGenerator, resize_bilinear, resize_nearest, stage_sizes
 from models.networks.discriminator import MultiScaleDiscriminator
 from models.networks.spectral import SpectralConv2d
-from models.networks.spm import SPMConv
+from models.networks.spm import Modulation, SPMConv
+from models.networks.style_encoder import StyleEncoder
 from models.networks.style_generator import StyleCodeGenerator
 from models.networks.unet import SPMUNet, stage_depth, stage_widths
+
+
+def tiny_divsem(crop: int) -> StyleCodeGenerator:
+    encoder = StyleEncoder(style_dim=3, nef=1)
+    return StyleCodeGenerator(style_encoder=encoder, label_nc=3, crop_size=crop, ngf=2, modulation=Modulation(hidden=4))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -58,7 +64,7 @@ def plain_spm(block: SPMConv, x: torch.Tensor, ctx: torch.Tensor) -> torch.Tenso
 @pytest.mark.parametrize("stride", [1, 2])
 def test_joined_convolutions_equal_the_plain_modulation(stride: int) -> None:
     torch.manual_seed(1)
-    block = SPMConv(6, 10, ctx_channels=9, hidden=12, stride=stride)
+    block = SPMConv(6, 10, ctx_channels=9, modulation=Modulation(hidden=12), stride=stride)
     x, ctx = torch.randn(3, 6, 16, 16), torch.randn(3, 9, 16 // stride, 16 // stride)
     assert torch.allclose(block(x, ctx), plain_spm(block, x, ctx), atol=2e-6)
 
@@ -75,7 +81,7 @@ def test_widths_at_256_are_the_authors() -> None:
     assert stage_widths(64) == ([1, 2, 4, 4, 8, 8, 16], [1, 1, 2, 4, 8])
     assert stage_widths(128) == ([1, 2, 4, 4, 8, 8, 16, 16], [1, 1, 2, 4, 8, 16])
     assert stage_widths(256) == ([1, 2, 4, 4, 8, 8, 16, 16, 32], [1, 1, 2, 4, 8, 8, 16])
-    stage = SPMUNet(size=256, label_channels=35, ngf=32, hidden=64, style_dim=128)
+    stage = SPMUNet(size=256, label_channels=35, ngf=32, modulation=Modulation(), style_dim=128)
     decoders = [stage.get_submodule(f"dec{j}.spm.conv").weight_orig.shape[:2] for j in range(8, 1, -1)]
     wanted = [(512, 1536), (256, 768), (256, 512), (128, 384), (64, 256), (32, 128), (32, 32)]
     assert [tuple(shape) for shape in decoders] == wanted
@@ -90,7 +96,7 @@ def test_depth_of_other_sizes(size: int, depth: int) -> None:
 @pytest.mark.parametrize("crop", [64, 128, 192, 320])
 def test_generators_and_discriminators_work_at_any_multiple_of_64(crop: int) -> None:
     torch.manual_seed(0)
-    netG = StyleCodeGenerator(label_nc=3, crop_size=crop, ngf=2, hidden=4, style_dim=3, nef=1)
+    netG = tiny_divsem(crop)
     netD = MultiScaleDiscriminator(label_nc=3, crop_size=crop, ndf=2)
     image, mask = torch.rand(1, 3, crop, crop) * 2 - 1, torch.zeros(1, 1, crop, crop)
     mask[..., : crop // 2] = 1
@@ -101,12 +107,12 @@ def test_generators_and_discriminators_work_at_any_multiple_of_64(crop: int) -> 
     assert torch.equal(out.composite[-1][..., crop // 2 :], image[..., crop // 2 :])  # known pixels come back unchanged
     assert all(torch.isfinite(p).all() for p in out.fake)
     segs = [resize_nearest(seg, s) for s in stage_sizes(crop)]
-    assert all(torch.isfinite(s).all() for s in netD(segs, out.composite, out.real)[0])
+    assert all(torch.isfinite(o[-1]).all() for o in netD(segs, out.composite, out.real)[0])
 
 
 def test_gradients_reach_every_parameter() -> None:
     torch.manual_seed(0)
-    netG = StyleCodeGenerator(label_nc=3, crop_size=64, ngf=2, hidden=4, style_dim=3, nef=1)
+    netG = tiny_divsem(64)
     mask = (torch.rand(2, 1, 64, 64) > 0.5).float()
     inst = torch.arange(64).div(16, rounding_mode="floor").expand(2, 64, 64).contiguous()
     out = netG(torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64), mask, mask, inst, 4)
@@ -115,5 +121,5 @@ def test_gradients_reach_every_parameter() -> None:
 
 
 def test_context_without_style_is_spmpgans() -> None:
-    net = CascadeGenerator(label_nc=3, crop_size=64, ngf=2, hidden=4)
+    net = CascadeGenerator(label_nc=3, crop_size=64, ngf=2, modulation=Modulation(hidden=4))
     assert net.stages[0].get_submodule("dec2.spm.ctx_hidden").weight.shape[1] == 3 + 2

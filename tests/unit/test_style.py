@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -109,7 +110,12 @@ def test_bank_is_capped_and_independent_of_order(tmp_path: Path) -> None:
     other = BankBuilder(cap=4, seed=1)
     other.add(codes, ids, classes, names)
     assert not torch.equal(other.bank().codes[1], bank.codes[1])
-    bank.save(tmp_path / "bank.safetensors", seed=0)
+    bank.save(tmp_path / "bank.safetensors")
+    told = json.loads((tmp_path / "bank.json").read_text())
+    assert [len(told["codes"][str(c)]) for c in (1, 3)] == [4, 4]
+    wider = BankBuilder(cap=6, seed=0)
+    wider.add(codes, ids, classes, names)
+    assert torch.equal(wider.bank().codes[1][:4], bank.codes[1])
     again = StyleBank.load(tmp_path / "bank.safetensors", style_dim=2)
     assert torch.equal(again.codes[3], bank.codes[3])
     assert torch.equal(again.draw(3, random.Random(4)), bank.draw(3, random.Random(4)))  # type: ignore[arg-type]
