@@ -37,13 +37,14 @@ class FolderDataset(BaseDataset):
         super().__init__(names=names, split=split, classes=classes, rules=rules, **settings)
 
     @classmethod
-    def class_table(cls, dataroot: str) -> ClassTable:
+    def class_table(cls, dataroot: str | None) -> ClassTable:
         """Return the classes of the folder's classes.json, or the built-in ones."""
-        return read_class_table(Path(dataroot) / "classes.json") or cls.built_in
+        found = read_class_table(Path(dataroot) / "classes.json") if dataroot else None
+        return found or cls.built_in
 
     @classmethod
     def complete_options(cls, opt: Any) -> dict[str, Any]:
-        if not opt.dataroot:
+        if not opt.dataroot and opt.label_nc is None:
             raise UserError(f"--dataset_mode {opt.dataset_mode} needs --dataroot DIR (see datasets/README.md)")
         table = cls.class_table(opt.dataroot)
         found: dict[str, Any] = {}
@@ -59,6 +60,8 @@ class FolderDataset(BaseDataset):
 
     @classmethod
     def from_options(cls, opt: Any, *, split: str, augment: bool, task: str) -> Self:
+        if not opt.dataroot:
+            raise UserError(f"--dataset_mode {opt.dataset_mode} needs --dataroot DIR (see datasets/README.md)")
         shared = cls.shared_settings(opt)
         return cls(dataroot=opt.dataroot, split=split, rules=cls.map_rules(opt), augment=augment, task=task, **shared)
 

@@ -52,11 +52,17 @@ class Options(argparse.Namespace):
         path.write_text(text)
 
 
-def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that mean the same in train.py, test.py and every script that takes a run."""
+def add_run_folder_flags(parser: argparse.ArgumentParser) -> Any:
+    """Add the flags that say where a run is, and return their group."""
     group = parser.add_argument_group("run")
     group.add_argument("--name", help="name of the run: its folder in --checkpoints_dir")
     group.add_argument("--checkpoints_dir", default="checkpoints", help="folder of all runs")
+    return group
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that mean the same in train.py, test.py and every script that takes a run."""
+    group = add_run_folder_flags(parser)
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
     group.add_argument("--seed", type=int, default=0, help="of every random draw")
     group.add_argument("--num_workers", type=int, default=2, help="processes that load data; 0 for none")

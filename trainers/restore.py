@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from models.base_model import BaseModel
 from trainers.checkpoint import CheckpointError, Checkpoints, load_checkpoint
+from trainers.weights import WEIGHTS_FILE, load_weights
 from util.errors import UserError
 
 
@@ -19,21 +22,7 @@ def load_run(model: BaseModel, run_dir: Path, *, step: int | None = None, averag
     Raises:
         UserError: there is no such checkpoint, or it does not fit the model.
     """
-    checkpoints = Checkpoints(run_dir)
-    if step is None:
-        found = checkpoints.restore()
-        if found is None:
-            raise UserError(
-                f"{run_dir}: no checkpoint yet. Train the run first, or check --name and --checkpoints_dir."
-            )
-        state, path = found
-    else:
-        path = run_dir / f"step_{step}.pt"
-        if not path.is_file():
-            steps = ", ".join(p.stem.removeprefix("step_") for p in checkpoints.step_files()) or "none"
-            raise UserError(f"--step {step}: there is no {path}. Steps kept: {steps}")
-        state = load_checkpoint(path)
-    weights = {**state["model"], **((state["ema"] or {}) if averaged else {})}
+    weights, trained, path = read_run(run_dir, step=step, averaged=averaged)
     try:
         model.load_state(weights)
     except (KeyError, RuntimeError) as error:
@@ -42,4 +31,24 @@ def load_run(model: BaseModel, run_dir: Path, *, step: int | None = None, averag
             f"{path}: does not fit the model ({first[min(1, len(first) - 1)].strip()}). Its architecture comes from "
             "the run's opt.yaml: leave the model's flags out."
         ) from error
-    return int(state["step"])
+    return trained
+
+
+def read_run(run_dir: Path, *, step: int | None, averaged: bool) -> tuple[Mapping[str, Any], int, Path]:
+    """Return the state dicts by network, their step and their file: of a checkpoint, or of a converted run."""
+    checkpoints = Checkpoints(run_dir)
+    if step is None and not checkpoints.exist() and (run_dir / WEIGHTS_FILE).is_file():
+        return *load_weights(run_dir / WEIGHTS_FILE), run_dir / WEIGHTS_FILE
+    if step is None:
+        found = checkpoints.restore()
+        if found is None:
+            raise UserError(f"{run_dir}: no checkpoint yet. Train the run, or check --name and --checkpoints_dir.")
+        state, path = found
+    else:
+        path = run_dir / f"step_{step}.pt"
+        if not path.is_file():
+            steps = ", ".join(p.stem.removeprefix("step_") for p in checkpoints.step_files()) or "none"
+            raise UserError(f"--step {step}: there is no {path}. Steps kept: {steps}")
+        state = load_checkpoint(path)
+    weights = {**state["model"], **((state["ema"] or {}) if averaged else {})}
+    return weights, int(state["step"]), path

@@ -1,0 +1,137 @@
+"""Flags of scripts/edit.py. The architecture and the data rules come from the run's opt.yaml."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from data.scenes import SIDES
+from options.parser import StrictParser
+from options.run_options import RunOptions
+from util.errors import UserError
+
+CHANGES = ("add_object", "remove", "replace_class", "outpaint", "panorama")
+REFERENCE = ("style_image", "style_label", "style_inst", "style_class")
+
+
+def parse_box(text: str) -> tuple[int, int, int, int]:
+    """Return (x0, y0, x1, y1) of "x0,y0,x1,y1"."""
+    try:
+        x0, y0, x1, y1 = map(int, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not x0,y0,x1,y1 in pixels") from None
+    return x0, y0, x1, y1
+
+
+def parse_classes(text: str) -> tuple[str, str]:
+    """Return ("tree", "building") of "tree:building"."""
+    old, _, new = text.partition(":")
+    if not (old and new):
+        raise argparse.ArgumentTypeError(f"'{text}' is not OLD:NEW, as in tree:building")
+    return old, new
+
+
+def parse_instance(text: str) -> tuple[str, int]:
+    """Return ("maps/a.png", 6001) of "maps/a.png:6001"."""
+    path, _, number = text.rpartition(":")
+    if not (path and number.isdigit()):
+        raise argparse.ArgumentTypeError(f"'{text}' is not INST.png:ID, as in maps/a.png:6001")
+    return path, int(number)
+
+
+class EditOptions(RunOptions):
+    description = (
+        "Edit pictures with a trained run: generate what a mask erases, or add, remove, replace and extend "
+        "(docs/editing.md shows each)."
+    )
+
+    def add_flags(self, parser: StrictParser) -> None:
+        super().add_flags(parser)
+        group = parser.add_argument_group("files: single ones, or folders paired by base name")
+        group.add_argument("--image", metavar="I", help="picture")
+        group.add_argument("--label", metavar="L", help="label map, edited already where --mask erases")
+        group.add_argument("--inst", metavar="N", help="instance map; without it, each class is one instance")
+        group.add_argument("--mask", metavar="M", help="white: generate. With changes below: in addition to theirs")
+        group.add_argument("--output", metavar="O", help="O.png, or a folder where --image is one")
+
+        group = parser.add_argument_group("changes that make maps and mask themselves")
+        group.add_argument("--add_object", metavar="CLASS", help="put an object of this class into --box")
+        group.add_argument("--box", type=parse_box, metavar="x0,y0,x1,y1", help="pixels, x1 and y1 not included")
+        group.add_argument("--add_shape", choices=("ellipse", "rectangle"), help="of the object; ellipse if not given")
+        group.add_argument("--add_from", type=parse_instance, metavar="INST.png:ID",
+                           help="shape of this instance of another instance map, stretched into --box")  # fmt: skip
+        group.add_argument("--remove", type=int, metavar="ID", help="take this instance away; its neighbours fill in")
+        group.add_argument("--replace_class", type=parse_classes, metavar="OLD:NEW", help="as in tree:building")
+        group.add_argument("--dilate", type=int, metavar="PIXELS",
+                           help="grow the mask beyond what was changed; 3 %% of --crop_size if not given")  # fmt: skip
+        group.add_argument("--outpaint", nargs=2, metavar=("SIDE", "N"),
+                           help=f"N more pixels on one side: {', '.join(SIDES)}")  # fmt: skip
+        group.add_argument("--panorama", type=int, metavar="WIDTH", help="extend to the right to this width")
+        group.add_argument(
+            "--extend_labels", choices=("mirror", "repeat"),
+            help="how the maps go on in an extended picture, unless --label and --inst have its size already; "
+            "mirror to the left and right, repeat upwards and downwards if not given",
+        )  # fmt: skip
+
+        group = parser.add_argument_group("styles of what is fully erased")
+        group.add_argument("--num_samples", type=int, default=1, help="draws per picture; several make a strip")
+        group.add_argument("--interpolate", type=int, metavar="K", help="K steps between two styles, as a strip")
+        group.add_argument("--style_source", choices=("bank", "reference", "mean"),
+                           help="bank, or reference with --style_image, if not given")  # fmt: skip
+        group.add_argument("--style_image", metavar="R", help="take the style of --style_class from this picture")
+        group.add_argument("--style_label", metavar="RL", help="its label map")
+        group.add_argument("--style_inst", metavar="RN", help="its instance map")
+        group.add_argument("--style_class", metavar="CLASS", help="class that takes its style from --style_image")
+
+    def validate(self, opt: argparse.Namespace) -> None:
+        super().validate(opt)
+        for name in ("image", "label", "output"):
+            if getattr(opt, name) is None:
+                raise UserError(f"--{name} is missing (see docs/editing.md)")
+        if opt.mask is None and all(getattr(opt, name) is None for name in CHANGES):
+            changes = ", ".join(f"--{name}" for name in CHANGES)
+            raise UserError(f"nothing to do: give --mask, or one of {changes}")
+        self._validate_changes(opt)
+        self._validate_styles(opt)
+        if not Path(opt.image).is_dir() and Path(opt.output).suffix.lower() != ".png":
+            raise UserError(f"--output {opt.output}: write a .png, which keeps every known pixel as it is")
+        if Path(opt.output).resolve() == Path(opt.image).resolve():
+            raise UserError(f"--output {opt.output} would overwrite --image; give another name")
+
+    @staticmethod
+    def _validate_changes(opt: argparse.Namespace) -> None:
+        if (opt.add_object is None) != (opt.box is None):
+            raise UserError("--add_object CLASS and --box x0,y0,x1,y1 belong together")
+        if opt.add_object is None and (opt.add_from or opt.add_shape):
+            raise UserError("--add_from and --add_shape need --add_object CLASS and --box")
+        if opt.add_from and opt.add_shape:
+            raise UserError("--add_from brings its own shape: leave --add_shape out")
+        if opt.outpaint and opt.panorama:
+            raise UserError("--panorama WIDTH is --outpaint right up to a width: give one of the two")
+        if opt.extend_labels and not (opt.outpaint or opt.panorama):
+            raise UserError(f"--extend_labels {opt.extend_labels} needs --outpaint or --panorama")
+        if opt.dilate is not None and opt.dilate < 0:
+            raise UserError(f"--dilate {opt.dilate} is negative")
+        if opt.outpaint:
+            side, pixels = opt.outpaint
+            if side not in SIDES or not pixels.isdigit() or int(pixels) < 1:
+                raise UserError(f"--outpaint {side} {pixels}: give a side ({', '.join(SIDES)}) and a number of pixels")
+
+    @staticmethod
+    def _validate_styles(opt: argparse.Namespace) -> None:
+        if opt.num_samples < 1:
+            raise UserError(f"--num_samples {opt.num_samples} is less than 1")
+        if opt.interpolate is not None and opt.interpolate < 2:
+            raise UserError(f"--interpolate {opt.interpolate}: at least 2 steps, the two ends")
+        if opt.interpolate and opt.num_samples > 1:
+            raise UserError("--interpolate and --num_samples make different strips: give one of the two")
+        given = [name for name in REFERENCE if getattr(opt, name) is not None]
+        missing = [name for name in ("style_image", "style_label", "style_class") if getattr(opt, name) is None]
+        if given and missing:
+            raise UserError(f"--{given[0]} needs --{missing[0]} too")
+        if opt.style_source == "reference" and not given:
+            raise UserError("--style_source reference needs --style_image, --style_label and --style_class")
+        if given and opt.style_source not in (None, "reference"):
+            raise UserError(f"--style_source {opt.style_source} does not use --style_image: leave one of them out")
+        if opt.interpolate and opt.style_source == "mean":
+            raise UserError("--style_source mean has a single style per class: --interpolate has no two ends")

@@ -1,0 +1,39 @@
+"""Options of commands that use a trained run: architecture and data rules come from the run's opt.yaml."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from options.base_options import OPTIONS_FILE, BaseOptions
+from options.parser import PROVENANCE, StrictParser, read_yaml
+from util.errors import UserError
+from util.registry import did_you_mean
+
+# How a command runs, as opposed to what the run is: not taken over from the run.
+NOT_CARRIED = {"name", "checkpoints_dir", "device", "seed", "num_workers", "batch_size", "precision", "config", "cache"}
+
+
+class RunOptions(BaseOptions):
+    """What test.py and edit.py share."""
+
+    is_train = False
+
+    def add_flags(self, parser: StrictParser) -> None:
+        super().add_flags(parser)
+        group = parser.add_argument_group("weights")
+        group.add_argument("--step", type=int, help="which checkpoint: step_<N>.pt; default: the latest")
+        group.add_argument("--raw_weights", action=argparse.BooleanOptionalAction, default=False,
+                           help="the last weights even where the run has averaged ones")  # fmt: skip
+
+    def run_layer(self, probe: argparse.Namespace) -> dict[str, Any]:
+        """Return the run's own options, less those of how it was run."""
+        if not probe.name:
+            raise UserError("--name is missing: which run? (a folder in --checkpoints_dir)")
+        folder = Path(probe.checkpoints_dir) / probe.name
+        if not (folder / OPTIONS_FILE).is_file():
+            runs = [p.parent.name for p in Path(probe.checkpoints_dir).glob(f"*/{OPTIONS_FILE}")]
+            raise UserError(f"--name {probe.name}: no run at {folder}.{did_you_mean(probe.name, runs)}")
+        values = read_yaml(folder / OPTIONS_FILE, "options of the run")
+        return {k: v for k, v in values.items() if k not in NOT_CARRIED | {PROVENANCE}}

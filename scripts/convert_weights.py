@@ -1,0 +1,175 @@
+"""Make a run of an authors' checkpoint: `python scripts/convert_weights.py --model divsem --source best.pth
+--style_codes style_codes.pt --label_nc 151 --name divsem_flickr`.
+
+The run folder holds opt.yaml, the weights in RGB as safetensors, and the style bank; test.py and edit.py use it like
+any other. A whole SPMPGAN checkpoint (discriminators, optimisers) also becomes a checkpoint that train.py continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch
+from torch import Tensor, nn
+
+from models import MODELS
+from models.base_cascade_gan import CascadeGAN
+from models.divsem_model import BANK_FILE
+from models.networks.style_bank import StyleBank
+from models.released_weights.divsem import (
+    adam_state,
+    read_architecture,
+    released_discriminator_key,
+    released_generator_key,
+    renamed,
+)
+from options.base_options import OPTIONS_FILE, Options, add_run_folder_flags, run_folder
+from options.parser import StrictParser
+from options.train_options import TrainOptions
+from trainers.checkpoint import Checkpoints
+from trainers.state import pack
+from trainers.weights import WEIGHTS_FILE, save_weights
+from util.errors import EXIT_OK, UserError, run_main
+
+DISCRIMINATORS = ("netD_1", "netD_2", "netD_3")
+BUFFERS = ("weight_u", "weight_v")
+
+
+def read_source(path: Path) -> Any:
+    """Read a PyTorch file; only tensors and plain values are unpickled."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"{path}: not read ({str(error).splitlines()[0]}). Only tensors and plain values are accepted; a file that "
+            "holds whole Python objects could run any code."
+        ) from error
+
+
+def convert(args: argparse.Namespace) -> Path:
+    """Convert SPMPGAN's or DivSem's checkpoint and return the run folder."""
+    source = read_source(args.source)
+    if not isinstance(source, Mapping) or not isinstance(source.get("netG"), Mapping):
+        raise UserError(f"{args.source}: no entry 'netG'; expected the authors' checkpoint")
+    arch = read_architecture(source["netG"])
+    if args.label_nc is not None and args.label_nc != arch.label_nc:
+        raise UserError(f"--label_nc {args.label_nc}: {args.source} was trained with {arch.label_nc} classes")
+    if bool(arch.nef) != (args.model == "divsem"):
+        found = "divsem" if arch.nef else "spmpgan"
+        raise UserError(f"--model {args.model}: {args.source} holds a {found} generator")
+    opt = TrainOptions().parse(run_options(args, arch.label_nc) + architecture_flags(args.model, arch, source))
+    folder = run_folder(opt)
+    if (folder / OPTIONS_FILE).exists():
+        raise UserError(f"{folder} exists already: give another --name")
+    with torch.device("meta"):
+        model: Any = MODELS.get(args.model).from_options(opt, is_train=False)
+    netG = renamed(model.netG.state_dict(), source["netG"], released_generator_key)
+    bank = read_bank(args.style_codes, arch.style_dim) if args.style_codes else None
+    folder.mkdir(parents=True, exist_ok=True)
+    if all(key in source for key in ("optimizer_G", *DISCRIMINATORS)):
+        save_training_state(opt, source, netG, folder)
+    save_weights({"netG": netG}, folder / WEIGHTS_FILE, step=0, source=args.source.name)
+    if bank is not None:
+        bank.save(folder / BANK_FILE)
+    opt.save(folder / OPTIONS_FILE)  # last: a folder with it is a whole run
+    return folder
+
+
+def run_options(args: argparse.Namespace, label_nc: int) -> list[str]:
+    """Return the flags of the run that do not follow from the tensors."""
+    modes = {"divsem": "ade20k_landscape", "spmpgan": "cityscapes" if label_nc == 34 else "ade20k_room"}
+    flags = ["--name", args.name, "--checkpoints_dir", args.checkpoints_dir, "--model", args.model]
+    flags += ["--dataset_mode", args.dataset_mode or modes[args.model], "--label_nc", str(label_nc), "--load_size", "0"]
+    return flags + (["--dataroot", args.dataroot] if args.dataroot else [])
+
+
+def architecture_flags(model: str, arch: Any, source: Mapping[str, Any]) -> list[str]:
+    """Return the flags that describe the released networks and their rules."""
+    flags = ["--crop_size", "256", "--ngf", str(arch.ngf), "--spm_hidden", str(arch.hidden), "--lambda_vgg", "0"]
+    if "netD_1" in source:
+        flags += ["--ndf", str(source["netD_1"]["dis_model.0.conv.weight_orig"].shape[0])]
+    if model == "divsem":  # the release's own rules: pooling over all pixels, the class in the instance's id
+        flags += ["--style_dim", str(arch.style_dim), "--nef", str(arch.nef)]
+        flags += ["--style_pool", "all", "--inst_class_rule", "mod120"]
+    return flags
+
+
+def save_training_state(opt: Options, source: Mapping[str, Any], netG: dict[str, Tensor], folder: Path) -> None:
+    """Write a checkpoint of step 0 with networks and Adam's moments; the released file does not know its step."""
+    model: Any = MODELS.get(opt.model).from_options(opt, is_train=True)
+    assert isinstance(model, CascadeGAN) and model.netD is not None
+    model.netG.load_state_dict(netG)
+    netD: dict[str, Tensor] = {}
+    for entry in DISCRIMINATORS:
+        own = {k: v for k, v in model.netD.state_dict().items() if released_discriminator_key(k)[0] == entry}
+        netD |= renamed(own, source[entry], lambda key: released_discriminator_key(key)[1])
+    model.netD.load_state_dict(netD)
+    state_G, state_D = model.optimizer_G.state_dict(), model.optimizer_D.state_dict()
+    names_G = parameter_names(model.netG, released_generator_key)
+    adam_state(source["optimizer_G"], released_parameters(source["netG"]), names_G.index, state_G)
+    names_D = parameter_names(model.netD, lambda key: ":".join(released_discriminator_key(key)))
+    for number, entry in enumerate(DISCRIMINATORS, start=1):
+        keys = released_parameters(source[entry])
+        adam_state(source[f"optimizer_D_{number}"], keys, lambda key, e=entry: names_D.index(f"{e}:{key}"), state_D)
+    model.optimizer_G.load_state_dict(state_G)
+    model.optimizer_D.load_state_dict(state_D)
+    Checkpoints(folder).save(pack(step=0, nimg=0, model=model, ema=None, options=opt.values()), 0)
+
+
+def released_parameters(state: Mapping[str, Tensor]) -> list[str]:
+    """Return a released network's parameters in their order."""
+    return [key for key in state if not key.endswith(BUFFERS)]
+
+
+def parameter_names(net: nn.Module, name: Any) -> list[str]:
+    """Return the released names of our parameters, in the order in which our optimiser numbers them."""
+    return [name(key) for key, _ in net.named_parameters()]
+
+
+def read_bank(path: Path, style_dim: int) -> StyleBank:
+    """Read the authors' `style_codes.pt`: per class (dict keyed by int, or list) a sequence of codes."""
+    cached = read_source(path)
+    pairs = cached.items() if isinstance(cached, Mapping) else enumerate(cached)
+    codes = {}
+    for label, rows in pairs:
+        tensors = [row.float().reshape(-1) for row in rows] if isinstance(rows, Sequence | Tensor) else []
+        if any(len(row) != style_dim for row in tensors):
+            raise UserError(
+                f"{path}: class {label} has codes of width {len(tensors[0])}, the generator takes {style_dim}"
+            )
+        if tensors:
+            codes[int(label)] = torch.stack(tensors)
+    return StyleBank(codes, rule=f"the authors' {path.name}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = StrictParser(description=__doc__.split(":")[0] if __doc__ else None)
+    add_run_folder_flags(parser)
+    parser.add_argument("--model", choices=("divsem", "spmpgan"), required=True, help="what --source holds")
+    parser.add_argument("--source", type=Path, metavar="FILE", required=True, help="the authors' checkpoint")
+    parser.add_argument("--style_codes", type=Path, metavar="FILE", help="the authors' style_codes.pt (divsem)")
+    parser.add_argument("--label_nc", type=int, help="number of classes; read from the file, checked if given")
+    parser.add_argument("--dataset_mode", help="layout of the data to test on; default: the release's")
+    parser.add_argument("--dataroot", help="its folder; may be given to test.py instead")
+    args = parser.parse_args(argv)
+    if not args.name:
+        raise UserError("--name is missing: give the run a name")
+    if args.style_codes and args.model != "divsem":
+        raise UserError(f"--style_codes: --model {args.model} has no style codes")
+    folder = convert(args)
+    print(f"{args.source} -> {folder}")
+    print(f"python test.py --name {args.name} --checkpoints_dir {args.checkpoints_dir} --dataroot DIR")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_main(main)

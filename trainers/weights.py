@@ -1,0 +1,41 @@
+"""Weights alone, as safetensors: what a converted or exported run holds instead of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from util.errors import UserError
+
+WEIGHTS_FILE = "weights.safetensors"
+
+
+def save_weights(networks: Mapping[str, Mapping[str, Tensor]], path: Path, *, step: int, source: str) -> None:
+    """Write the state dicts of networks ({"netG": {...}}) as `netG.<key>` tensors, atomically.
+
+    Args:
+        step: optimiser steps that they were trained for; 0 if unknown.
+        source: where they come from, in words.
+    """
+    tensors = {f"{net}.{key}": value.contiguous() for net, state in networks.items() for key, value in state.items()}
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"format": "semedit weights 1", "step": str(step), "source": source})
+    partial.replace(path)
+
+
+def load_weights(path: Path) -> tuple[dict[str, dict[str, Tensor]], int]:
+    """Return the state dicts by network and the step; raises `UserError` for a damaged file."""
+    networks: dict[str, dict[str, Tensor]] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            step = int((file.metadata() or {}).get("step", 0))
+            for key in file.keys():  # noqa: SIM118
+                net, name = key.split(".", 1)
+                networks.setdefault(net, {})[name] = file.get_tensor(key)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable weights file ({error})") from error
+    return networks, step
