@@ -13,18 +13,16 @@ from random import Random
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from data.checks import check_crop
-from data.edges import mark_edges
-from data.instances import dense_instances, unique_ids, worth_testing
+from data.instances import unique_ids, worth_testing
 from data.masks import FOLDER, MASK_TYPES, NONE, TASKS, TRAIN, make_mask, mask_files, read_mask
-from data.records import ClassTable, MapRules, Maps, parse_label_map
+from data.records import EMPTY_TABLE, ClassTable, MapRules, Maps, parse_label_map
+from data.samples import make_sample
 from data.transforms import scale_short_side
 from util.batch import Sample
 from util.errors import UserError
-from util.images import to_tensor
 from util.seeds import random_pair
 
 _THREADS = 4
@@ -103,6 +101,11 @@ class BaseDataset(Dataset, ABC):
     def from_options(cls, opt: Any, *, split: str, augment: bool, task: str) -> BaseDataset:
         """Build from completed options; the only place of a data set that reads `opt`."""
 
+    @classmethod
+    def class_table(cls, dataroot: str | None) -> ClassTable:
+        """Return names, colours and things of the classes, without reading any picture."""
+        return EMPTY_TABLE
+
     @staticmethod
     def shared_settings(opt: Any) -> dict[str, Any]:
         """Return the constructor arguments that every data set reads in the same way; a command has not all of them."""
@@ -142,7 +145,8 @@ class BaseDataset(Dataset, ABC):
             R, NP = random_pair(self.seed, self.task, index)
             maps = self._cut(maps, (height - self.crop_size) // 2, (width - self.crop_size) // 2)
         mask = self._mask(maps, R, NP, index)
-        return self._sample(maps, mask, index)
+        name, rule = self.names[index], self.inst_class_rule
+        return make_sample(maps, mask, rules=self.rules, inst_class_rule=rule, name=name, index=index)
 
     # --- steps of a sample -----------------------------------------------------------------------------------------
     def instance_candidates(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
@@ -187,23 +191,6 @@ class BaseDataset(Dataset, ABC):
             task = types[index % len(types) if self.mask_schedule == "index" else R.randrange(len(types))]
         choice = {"chosen_label": chosen_label, "chosen_inst": chosen_inst}
         return make_mask(task, R, NP, label=maps.label, inst=inst, **choice)
-
-    def _sample(self, maps: Maps, mask: np.ndarray, index: int) -> Sample:
-        own = self.rules.own_ids(maps.inst, maps.label)
-        dense, inst_id, inst_class = dense_instances(own, maps.label)
-        if self.inst_class_rule == "mod120":
-            inst_class = inst_id % 120
-        return Sample(
-            image=to_tensor(maps.image),
-            label=torch.from_numpy(maps.label.astype(np.int64)),
-            inst=torch.from_numpy(dense),
-            inst_id=torch.from_numpy(inst_id),
-            inst_class=torch.from_numpy(inst_class),
-            edge=torch.from_numpy(mark_edges(dense)[None].astype(np.float32)),
-            mask=torch.from_numpy(mask.astype(np.float32))[None],
-            name=self.names[index],
-            index=index,
-        )
 
     # --- cache -----------------------------------------------------------------------------------------------------
     @staticmethod

@@ -134,10 +134,16 @@ def mask_files(folder: str | Path, count: int) -> list[Path]:
 
 
 def read_mask(path: Path, size: int) -> np.ndarray:
-    """Return a mask file of values 0/255 or 0/1; raises `DataError` for another size or other values."""
+    """Return `read_binary` of a file of this size; raises `DataError` for another."""
+    mask = read_binary(path)
+    if mask.shape != (size, size):
+        raise DataError(f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]}, --crop_size asks for {size}x{size}")
+    return mask
+
+
+def read_binary(path: Path) -> np.ndarray:
+    """Return a mask file of values 0/255 or 0/1 as (H, W) uint8 of 0 and 1; raises `DataError` for other values."""
     ids = read_map(path, "mask")
-    if ids.shape != (size, size):
-        raise DataError(f"{path}: the mask is {ids.shape[1]}x{ids.shape[0]}, --crop_size asks for {size}x{size}")
     values = set(np.unique(ids).tolist())
     if not (values <= {0, 255} or values <= {0, 1}):
         raise DataError(f"{path}: the mask holds {len(values)} values up to {max(values)}; only 0 and 255 are allowed")

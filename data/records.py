@@ -125,7 +125,8 @@ def read_class_table(path: Path) -> ClassTable | None:
         ) from error
 
 
-def _by_name(folder: Path, endings: tuple[str, ...], faults: list[str]) -> dict[str, Path]:
+def files_by_name(folder: Path, endings: tuple[str, ...], faults: list[str]) -> dict[str, Path]:
+    """Return the folder's files of these endings by base name, sorted; two of one name are added to `faults`."""
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in endings or path.name.startswith("."):
@@ -152,10 +153,10 @@ def find_records(folder: Path) -> tuple[list[Record], list[str]]:
             hint = f" Splits there: {', '.join(near)}." if near else ""
             raise DataError(f"{part} does not exist; --dataroot needs <split>/images and <split>/labels.{hint}")
     faults: list[str] = []
-    images = _by_name(folder / "images", PICTURE_ENDINGS, faults)
-    labels = _by_name(folder / "labels", (".png",), faults)
+    images = files_by_name(folder / "images", PICTURE_ENDINGS, faults)
+    labels = files_by_name(folder / "labels", (".png",), faults)
     has_inst = (folder / "inst_map").is_dir()
-    insts = _by_name(folder / "inst_map", (".png",), faults) if has_inst else {}
+    insts = files_by_name(folder / "inst_map", (".png",), faults) if has_inst else {}
     if not images:
         raise DataError(f"{folder / 'images'} holds no .jpg, .jpeg or .png file")
     records = []

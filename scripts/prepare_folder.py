@@ -1,0 +1,263 @@
+r"""Make a data set of --dataset_mode custom from one's own pictures and label maps, whatever their names and endings.
+
+    python scripts/prepare_folder.py --images photos --labels masks --label_suffix _labels --classes names.txt \
+        --things car,person --derive_instances --output datasets/mine
+
+Files belong together if their paths below --images, --labels and --inst are equal but for suffix and ending. Label
+maps hold ids, one channel of 8 or 16 bit; instance maps ids or colours, written as 16 bit. Splits are drawn with a
+seed (--ratios train=0.8,val=0.1,test=0.1) or come from lists of names (--list train=a.txt --list test=b.txt). The
+short side becomes --short_side pixels: pictures LANCZOS, maps nearest. Run again to go on after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from random import Random
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from tqdm import tqdm
+
+from data.prepare import (
+    Job,
+    add_common_flags,
+    claim_output,
+    convert_all,
+    finish,
+    target_files,
+    thing_components,
+    write_class_table,
+)
+from data.records import EMPTY_TABLE, ClassTable, MapRules, parse_label_map, read_class_table
+from data.transforms import scale_short_side
+from util.errors import EXIT_OK, DataError, UserError, run_main
+from util.images import default_palette, read_map
+from util.registry import did_you_mean
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+MAPS = (".png", ".bmp", ".tif", ".tiff")
+MODE = "custom"
+MOST_IDS = 1 << 16  # in an instance map
+
+
+# --- files and splits -------------------------------------------------------------------------------------------------
+def by_name(folder: Path, suffix: str, endings: tuple[str, ...], flag: str) -> dict[str, Path]:
+    """Return the files below a folder by name: the path in it without suffix and ending, '/' as '_'."""
+    if not folder.is_dir():
+        raise UserError(f"--{flag} {folder} is not a folder")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.suffix.lower() not in endings or not path.stem.endswith(suffix) or path.name.startswith("."):
+            continue
+        name = "_".join([*inside.parts[:-1], path.stem.removesuffix(suffix)])
+        if name in files:
+            raise DataError(f"{path} and {files[name]} both have the name '{name}'; rename or remove one")
+        files[name] = path
+    if not files:
+        after = f" ending in '{suffix}'" if suffix else ""
+        raise UserError(f"--{flag} {folder} holds no {', '.join(endings)} file{after}")
+    return files
+
+
+def require(names: Sequence[str], files: Mapping[str, Path], flag: str, folder: Path) -> None:
+    """Raise `DataError` if a picture has no map, or a map no picture."""
+    for missing, what in ((sorted(set(names) - set(files)), "no file for"), (sorted(set(files) - set(names)), "")):
+        if missing:
+            shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+            fault = f"holds {what} {shown}" if what else f"holds maps without a picture: {shown}"
+            raise DataError(
+                f"--{flag} {folder} {fault}; --image_suffix, --label_suffix, --inst_suffix join other names"
+            )
+
+
+def draw_splits(names: Sequence[str], ratios: str, seed: int) -> dict[str, list[str]]:
+    """Shuffle the sorted names and cut them by "train=0.9,test=0.1"; raises `UserError` naming the flag."""
+    shares: dict[str, float] = {}
+    for part in ratios.split(","):
+        split, equals, share = part.strip().partition("=")
+        try:
+            shares[split] = float(share)
+        except ValueError:
+            equals = ""
+        if not (equals and split) or not 0 < shares[split] <= 1:
+            raise UserError(f"--ratios: '{part}' is not SPLIT=SHARE; write for example train=0.9,test=0.1")
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise UserError(f"--ratios {ratios} add up to {sum(shares.values()):g}, not 1")
+    order = sorted(names)
+    Random(seed).shuffle(order)
+    ends = np.round(np.cumsum(list(shares.values())) * len(order)).astype(int)
+    starts = [0, *ends[:-1]]
+    splits = {s: sorted(order[a:b]) for s, a, b in zip(shares, starts, ends, strict=True)}
+    if empty := [split for split, members in splits.items() if not members]:
+        raise UserError(f"--ratios {ratios}: {len(names)} pictures leave none for {', '.join(empty)}")
+    return splits
+
+
+def listed_splits(names: Sequence[str], lists: Sequence[str]) -> dict[str, list[str]]:
+    """Read the splits from "train=FILE" texts: one name, or file name, per line; raises `UserError`."""
+    splits: dict[str, list[str]] = {}
+    seen: dict[str, str] = {}
+    for text in lists:
+        split, equals, file = text.partition("=")
+        if not (split and equals and Path(file).is_file()):
+            raise UserError(f"--list {text}: write SPLIT=FILE, a file with one picture's name per line")
+        lines = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+        splits[split] = [line if line in names else line.rpartition(".")[0] for line in lines]
+        for line, name in zip(lines, splits[split], strict=True):
+            if name not in names:
+                raise UserError(f"{file}: there is no picture '{line}'.{did_you_mean(line, names)}")
+            if name in seen:
+                raise UserError(f"{file}: '{line}' is listed twice, before in {seen[name]}")
+            seen[name] = file
+        if not lines:
+            raise UserError(f"{file} is empty")
+    if left := len(set(names) - set(seen)):
+        print(f"note: {left} pictures are in no list and stay out")
+    return splits
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+def class_table(opt: argparse.Namespace, labels: Sequence[Path]) -> ClassTable:
+    """Return the classes of --classes or --label_nc, or as many as the ids found in the label maps."""
+    table = EMPTY_TABLE
+    if opt.classes is not None:
+        if not opt.classes.is_file():
+            raise UserError(f"--classes {opt.classes}: no such file")
+        table = read_names(opt.classes) if opt.classes.suffix != ".json" else read_class_table(opt.classes) or table
+    count = opt.label_nc or len(table.names) or highest_id(opt, labels) + 1
+    if not (opt.label_nc or table.names) and count == 256:
+        print("note: id 255 counts as a class here; if it means no class, start over with --ignore_label 255")
+    table = table.resized(count)
+    things = table.things if opt.things is None else frozenset(parse_things(opt.things, table.names))
+    ignore = table.ignore if opt.ignore_label is None else opt.ignore_label
+    return ClassTable(table.names, table.palette, things, ignore)
+
+
+def read_names(path: Path) -> ClassTable:
+    """Read a text file with a class's name per line, id 0 first."""
+    names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    return ClassTable(names, default_palette(len(names)))
+
+
+def highest_id(opt: argparse.Namespace, labels: Sequence[Path]) -> int:
+    """Look through all label maps; the ignored id does not count."""
+    rules = MapRules(label_nc=MOST_IDS, label_map=parse_label_map(opt.label_map))
+    highest = 0
+    for path in tqdm(labels, desc="counting classes", disable=None, leave=False):
+        ids = rules.map_labels(read_map(path, "label map"))
+        highest = max(highest, int(ids[ids != opt.ignore_label].max(initial=0)))
+    return highest
+
+
+def parse_things(text: str, names: Sequence[str]) -> list[int]:
+    """Return the ids of a comma list of names or ids; raises `UserError`."""
+    ids = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        if part not in names and not (part.isdigit() and int(part) < len(names)):
+            raise UserError(f"--things: '{part}' is neither a class nor an id.{did_you_mean(part, names)}")
+        ids.append(names.index(part) if part in names else int(part))
+    return ids
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+def derived_ids(label: np.ndarray, table: ClassTable) -> np.ndarray:
+    """Return (H, W) uint16: components of things get ids from the number of classes on, all else its label."""
+    inst = label.copy()
+    first = max(len(table.names), int(label.max()) + 1)
+    for number, (_, component) in enumerate(thing_components(label, sorted(table.things), least_area=10)):
+        inst[component] = first + number
+    return inst.astype(np.uint16)
+
+
+def as_16_bit(inst: np.ndarray) -> np.ndarray:
+    """Return ids as uint16: as they are where they fit, else numbered in ascending order."""
+    if inst.max() >= MOST_IDS:
+        inst = np.unique(inst, return_inverse=True)[1].reshape(inst.shape)
+    return inst.astype(np.uint16)
+
+
+def convert(table: ClassTable, label_map: str | None, short_side: int, job: Job) -> Mapping[str, np.ndarray]:
+    """Return the parts of one picture; raises `DataError`, naming the flags that help, for ids beyond the classes."""
+    rules = MapRules(
+        label_nc=len(table.names), ignore_label=table.ignore, label_map=parse_label_map(label_map),
+        inst_rgb=True, inst_8bit=True,
+    )  # fmt: skip
+    maps = scale_short_side(job.load(rules), short_side)
+    wide = maps.label.max() > 255
+    parts = {"images": maps.image, "labels": maps.label.astype(np.uint16 if wide else np.uint8)}
+    if "inst_map" in job.targets:
+        parts["inst_map"] = derived_ids(maps.label, table) if maps.inst is None else as_16_bit(maps.inst)
+    return parts
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--labels", type=Path, required=True, metavar="DIR")
+    inst = parser.add_mutually_exclusive_group()
+    inst.add_argument("--inst", type=Path, metavar="DIR", help="instance maps")
+    inst.add_argument(
+        "--derive_instances", action="store_true", help="connected components of --things, of 10 pixels or more"
+    )
+    for what in ("image", "label", "inst"):
+        parser.add_argument(f"--{what}_suffix", default="", help="end of the file names, before the ending")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="a classes.json, or a name per line. Default: ids")
+    parser.add_argument("--label_nc", type=int, help="number of classes. Default: by --classes, or the ids found")
+    parser.add_argument("--things", help="comma list of classes that come in single things. Default: by --classes")
+    parser.add_argument("--ignore_label", type=int, help="label id without a class")
+    parser.add_argument("--label_map", metavar="A:B,...", help="label ids to replace, as in 255:0,3:1")
+    splits = parser.add_mutually_exclusive_group()
+    splits.add_argument("--ratios", default="train=0.9,test=0.1", help="default: %(default)s")
+    splits.add_argument("--list", action="append", metavar="SPLIT=FILE", help="names of a split; may be repeated")
+    parser.add_argument("--seed", type=int, default=0, help="of the split by --ratios")
+    parser.add_argument("--short_side", type=int, default=256, help="pixels; 0: sizes stay. Default: %(default)s")
+    parser.add_argument("--png", action="store_true", help="write pictures as PNG, without loss, instead of JPEG")
+    add_common_flags(parser, output="datasets/custom")
+    opt = parser.parse_args(arguments)
+    if opt.derive_instances and opt.things is None and (opt.classes is None or opt.classes.suffix != ".json"):
+        raise UserError("--derive_instances needs to know the things: --things car,person, or a classes.json")
+    if opt.short_side < 0 or (opt.label_nc is not None and opt.label_nc < 1):
+        raise UserError("--short_side and --label_nc cannot be negative")
+    return opt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    opt = parse(arguments)
+    images = by_name(opt.images, opt.image_suffix, PICTURES, "images")
+    labels = by_name(opt.labels, opt.label_suffix, MAPS, "labels")
+    require(list(images), labels, "labels", opt.labels)
+    insts = by_name(opt.inst, opt.inst_suffix, MAPS, "inst") if opt.inst else {}
+    if insts:
+        require(list(images), insts, "inst", opt.inst)
+    names = list(images)
+    splits = listed_splits(names, opt.list) if opt.list else draw_splits(names, opt.ratios, opt.seed)
+    table = class_table(opt, list(labels.values()))
+    kinds = ("images", "labels", *(["inst_map"] if insts or opt.derive_instances else []))
+    jobs = [
+        Job(name, images[name], labels[name], insts.get(name),
+            target_files(opt.output / split, name, kinds, picture=".png" if opt.png else ".jpg"))
+        for split, members in splits.items() for name in members
+    ]  # fmt: skip
+    claim_output(
+        opt.output, "prepare_folder.py",
+        {
+            "splits": hashlib.sha256(repr(sorted(splits.items())).encode()).hexdigest()[:12], "kinds": list(kinds),
+            "short_side": opt.short_side, "png": opt.png, "label_map": opt.label_map, "label_nc": len(table.names),
+            "things": sorted(table.things), "ignore_label": table.ignore,
+        },
+    )  # fmt: skip
+    convert_all(partial(convert, table, opt.label_map, opt.short_side), jobs, num_workers=opt.num_workers, title=MODE)
+    write_class_table(opt.output, table)
+    finish(opt, MODE, {split: len(members) for split, members in splits.items()}, official={})
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_main(main)
