@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         class_names=dataset.class_names,
     )
     model.prepare_inference(run_dir, lambda limit: plain_pictures(opt, "train", limit))
+    model.choose_styles(opt.style_source)
     folder = Path(opt.results_dir or run_dir / "results" / f"{opt.split}_{opt.task}")
     results, masks = ResultFolder(folder, palette=dataset.palette), MaskSetHash()
 
@@ -97,6 +98,7 @@ def describe(opt: Any, dataset: BaseDataset, mask_set: str, counters: dict[str, 
     return {
         "run": opt.name, "model": opt.model, "dataset_mode": opt.dataset_mode, "split": opt.split,
         "split_size": len(dataset), "mask_set": mask_set, "seed": opt.seed, "draw": "first of each picture",
+        "style_source": opt.style_source,
         "crop_size": opt.crop_size, "load_size": opt.load_size, "reference": "the same cuts of the same files, 8 bit",
         "weights": "last" if opt.raw_weights else "averaged where the run has them", "precision": opt.precision,
         "counters": counters, "commit": current_commit(), "versions": library_versions(),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from util.batch import Batch
+from util.errors import UserError
 
 
 @dataclass
@@ -105,6 +106,11 @@ class BaseModel(ABC):
                 split (a seeded choice), unaugmented, nothing erased.
             refresh: make it anew, as after training.
         """
+
+    def choose_styles(self, source: str) -> None:
+        """Choose where the styles of fully erased instances come from: "bank" or "mean"; raises `UserError`."""
+        if source != "bank":
+            raise UserError(f"--style_source {source}: this run has no style codes; leave the flag out")
 
     # --- shared machinery ------------------------------------------------------------------------------------------
     def to(self, device: torch.device) -> BaseModel:

@@ -19,7 +19,7 @@ from models.networks.segments import Segments
 from models.networks.style_bank import BankBuilder, StyleBank
 from models.networks.style_encoder import StyleEncoder
 from models.networks.style_generator import StyleCodeGenerator
-from models.networks.style_sources import StyleSource
+from models.networks.style_sources import MeanSource, StyleSource
 from util.batch import PAD, Batch, to_device
 
 BANK_FILE = "style_bank.safetensors"
@@ -148,6 +148,12 @@ class DivSemModel(CascadeGAN):
             bank = self.gather_bank(training_pictures(self.bank_pictures))
             bank.save(path)
         self.bank, self.mean_code = bank, bank.mean
+
+    def choose_styles(self, source: str) -> None:
+        if source == "mean" and isinstance(self.bank, StyleBank):
+            self.bank = MeanSource(self.bank)
+        else:
+            super().choose_styles(source)
 
     @torch.no_grad()
     def gather_bank(self, pictures: Iterable[Batch]) -> StyleBank:

@@ -24,6 +24,8 @@ class TestOptions(RunOptions):
         group.add_argument("--mask_dir", metavar="DIR", help="mask PNGs (white: generate) for --task folder")
         group.add_argument("--num_images", type=int, help="only the first so many pictures; default: all")
         group.add_argument("--num_samples", type=int, default=1, help="draws per picture; metrics read the first")
+        group.add_argument("--style_source", choices=("bank", "mean"), default="bank",
+                           help="divsem: codes of erased instances: drawn, or their class's mean")  # fmt: skip
         group.add_argument("--results_dir", metavar="DIR", help="default: <run>/results/<split>_<task>")
         group.add_argument("--metrics", default=DEFAULT_METRICS, help="comma list, or none")
         group.add_argument(

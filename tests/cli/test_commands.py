@@ -18,6 +18,8 @@ import torch
 import test as test_command
 import train as train_command
 from models import MODELS
+from models.networks.style_bank import StyleBank
+from scripts.build_style_bank import main as build_style_bank
 from util.errors import EXIT_INTERRUPTED, UserError
 from util.images import read_image
 
@@ -120,8 +122,6 @@ def test_style_bank_is_rebuilt_where_it_is_missing_and_draws_are_seeded(tmp_path
 
 def test_a_class_without_a_code_takes_the_mean_and_is_counted(tmp_path: Path) -> None:
     run = train("divsem", tmp_path, "run", "--max_steps", "1", "--streets_test_size", "6")
-    from models.networks.style_bank import StyleBank
-
     bank = StyleBank.load(run / "style_bank.safetensors", style_dim=8)
     kept = {label: rows for label, rows in bank.codes.items() if label == 0}
     StyleBank(kept).save(run / "style_bank.safetensors")
@@ -129,6 +129,27 @@ def test_a_class_without_a_code_takes_the_mean_and_is_counted(tmp_path: Path) ->
     assert (
         0 < counters["instances whose class has no code (mean code used)"] <= counters["instances drawn from the bank"]
     )
+
+
+def test_a_bank_can_be_enlarged_and_its_mean_chosen(tmp_path: Path) -> None:
+    run = train("divsem", tmp_path, "run", "--max_steps", "1", "--style_bank_size", "1")
+    path, where = run / "style_bank.safetensors", ["--checkpoints_dir", str(tmp_path), "--name", "run"]
+    small = StyleBank.load(path, style_dim=8)
+    assert build_style_bank([*where, "--style_bank_size", "3", "--num_workers", "0"]) == 0
+    large = StyleBank.load(path, style_dim=8)
+    assert len(small) == len(small.codes) < len(large) <= 3 * len(large.codes)
+    assert all(torch.equal(large.codes[label][:1], rows) for label, rows in small.codes.items())
+    told = json.loads(path.with_suffix(".json").read_text())
+    assert {int(k): len(v) for k, v in told["codes"].items()} == {k: len(v) for k, v in large.codes.items()}
+    draws = [
+        run_test(tmp_path, "run", "--task", "class", "--num_samples", "2", "--style_source", s)
+        for s in ("mean", "bank")
+    ]
+    assert [line["protocol"]["style_source"] for line in draws] == ["mean", "bank"]
+    assert draws[0]["metrics"] != draws[1]["metrics"]
+    train("spmpgan", tmp_path, "base", "--max_steps", "0")
+    with pytest.raises(UserError, match="no style codes"):
+        run_test(tmp_path, "base", "--style_source", "mean")
 
 
 def test_mask_folder(tmp_path: Path) -> None:

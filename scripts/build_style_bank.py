@@ -1,0 +1,53 @@
+"""Make or enlarge a run's style bank: `python scripts/build_style_bank.py --name RUN --style_bank_size 500`.
+
+The bank holds raw style codes per class of training pictures (docs/papers.md), at most --style_bank_size of each, with
+the picture and instance that each came from in style_bank.json. A larger bank keeps what a smaller one had.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tqdm import tqdm
+
+from data import DATASETS
+from data.loader import plain_pictures
+from models import MODELS
+from models.divsem_model import BANK_FILE
+from options.base_options import run_folder
+from options.run_options import RunOptions
+from trainers.restore import load_run
+from util.device import resolve_device
+from util.errors import EXIT_OK, UserError, run_main
+
+
+class BankOptions(RunOptions):
+    description = "Make or enlarge the style bank of a run."
+
+
+def main(argv: list[str] | None = None) -> int:
+    opt = BankOptions().parse(argv)
+    model: Any = MODELS.get(opt.model).from_options(opt, is_train=False)
+    if not getattr(model, "draws_codes", False):
+        raise UserError(f"--name {opt.name}: a run of {opt.model} without style codes has no bank")
+    load_run(model, run_folder(opt), step=opt.step, averaged=not opt.raw_weights)
+    model.to(resolve_device(opt.device))
+
+    def pictures(limit: int) -> Any:
+        return tqdm(plain_pictures(opt, "train", limit), desc="gathering codes", unit="batch", disable=None)
+
+    model.prepare_inference(run_folder(opt), pictures, refresh=True)
+    names = DATASETS.get(opt.dataset_mode).class_table(opt.dataroot).resized(opt.label_nc).names
+    for label, rows in sorted(model.bank.codes.items()):
+        print(f"{names[label] if label < len(names) else label}: {len(rows)} codes")
+    print(f"{run_folder(opt) / BANK_FILE}: {len(model.bank)} codes of {len(model.bank.codes)} classes")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_main(main)
