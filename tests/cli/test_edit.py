@@ -1,0 +1,316 @@
+"""scripts/edit.py as a user calls it: files in, pictures out, every shortcut, every mistake told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import train as train_command
+from data.records import Record
+from data.samples import make_sample
+from data.scenes import SceneFiles, load_scene
+from data.streets import CLASSES, render_street
+from data.streets_dataset import scene_rng
+from models import MODELS
+from models.networks.style_bank import StyleBank
+from options.edit_options import EditOptions
+from scripts import edit
+from util.batch import collate
+from util.errors import UserError
+from util.images import read_image, read_map, save_png
+
+ROOT = Path(__file__).resolve().parents[2]
+HEIGHT, WIDTH = 96, 128
+CAR = CLASSES.names.index("car")
+
+
+def scene_files(folder: Path, name: str, index: int, height: int = HEIGHT) -> None:
+    maps = render_street(scene_rng(0, "test", index), height=height, width=round(height * 4 / 3))
+    assert maps.inst is not None
+    save_png(maps.image, folder / "image" / f"{name}.png")
+    save_png(maps.label.astype(np.uint8), folder / "label" / f"{name}.png")
+    save_png(maps.inst.astype(np.uint16), folder / "inst" / f"{name}.png")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs `divsem` and `spmpgan`, and scenes `a` and `b` with a mask each."""
+    path = tmp_path_factory.mktemp("edit")
+    quick = ["--num_workers", "0", "--image_every", "0", "--no-tensorboard", "--device", "cpu", "--max_steps", "0"]
+    for name in ("divsem", "spmpgan"):
+        where = ["--checkpoints_dir", str(path), "--name", name]
+        assert train_command.main([*MODELS.get(name).tiny(path), *where, *quick]) == 0
+    amplify(path / "divsem")
+    for name, index in (("a", 7), ("b", 6)):
+        scene_files(path, name, index)
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        mask[30:60, 40:90] = 255
+        save_png(mask, path / "mask" / f"{name}.png")
+    return path
+
+
+def amplify(run: Path) -> None:
+    """Give an untrained generator weights that let a style show in 8 bits (their initial deviation is 0.02)."""
+    for file in run.glob("*.pt"):
+        state = torch.load(file, weights_only=True)
+        for value in state["model"]["netG"].values():
+            if value.ndim == 4:
+                value.mul_(4)
+        torch.save(state, file)
+    (run / "style_bank.safetensors").unlink()  # edit.py makes it again, with these weights
+
+
+def call(
+    root: Path,
+    *args: str,
+    run: str = "divsem",
+    scene: str = "a",
+    mask: bool = False,
+    output: str = "out/o.png",
+) -> Path:
+    kinds = ("image", "label", "inst", *(["mask"] if mask else []))
+    files = [f"--{kind}={root / kind / f'{scene}.png'}" for kind in kinds]
+    where = ["--checkpoints_dir", str(root), "--name", run, "--device", "cpu", "--num_workers", "0"]
+    assert edit.main([*where, *files, "--output", str(root / output), *args]) == 0
+    return root / output
+
+
+def inst_of(root: Path, label: int, scene: str = "a") -> int:
+    """The largest instance of a class."""
+    inst, labels = (read_map(root / kind / f"{scene}.png", kind) for kind in ("inst", "label"))
+    ids, counts = np.unique(inst[labels == label], return_counts=True)
+    return int(ids[counts.argmax()])
+
+
+def changed(root: Path, output: Path, scene: str = "a") -> np.ndarray:
+    return (read_image(output) != read_image(root / "image" / f"{scene}.png")).any(axis=2)
+
+
+@pytest.mark.parametrize("run", ["divsem", "spmpgan"])
+def test_known_pixels_come_back_byte_for_byte(root: Path, run: str) -> None:
+    output = call(root, run=run, mask=True)
+    different, mask = changed(root, output), read_map(root / "mask/a.png", "mask") > 0
+    assert not different[~mask].any()
+    assert different[mask].mean() > 0.9
+
+
+def test_samples_are_seeded_and_make_a_strip(root: Path) -> None:
+    whole = ["--add_object", "car", "--box", "10,60,50,90"]
+    first = call(root, *whole, "--num_samples", "3", output="s1/o.png")
+    assert sorted(p.name for p in first.parent.iterdir()) == ["o.png", "o_2.png", "o_3.png", "o_strip.png"]
+    pictures = [read_image(first.with_name(n)) for n in ("o.png", "o_2.png", "o_3.png")]
+    assert any(not np.array_equal(pictures[0], other) for other in pictures[1:])
+    again = call(root, *whole, "--num_samples", "3", output="s2/o.png")
+    for path in first.parent.iterdir():
+        assert path.read_bytes() == (again.parent / path.name).read_bytes()
+    seeds = {call(root, *whole, "--seed", str(s), output=f"s{s}/one.png").read_bytes() for s in range(5)}
+    assert len(seeds) > 1
+    assert read_image(first.with_name("o_strip.png")).shape[1] > 5 * WIDTH
+
+
+def test_interpolation_ends_equal_the_draws(root: Path) -> None:
+    whole = ["--add_object", "car", "--box", "10,60,50,90"]
+    two = call(root, *whole, "--num_samples", "2", "--seed", "3", output="i/two.png")
+    line = call(root, *whole, "--interpolate", "3", "--seed", "3", output="i/line.png")
+    first, last = (read_image(two.with_name(n)) for n in ("two.png", "two_2.png"))
+    assert np.array_equal(read_image(line), first)
+    assert np.array_equal(read_image(line.with_name("line_3.png")), last)
+    middle = read_image(line.with_name("line_2.png"))
+    assert not np.array_equal(middle, first)
+    assert not np.array_equal(middle, last)
+    assert line.with_name("line_strip.png").is_file()
+
+
+def reference(root: Path, scene: str = "b", label: str = "car") -> list[str]:
+    paths = [f"--style_{kind}={root / kind / f'{scene}.png'}" for kind in ("image", "label", "inst")]
+    return [*paths, "--style_class", label]
+
+
+def test_a_reference_changes_the_style_of_its_class_alone(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = ["--add_object", "car", "--box", "10,60,50,90"]
+    bank = call(root, *whole, output="r/bank.png").read_bytes()
+    assert call(root, *whole, *reference(root), output="r/ref.png").read_bytes() != bank
+    mean = call(root, *whole, "--style_source", "mean", output="r/mean.png").read_bytes()
+    assert mean != bank
+    assert call(root, *whole, "--style_source", "mean", "--seed", "9", output="r/mean9.png").read_bytes() == mean
+    line = call(root, *whole, *reference(root), "--interpolate", "2", output="r/line.png")
+    assert line.read_bytes() == bank  # from the bank's draw to the reference's
+    assert line.with_name("line_2.png").read_bytes() == (root / "r/ref.png").read_bytes()
+    capsys.readouterr()
+    assert call(root, *whole, *reference(root, label="sky"), output="r/sky.png").read_bytes() == bank
+    assert "no sky is fully erased" in capsys.readouterr().out
+
+
+def test_reference_codes_are_those_that_a_bank_would_hold(root: Path, tmp_path: Path) -> None:
+    """The reference is cut to one window, the model's size: then its codes are the whole picture's."""
+    for kind, dtype in (("image", np.uint8), ("label", np.uint8), ("inst", np.uint16)):
+        path = root / kind / "b.png"
+        pixels = read_image(path) if kind == "image" else read_map(path, kind)
+        save_png(pixels[20:84, 30:94].astype(dtype), tmp_path / kind / "square.png")
+    files = [f"--{kind}={root / kind / 'a.png'}" for kind in ("image", "label", "mask")]
+    where = ["--checkpoints_dir", str(root), "--name", "divsem", "--device", "cpu", "--output", "o.png"]
+    session = edit.Session(EditOptions().parse([*where, *files, *reference(tmp_path, "square")]))
+    record = Record("square", *(tmp_path / kind / "square.png" for kind in ("image", "label", "inst")))
+    maps = load_scene(SceneFiles(record, None), session.rules).maps
+    rule = {"rules": session.rules, "inst_class_rule": "majority"}
+    batch = collate([make_sample(maps, np.zeros((64, 64)), name="square", **rule)])  # type: ignore[arg-type]
+    with torch.no_grad():
+        codes = session.model.encoder.raw_codes(batch["image"], batch["inst"], batch["inst_id"].shape[1])
+    cars = codes[batch["inst_class"] == CAR]
+    assert len(cars) > 1
+    assert torch.allclose(session.reference_codes(CAR), cars, atol=1e-5)
+
+
+def test_a_class_without_a_code_is_an_error_with_ways_out(root: Path) -> None:
+    path = root / "divsem" / "style_bank.safetensors"
+    saved = path.read_bytes()
+    try:
+        bank = StyleBank.load(path, style_dim=8)
+        StyleBank({label: rows for label, rows in bank.codes.items() if label != CAR}).save(path)
+        whole = ["--add_object", "car", "--box", "10,60,50,90"]
+        with pytest.raises(UserError, match=r"'car' \(class 6\) is fully erased.*--style_source mean"):
+            call(root, *whole)
+        call(root, *whole, "--style_source", "mean")
+        call(root, *whole, *reference(root))
+    finally:
+        path.write_bytes(saved)
+
+
+def test_shapes_of_an_added_object(root: Path) -> None:
+    box = ["--add_object", "car", "--box", "10,50,60,90", "--dilate", "0"]
+    rectangle = changed(root, call(root, *box, "--add_shape", "rectangle", output="h/r.png"))
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    inside[50:90, 10:60] = True
+    assert not rectangle[~inside].any()
+    assert rectangle.sum() > 0.9 * inside.sum()
+    ellipse = changed(root, call(root, *box, output="h/e.png"))
+    assert 0.65 < ellipse.sum() / inside.sum() < 0.82
+    car = f"{root / 'inst/b.png'}:{inst_of(root, CAR, 'b')}"
+    shaped = changed(root, call(root, *box, "--add_from", car, output="h/f.png"))
+    assert not np.array_equal(shaped, ellipse)
+    assert not shaped[~inside].any()
+    assert shaped[50:90, 10:60].any(axis=0).mean() > 0.9  # as wide as the box
+
+
+def test_removing_and_replacing_change_their_pixels_alone(root: Path) -> None:
+    number = inst_of(root, CAR)
+    inst, label = (read_map(root / kind / "a.png", kind) for kind in ("inst", "label"))
+    removed = changed(root, call(root, "--remove", str(number), "--dilate", "0", output="c/r.png"))
+    assert not removed[inst != number].any()
+    assert removed[inst == number].mean() > 0.9
+    wider = changed(root, call(root, "--remove", str(number), output="c/w.png"))
+    assert wider.sum() > removed.sum()
+    tree = label == CLASSES.names.index("tree")
+    replaced = changed(root, call(root, "--replace_class", "tree:building", "--dilate", "0", output="c/p.png"))
+    assert not replaced[~tree].any()
+    assert replaced[tree].mean() > 0.9
+
+
+@pytest.mark.parametrize("side", ["left", "right", "up", "down"])
+def test_outpainting_keeps_the_picture(root: Path, side: str) -> None:
+    result = read_image(call(root, "--outpaint", side, "40", output="p/o.png"))
+    assert result.shape[:2] == ((HEIGHT, WIDTH + 40) if side in ("left", "right") else (HEIGHT + 40, WIDTH))
+    top, left = (40 if side == "up" else 0), (40 if side == "left" else 0)
+    assert np.array_equal(result[top : top + HEIGHT, left : left + WIDTH], read_image(root / "image/a.png"))
+
+
+def test_panorama_with_labels_continued_or_given(root: Path, tmp_path: Path) -> None:
+    continued = call(root, "--panorama", "300", output="p/pano.png")
+    picture = read_image(continued)
+    assert picture.shape == (HEIGHT, 300, 3)
+    assert np.array_equal(picture[:, :WIDTH], read_image(root / "image/a.png"))
+    for kind, dtype in (("label", np.uint8), ("inst", np.uint16)):
+        ids = np.pad(read_map(root / kind / "a.png", kind), ((0, 0), (0, 172)), mode="edge").astype(dtype)
+        save_png(ids, tmp_path / kind / "a.png")
+    given = ["--panorama", "300", f"--label={tmp_path / 'label/a.png'}", f"--inst={tmp_path / 'inst/a.png'}"]
+    repeated = call(root, "--panorama", "300", "--extend_labels", "repeat", output="p/repeat.png")
+    assert call(root, *given, output="p/given.png").read_bytes() == repeated.read_bytes() != continued.read_bytes()
+
+
+def test_folders(root: Path) -> None:
+    out = root / "folder"
+    flags = [f"--{kind}={root / kind}" for kind in ("image", "label", "inst", "mask")]
+    call(root, *flags, "--num_samples", "2", output="folder")
+    assert sorted(p.name for p in out.iterdir()) == [
+        "a.png", "a_2.png", "a_strip.png", "b.png", "b_2.png", "b_strip.png"
+    ]  # fmt: skip
+    alone = call(root, mask=True, scene="b", output="single/b.png")
+    assert alone.read_bytes() == (out / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize("height", [40, 64, 200])
+def test_pictures_of_any_size(root: Path, tmp_path: Path, height: int) -> None:
+    scene_files(tmp_path, "x", 5, height)
+    width = round(height * 4 / 3)
+    mask = np.zeros((height, width), np.uint8)
+    mask[5:12, 3:9] = mask[height - 15 : height - 5, width - 20 :] = 1
+    save_png(mask, tmp_path / "mask/x.png")
+    files = [f"--{kind}={tmp_path / kind / 'x.png'}" for kind in ("image", "label", "inst", "mask")]
+    different = changed(tmp_path, call(root, *files, output="size/o.png"), "x")
+    assert not different[mask == 0].any()
+    assert different[mask > 0].mean() > 0.8
+
+
+def test_mistakes_are_told(root: Path, tmp_path: Path) -> None:
+    def wrong(match: str, *args: str, **kwargs: object) -> None:
+        with pytest.raises(UserError, match=match):
+            call(root, *args, **kwargs)  # type: ignore[arg-type]
+
+    save_png(np.zeros((HEIGHT, WIDTH), np.uint8), tmp_path / "empty.png")
+    save_png(np.full((50, 50), 255, np.uint8), tmp_path / "small.png")
+    label = read_map(root / "label/a.png", "label")
+    label[3, 4] = 77
+    save_png(label.astype(np.uint8), tmp_path / "label.png")
+    save_png(read_image(root / "image/b.png"), tmp_path / "b.png")
+    save_png(np.zeros((HEIGHT, WIDTH), np.uint8), tmp_path / "sky.png")
+    style = ["--style_image", str(tmp_path / "b.png"), "--style_label", str(tmp_path / "sky.png")]
+    wrong("the mask is empty", f"--mask={tmp_path / 'empty.png'}")
+    wrong(r"small\.png: the mask is 50x50, its picture .* is 128x96", f"--mask={tmp_path / 'small.png'}")
+    wrong(r"outside the 9 classes: 77 \(1 pixels\)", f"--label={tmp_path / 'label.png'}", mask=True)
+    wrong("--add_object: no class 'cart'. Did you mean 'car'", "--add_object", "cart", "--box", "1,1,9,9")
+    wrong("--replace_class: no class 'oak'", "--replace_class", "oak:tree")
+    wrong("no instance 9999 in the instance map", "--remove", "9999")
+    wrong("not inside the picture of 128x96", "--add_object", "car", "--box", "100,10,140,30")
+    wrong("is not x0,y0,x1,y1", "--add_object", "car", "--box", "1,2,3")
+    wrong("belong together", "--add_object", "car")
+    wrong("nothing to do: give --mask")
+    wrong("128 pixels wide already", "--panorama", "128")
+    wrong("give a side", "--outpaint", "above", "9")
+    wrong("would overwrite --image", mask=True, output="image/a.png")
+    wrong("write a .png", mask=True, output="o.jpg")
+    wrong("--style_image needs --style_label", "--style_image", "x.png", mask=True)
+    wrong("no instance of 'person'. It has: sky", *style, "--style_class", "person", mask=True)
+    wrong(
+        "--style_source: --model spmpgan of this run draws no style codes",
+        "--style_source",
+        "mean",
+        mask=True,
+        run="spmpgan",
+    )
+    wrong(
+        "--interpolate: --model spmpgan of this run draws no style codes",
+        "--interpolate",
+        "3",
+        mask=True,
+        run="spmpgan",
+    )
+    wrong("different strips", "--interpolate", "3", "--num_samples", "2", mask=True)
+    wrong("no run at", mask=True, run="divsen")
+    wrong("--masc is unknown. Did you mean '--mask'", "--masc", "x.png")
+
+
+def test_it_runs_from_any_folder(root: Path, tmp_path: Path) -> None:
+    script = [sys.executable, str(ROOT / "scripts" / "edit.py")]
+    shown = subprocess.run([*script, "--name", "divsem", "--checkpoints_dir", str(root), "--help"], cwd=tmp_path,
+                           capture_output=True, text=True)  # fmt: skip
+    assert shown.returncode == 0
+    assert "--panorama WIDTH" in shown.stdout
+    wrong = subprocess.run([*script, "--name", "no", "--checkpoints_dir", str(root)], cwd=tmp_path,
+                           capture_output=True, text=True)  # fmt: skip
+    assert wrong.returncode == 2
+    assert "Traceback" not in wrong.stderr

@@ -1,0 +1,317 @@
+"""Changes of label and instance maps, and the batch that a window becomes."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis.strategies import integers
+from torch import Tensor
+
+from data import DATASETS
+from data.edits import MapEditor, box_shape, class_id, dilate, fill_nearest, scaled_shape
+from data.painting import Painter
+from data.records import MapRules, Maps, Record
+from data.scenes import Margin, Scene, SceneFiles, load_scene, pair_files
+from util.batch import Batch, collate
+from util.errors import DataError, UserError
+from util.images import save_png, to_tensor
+from util.regions import Window, plan_regions
+
+NAMES = ["sky", "road", "tree", "car"]
+SKY, ROAD, TREE, CAR = range(4)
+RULES = MapRules(label_nc=4)
+
+
+def editor(radius: int = 0, rule: str = "majority", things: tuple[int, ...] = (TREE, CAR)) -> MapEditor:
+    return MapEditor(names=NAMES, things=frozenset(things), inst_class_rule=rule, radius=radius)
+
+
+def scene() -> Scene:
+    """20 x 30: sky over road, a tree on the left, a car in the middle that hides some of both."""
+    label = np.full((20, 30), SKY, np.int32)
+    label[10:] = ROAD
+    inst = label.copy()
+    label[4:16, 2:6], inst[4:16, 2:6] = TREE, 2000
+    label[8:14, 12:20], inst[8:14, 12:20] = CAR, 3000
+    image = np.random.RandomState(0).randint(0, 256, (20, 30, 3)).astype(np.uint8)
+    return Scene("one", image, label, inst, np.zeros((20, 30), bool))
+
+
+def test_an_added_object_is_a_new_instance_of_its_class_and_its_mask_is_grown() -> None:
+    before, shape = scene(), box_shape((20, 30), (22, 5, 28, 11), "rectangle")
+    after = editor(radius=2).add_object(before, CAR, shape)
+    assert shape.sum() == 36
+    assert (after.label[shape] == CAR).all()
+    assert (after.inst[shape] == 3001).all()  # 3000 is the other car
+    assert np.array_equal(after.label[~shape], before.label[~shape])
+    assert after.mask[5:11, 20:30].all()  # two pixels beyond
+    assert not after.mask[:, :20].any()
+    assert not after.mask[3, 20]  # a disc, no square
+    assert not before.mask.any()
+    twice = editor().remove(after, 3000)  # changes add up
+    assert np.array_equal(twice.mask, after.mask | (before.inst == 3000))
+    joined = editor().add_object(before, SKY, shape)  # no thing: part of the sky that is there
+    assert (joined.inst[shape] == SKY).all()
+    assert (editor(rule="mod120", things=()).add_object(before, CAR, shape).inst[shape] == 123).all()
+
+
+def test_shapes() -> None:
+    ellipse = box_shape((20, 30), (4, 2, 24, 12), "ellipse")
+    assert np.array_equal(ellipse[:, 4:24], ellipse[:, 23:3:-1])
+    assert 0.74 < ellipse.sum() / 200 < 0.84  # pi / 4
+    assert ellipse[2:12, 4:24].any(axis=1).all()
+    assert ellipse[2:12, 4:24].any(axis=0).all()
+    assert not ellipse[:, 24:].any()
+    for box in ((0, 0, 31, 5), (5, 5, 5, 8), (-1, 0, 4, 4), (0, 0, 5, 21)):
+        with pytest.raises(UserError, match="not inside the picture of 30x20"):
+            box_shape((20, 30), box, "rectangle")
+
+
+def test_a_shape_of_another_map_is_stretched_into_the_box() -> None:
+    other = np.zeros((50, 50), np.int32)
+    other[10:20, 10:14] = 7  # an L
+    other[16:20, 10:22] = 7
+    shape = scaled_shape((20, 30), (2, 4, 26, 14), other, 7, "--add_from x.png:7")
+    assert np.array_equal(shape[4:14, 2:26], other[10:20, 10:22].repeat(2, axis=1) == 7)
+    assert shape.sum() == 2 * (other == 7).sum()
+    with pytest.raises(DataError, match=r"x\.png:8: no instance 8 .* Its ids: 0, 7"):
+        scaled_shape((20, 30), (2, 4, 26, 14), other, 8, "--add_from x.png:8")
+
+
+def test_a_removed_instance_takes_the_nearest_neighbours() -> None:
+    before = scene()
+    after = editor(radius=1).remove(before, 3000)
+    where = before.inst == 3000
+    assert not (after.inst == 3000).any()
+    assert not (after.label == CAR).any()
+    assert (after.label[8:10, 14:18] == SKY).all()
+    assert (after.label[12:14, 14:18] == ROAD).all()
+    assert np.array_equal(after.label[where], after.inst[where])  # sky and road have their label as id
+    assert np.array_equal(after.inst[~where], before.inst[~where])
+    assert np.array_equal(after.mask, dilate(where, 1))
+    stray = scene()
+    stray.label[8:14, 20] = CAR  # a label map that is a column wider than the instance
+    assert not (editor(radius=1).remove(stray, 3000).label == CAR).any()
+    stray.inst[8:14, 20:24], stray.label[8:14, 20:24] = 3001, CAR  # another car stays
+    assert (editor(radius=1).remove(stray, 3000).label[8:14, 20:24] == CAR).all()
+    with pytest.raises(DataError, match=r"no instance 3001 .* Its ids: 0, 1, 2000, 3000"):
+        editor().remove(before, 3001)
+    with pytest.raises(DataError, match="shows nothing else"):
+        editor().remove(replace(before, inst=np.ones_like(before.inst)), 1)
+
+
+@given(seed=integers(0, 10_000))
+@settings(deadline=None, max_examples=25)
+def test_nearest_filling_equals_a_search(seed: int) -> None:
+    rng = np.random.RandomState(seed)
+    values, where = rng.randint(0, 9, (9, 11)), rng.rand(9, 11) > 0.4
+    where[0, 0] = False
+    filled = fill_nearest(values, where)
+    assert np.array_equal(filled[~where], values[~where])
+    known = np.argwhere(~where)
+    for pixel in np.argwhere(where):
+        distance = ((known - pixel) ** 2).sum(axis=1)
+        nearest = known[distance == distance.min()]
+        assert filled[tuple(pixel)] in values[nearest[:, 0], nearest[:, 1]]
+
+
+def test_a_replaced_class_keeps_things_apart_and_joins_the_rest() -> None:
+    before = scene()
+    before.label[0:3, 20:25], before.inst[0:3, 20:25] = TREE, 2001
+    trees = before.label == TREE
+    cars = editor().replace_class(before, TREE, CAR)
+    assert (cars.label[trees] == CAR).all()
+    assert sorted(set(cars.inst[trees].tolist())) == [3001, 3002]
+    assert np.array_equal(cars.mask, trees)
+    assert sorted(set(cars.inst[before.inst == 2000].tolist())) == [3001]
+    stray = replace(before, label=before.label.copy())
+    stray.label[15:17, 7] = TREE  # on the road by its id: no instance of its own
+    assert set(editor().replace_class(stray, TREE, CAR).inst.ravel().tolist()) == {SKY, ROAD, 3000, 3001, 3002}
+    road = editor().replace_class(before, TREE, ROAD)
+    assert set(road.inst[trees].tolist()) == {ROAD}  # the visible road's id
+    gone = editor().replace_class(replace(before, label=np.minimum(before.label, 1)), SKY, TREE)
+    assert SKY not in gone.label
+    with pytest.raises(DataError, match=r"has no 'tree'\. Its classes: sky, road$"):
+        editor().replace_class(replace(before, label=np.minimum(before.label, 1)), TREE, CAR)
+
+
+def test_classes_by_name_or_number() -> None:
+    assert class_id("tree", NAMES, "--add_object") == class_id("2", NAMES, "--add_object") == TREE
+    with pytest.raises(UserError, match=r"--add_object: no class 'tres'\. Did you mean 'tree'"):
+        class_id("tres", NAMES, "--add_object")
+    with pytest.raises(UserError, match="no class '4'"):
+        class_id("4", NAMES, "--add_object")
+
+
+@pytest.mark.parametrize("side", ["left", "right", "up", "down"])
+def test_an_extension_keeps_the_picture_and_erases_the_rest(side: str) -> None:
+    before = scene()
+    chosen = "mirror" if side in ("left", "right") else "repeat"
+    for mode in ("mirror", "repeat", None):
+        after = editor().extend(before, Margin(side, 7), mode)
+        rows, columns = (
+            slice(low, size + low) for (low, _), size in zip(Margin(side, 7).pads(), (20, 30), strict=True)
+        )
+        for name in ("image", "label", "inst"):
+            assert np.array_equal(getattr(after, name)[rows, columns], getattr(before, name))
+        assert not after.mask[rows, columns].any()
+        assert after.mask.sum() == after.mask.size - 600 == 7 * (20 if side in ("left", "right") else 30)
+    assert np.array_equal(after.label, editor().extend(before, Margin(side, 7), chosen).label)
+
+
+def test_a_mirrored_thing_is_another_one_unless_it_touches_its_original() -> None:
+    after = editor().extend(scene(), Margin("left", 8), "mirror")
+    assert np.array_equal(after.label[:, :8], scene().label[:, 7::-1])
+    assert set(after.inst[4:16, 2:6].ravel().tolist()) == {2001}
+    assert (after.inst[4:16, 10:14] == 2000).all()
+    touching = scene()
+    touching.label[4:16, 0:2], touching.inst[4:16, 0:2] = TREE, 2000
+    assert (editor().extend(touching, Margin("left", 8), "mirror").inst[4:16, 2:14] == 2000).all()
+    far = editor().extend(scene(), Margin("right", 80), "mirror")  # mirrored again and again
+    assert {i for i in far.inst.ravel().tolist() if i >= 3000} == {3000, 3001, 3002, 3003}
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+def write(folder: Path, name: str, one: Scene, *, mask: np.ndarray | None = None) -> dict[str, str]:
+    save_png(one.image, folder / "image" / f"{name}.png")
+    save_png(one.label.astype(np.uint8), folder / "label" / f"{name}.png")
+    save_png(one.inst.astype(np.uint16), folder / "inst" / f"{name}.png")
+    save_png((np.ones((20, 30)) if mask is None else mask).astype(np.uint8) * 255, folder / "mask" / f"{name}.png")
+    return {kind: str(folder / kind / f"{name}.png") for kind in ("image", "label", "inst", "mask")}
+
+
+def test_files_are_paired_and_read_by_the_rules(tmp_path: Path) -> None:
+    files = write(tmp_path, "a", scene())
+    write(tmp_path, "b", scene())
+    folders = {kind: str(tmp_path / kind) for kind in files}
+    assert [f.record.name for f in pair_files(folders)] == ["a", "b"]
+    assert pair_files(files)[0] == pair_files(folders)[0]
+    read = load_scene(pair_files(files)[0], RULES)
+    assert np.array_equal(read.inst, scene().inst)
+    assert read.mask.all()
+    assert np.array_equal(load_scene(pair_files({**files, "inst": None, "mask": None})[0], RULES).inst, scene().label)
+    swapped = load_scene(pair_files(files)[0], MapRules(label_nc=4, label_map={CAR: TREE}))
+    assert (swapped.label[8:14, 12:20] == TREE).all()
+    (tmp_path / "image" / "b.png").rename(tmp_path / "c.png")
+    with pytest.raises(UserError, match=r"--label .*b\.png: no picture of this name in --image \(2 more faults\)"):
+        pair_files(folders)
+    (tmp_path / "c.png").rename(tmp_path / "image" / "b.png")
+    (tmp_path / "label" / "b.png").unlink()
+    with pytest.raises(UserError, match=r"--label .*b\.png is missing"):
+        pair_files(folders)
+    with pytest.raises(UserError, match="--image is a folder, the others are files"):
+        pair_files({**files, "image": folders["image"]})
+    with pytest.raises(UserError, match="no such file"):
+        pair_files({**files, "mask": str(tmp_path / "none.png")})
+
+
+def test_maps_of_the_extended_size_are_taken_as_they_are(tmp_path: Path) -> None:
+    files, margin = write(tmp_path, "a", scene()), Margin("left", 10)
+    wide = editor().extend(scene(), margin, "repeat")
+    save_png(wide.label.astype(np.uint8), files["label"])
+    record = SceneFiles(Record("a", *(Path(files[kind]) for kind in ("image", "label", "inst"))), None)
+    with pytest.raises(DataError, match=r"instance map is 30x20, .* 40x20 .*10 pixels added left included"):
+        load_scene(record, RULES, margin)
+    save_png(wide.inst.astype(np.uint16), files["inst"])
+    read = load_scene(record, RULES, margin)
+    assert read.extended
+    assert np.array_equal(read.mask, wide.mask)
+    assert np.array_equal(read.image[:, 10:], scene().image)
+    with pytest.raises(DataError, match="label map is 40x20"):
+        load_scene(record, RULES)
+    with pytest.raises(UserError, match="30 pixels wide already"):
+        Margin.to_width(Path(files["image"]), 30)
+    assert Margin.to_width(Path(files["image"]), 40) == Margin("right", 10)
+
+
+# --- windows ---------------------------------------------------------------------------------------------------------
+def painter(crop_size: int) -> Painter:
+    return Painter(rules=RULES, inst_class_rule="majority", crop_size=crop_size)
+
+
+def large() -> Scene:
+    one = scene()
+    grown = {name: getattr(one, name).repeat(5, axis=0).repeat(5, axis=1) for name in ("label", "inst", "mask")}
+    return Scene("large", np.random.RandomState(1).randint(0, 256, (100, 150, 3)).astype(np.uint8), **grown)
+
+
+def test_a_batch_equals_that_of_the_data_set() -> None:
+    shown = {"crop_size": 64, "load_size": 64, "streets_test_size": 2, "streets_seed": 0}
+    opt = {**shown, "label_nc": 9, "ignore_label": -1, "label_map": None, "seed": 0}
+    data = DATASETS.get("streets").from_options(argparse.Namespace(**opt), split="test", augment=False, task="class")
+    expected = collate([data[1]])
+    maps, mask = data.maps(1), np.zeros((64, 85), bool)
+    left = (85 - 64) // 2
+    mask[:, left : left + 64] = expected["mask"][0, 0] > 0
+    batch = Painter(rules=data.rules, inst_class_rule="majority", crop_size=64).batch(
+        Maps(maps.image, maps.label, maps.inst), mask, Window(0, left, 64), data.names[1]
+    )
+    for key in ("label", "inst", "inst_id", "inst_class", "edge", "mask"):
+        assert torch.equal(batch[key], expected[key]), key  # type: ignore[literal-required]
+    known = 1 - expected["mask"]
+    assert torch.equal(batch["image"] * known, expected["image"] * known)
+    assert batch["name"] == expected["name"]
+
+
+@pytest.mark.parametrize("crop_size", [16, 32, 64])
+def test_erased_pixels_never_reach_the_model_at_any_scale(crop_size: int) -> None:
+    one, mask = large(), np.zeros((100, 150), bool)
+    mask[30:53, 41:70] = True
+    other = np.where(mask[..., None], 255 - one.image, one.image)
+    window = Window(20, 30, 50)
+    first, second = (
+        painter(crop_size).batch(Maps(image, one.label, one.inst), mask, window, "x") for image in (one.image, other)
+    )
+    assert torch.equal(first["image"], second["image"])
+    assert first["image"].shape == (1, 3, crop_size, crop_size)
+    share = float(first["mask"].mean()) * 2500 / (23 * 29)
+    assert 0.97 < share < 1.35  # enlarged: the pixel under the centre; reduced: every pixel that is touched
+    assert crop_size > 50 or share >= 1
+
+
+def test_a_reduced_pixel_is_erased_if_any_of_its_pixels_is() -> None:
+    one, mask = large(), np.zeros((100, 150), bool)
+    mask[21, 33] = True
+    small = painter(10).batch(one.maps, mask, Window(20, 30, 50), "x")["mask"][0, 0]
+    assert torch.equal(small.nonzero(), torch.tensor([[0, 0]]))
+
+
+@given(seed=integers(0, 10_000))
+@settings(deadline=None, max_examples=15)
+def test_known_pixels_stay_and_all_erased_ones_are_painted(seed: int) -> None:
+    rng, one = np.random.RandomState(seed), large()
+    one.mask = np.zeros((100, 150), bool)
+    for _ in range(rng.randint(1, 5)):
+        y, x = rng.randint(100), rng.randint(150)
+        one.mask[y : y + rng.randint(1, 60), x : x + rng.randint(1, 80)] = True
+    one.image[one.mask] = 7
+    numbers = []
+
+    def generate(batch: Batch, number: int) -> Tensor:
+        numbers.append(number)
+        return to_tensor(np.full((32, 32, 3), 200, np.uint8))[None]
+
+    image = painter(32).paint(one, plan_regions(one.mask, 32), generate)
+    assert np.array_equal(image[~one.mask], one.image[~one.mask])
+    assert (image[one.mask] == 200).all()
+    assert numbers == list(range(len(numbers)))
+
+
+def test_a_window_sees_what_earlier_ones_made() -> None:
+    one = editor().extend(scene(), Margin("right", 40), "mirror")
+    seen = []
+
+    def generate(batch: Batch, number: int) -> Tensor:
+        seen.append(batch["image"][0, 0, 10, : int((batch["mask"][0, 0, 10] == 0).sum())])
+        return torch.full((1, 3, 20, 20), 0.2 * number)
+
+    painter(20).paint(one, plan_regions(one.mask, 20), generate)
+    assert len(seen) == 4
+    for number, known in enumerate(seen[1:]):
+        assert torch.allclose(known, torch.full((10,), 0.2 * number), atol=0.01)
