@@ -38,6 +38,10 @@ class Ade20kRoomDataset(FolderDataset):
         """All ids, including 0 (no instance), whose box is nearly the whole picture (spec 2.5.3)."""
         return unique_ids(inst).tolist()
 
+    def objects(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
+        """All ids but 0: ADE20K annotates things alone as instances."""
+        return [number for number in unique_ids(inst).tolist() if number != 0]
+
 
 @DATASETS.register("ade20k_landscape")
 class Ade20kLandscapeDataset(FolderDataset):
@@ -51,3 +55,7 @@ class Ade20kLandscapeDataset(FolderDataset):
     def instance_candidates(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
         """None for training, as released; a test of the instance task takes the classes' regions."""
         return [] if self.augment else super().instance_candidates(inst, label)
+
+    def objects(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
+        """None: a class's region is no single object."""
+        return []

@@ -17,12 +17,13 @@ from torch.utils.data import Dataset
 
 from data.checks import check_crop
 from data.instances import unique_ids, worth_testing
-from data.masks import FOLDER, MASK_TYPES, NONE, TASKS, TRAIN, make_mask, mask_files, read_mask
+from data.masks import ADDITION, FOLDER, MASK_TYPES, NONE, OBJECT_TASKS, TASKS, TRAIN, make_mask, mask_files, read_mask
 from data.records import EMPTY_TABLE, ClassTable, MapRules, Maps, parse_label_map
 from data.samples import make_sample
+from data.tasks import WANTED, Selection, object_task, suitable, thing_instances
 from data.transforms import scale_short_side
 from util.batch import Sample
-from util.errors import UserError
+from util.errors import DataError, UserError
 from util.seeds import random_pair
 
 _THREADS = 4
@@ -135,18 +136,46 @@ class BaseDataset(Dataset, ABC):
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         """Return the sample of an index, or of (pass over the data, index); only training depends on the pass."""
         turn, index = key if isinstance(key, tuple) else (0, key)
-        maps = self.maps(index)
-        height, width = maps.label.shape
-        check_crop(height, width, self.crop_size, self.names[index])
         if self.augment:
             R, NP = random_pair(self.seed, "train", turn, index)
-            maps = self._random_cut(maps, R)
+            maps = self._random_cut(self._large_enough(index), R)
         else:
             R, NP = random_pair(self.seed, self.task, index)
-            maps = self._cut(maps, (height - self.crop_size) // 2, (width - self.crop_size) // 2)
-        mask = self._mask(maps, R, NP, index)
+            maps = self._centre_cut(index)
+        if self.task in OBJECT_TASKS:
+            maps, mask = self._object_task(maps, index)
+        else:
+            mask = self._mask(maps, R, NP, index)
         name, rule = self.names[index], self.inst_class_rule
         return make_sample(maps, mask, rules=self.rules, inst_class_rule=rule, name=name, index=index)
+
+    def select(self, limit: int | None = None) -> Selection:
+        """Return the first `limit` pictures (None: all) that the task can use: any, or those with an object to erase.
+
+        Raises:
+            UserError: there is none.
+        """
+        from tqdm import tqdm
+
+        limit = len(self) if limit is None else min(limit, len(self))
+        if self.task not in OBJECT_TASKS:
+            return Selection(list(range(limit)), looked_at=limit)
+        indices: list[int] = []
+        looked_at = 0
+        with ThreadPoolExecutor(_THREADS) as pool:
+            found = pool.map(lambda index: bool(self._erasable(self._centre_cut(index))), range(len(self)))
+            for fits in tqdm(found, total=len(self), desc=f"looking for a {WANTED}", leave=False, disable=None):
+                indices += [looked_at] if fits else []
+                looked_at += 1
+                if len(indices) == limit:
+                    break
+            pool.shutdown(cancel_futures=True)
+        if not indices:
+            raise UserError(
+                f"--task {self.task}: none of the {looked_at} pictures of '{self.split}' has a {WANTED}. The task "
+                "needs instance maps, and things among the classes (classes.json, see datasets/README.md)"
+            )
+        return Selection(indices, looked_at)
 
     # --- steps of a sample -----------------------------------------------------------------------------------------
     def instance_candidates(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
@@ -157,6 +186,31 @@ class BaseDataset(Dataset, ABC):
         """
         on_things = inst[np.isin(label, self._things)]
         return unique_ids(on_things if on_things.size else inst).tolist()
+
+    def objects(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
+        """Return the ids, ascending, of the single things that the object tasks choose from."""
+        return thing_instances(inst, label, self.things)
+
+    def _erasable(self, maps: Maps) -> list[int]:
+        return [] if maps.inst is None else suitable(maps.inst, self.objects(maps.inst, maps.label))
+
+    def _object_task(self, maps: Maps, index: int) -> tuple[Maps, np.ndarray]:
+        """Draw the object; both tasks erase the same one, so their key is the same."""
+        candidates = self._erasable(maps)
+        if not candidates:
+            raise DataError(f"{self.names[index]}: --task {self.task} needs a {WANTED}")
+        return object_task(self.task, maps, candidates, random_pair(self.seed, ADDITION, index)[0])
+
+    def _large_enough(self, index: int) -> Maps:
+        maps = self.maps(index)
+        height, width = maps.label.shape
+        check_crop(height, width, self.crop_size, self.names[index])
+        return maps
+
+    def _centre_cut(self, index: int) -> Maps:
+        maps = self._large_enough(index)
+        height, width = maps.label.shape
+        return self._cut(maps, (height - self.crop_size) // 2, (width - self.crop_size) // 2)
 
     def _random_cut(self, maps: Maps, R: Random) -> Maps:
         height, width = maps.label.shape

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data.instances import unique_ids
+from data.instances import dense_instances, unique_ids
 from data.scenes import Margin, Scene, widen
 from data.transforms import nearest
 from util.errors import DataError, UserError
 from util.regions import bounding_box
 from util.registry import did_you_mean
+
+GROWTH = 0.03  # of the crop size
 
 
 def class_id(text: str, names: list[str], flag: str) -> int:
@@ -25,6 +27,11 @@ def class_id(text: str, names: list[str], flag: str) -> int:
     if text not in names:
         raise UserError(f"{flag}: no class '{text}'.{did_you_mean(text, names)} Known: {', '.join(names)}")
     return names.index(text)
+
+
+def change_radius(size: int) -> int:
+    """Return by how many pixels the mask of a change is grown where a model works on `size` pixels."""
+    return max(1, round(GROWTH * size))
 
 
 def dilate(where: np.ndarray, radius: int) -> np.ndarray:
@@ -84,6 +91,12 @@ def require_instance(inst: np.ndarray, number: int, source: str) -> np.ndarray:
     return where
 
 
+def ids_of_class(inst: np.ndarray, label: np.ndarray, class_id: int) -> np.ndarray:
+    """Return the ids whose majority label is a class; a map of ids and one of labels rarely agree on every pixel."""
+    _, inst_id, inst_class = dense_instances(inst, label)
+    return inst_id[inst_class == class_id]
+
+
 @dataclass(frozen=True)
 class MapEditor:
     """Makes the changes.
@@ -109,11 +122,17 @@ class MapEditor:
         return self.changed(scene, label, inst, shape)
 
     def remove(self, scene: Scene, number: int) -> Scene:
-        """Take an instance away: its pixels take label and id of the nearest pixel that is not its own."""
+        """Take an instance away: its pixels take label and id of the nearest pixel that is not its own.
+
+        Pixels within the grown mask that have its label, but belong to no instance of its class, go with it.
+        """
         where = require_instance(scene.inst, number, f"--remove {number}: {scene.name}")
         if where.all():
             raise DataError(f"--remove {number}: {scene.name} shows nothing else, so there is nothing to fill it with")
-        return self.changed(scene, fill_nearest(scene.label, where), fill_nearest(scene.inst, where), where)
+        own_class = int(np.bincount(scene.label[where]).argmax())
+        others = np.isin(scene.inst, ids_of_class(scene.inst, scene.label, own_class))
+        gone = where | (dilate(where, self.radius) & (scene.label == own_class) & ~others)
+        return self.changed(scene, fill_nearest(scene.label, gone), fill_nearest(scene.inst, gone), where)
 
     def replace_class(self, scene: Scene, old: int, new: int) -> Scene:
         """Make every pixel of one class another's; things become things one by one, all else joins into one region."""
@@ -123,11 +142,13 @@ class MapEditor:
             raise DataError(f"--replace_class: {scene.name} has no '{self.names[old]}'. Its classes: {present}")
         label, inst = scene.label.copy(), scene.inst.copy()
         label[where] = new
-        if new in self.things:
-            for number in unique_ids(scene.inst[where]):
+        if new not in self.things:
+            inst[where] = self.region_id(scene, new)
+        elif len(numbers := ids_of_class(scene.inst, scene.label, old)):
+            for number in numbers:
                 inst[where & (scene.inst == number)] = self.new_id(inst, new)
         else:
-            inst[where] = self.region_id(scene, new)
+            inst[where] = self.new_id(inst, new)
         return self.changed(scene, label, inst, where)
 
     def extend(self, scene: Scene, margin: Margin, mode: str | None) -> Scene:
@@ -148,7 +169,7 @@ class MapEditor:
 
         renumbered = inst.copy()
         for class_id in sorted(self.things):
-            for number in unique_ids(inst[fresh & (label == class_id)]):
+            for number in np.intersect1d(ids_of_class(inst, label, class_id), inst[fresh]):
                 parts, count = connected(inst == number)
                 known = set(unique_ids(parts[~fresh]))
                 for part in set(range(1, count + 1)) - known:

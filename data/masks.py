@@ -19,9 +19,20 @@ from PIL import Image, ImageDraw
 from util.errors import DataError
 from util.images import read_map
 
-TASKS = ("free_form", "extension", "outpainting", "class", "instance")
-MASK_TYPES = TASKS  # in this order: type = index % 5
+MASK_TYPES = ("free_form", "extension", "outpainting", "class", "instance")  # in this order: type = index % 5
+ADDITION, REMOVAL = OBJECT_TASKS = ("object_addition", "object_removal")  # `data/tasks.py`
+TASKS = (*MASK_TYPES, *OBJECT_TASKS)
 FOLDER, NONE, TRAIN = "folder", "none", "train"  # masks from files; nothing erased; the types in turn or at random
+
+
+def has_truth(task: str) -> bool:
+    """Tell whether the real pictures show what a task's labels ask for; not so where these lose an object."""
+    return task != REMOVAL
+
+
+def real_title(task: str) -> str:
+    """Return what stands above the real pictures of a task in a grid."""
+    return "truth" if has_truth(task) else "original"
 
 
 def brush_strokes(R: Random, NP: np.random.RandomState, size: int) -> tuple[list[tuple[int, int]], int]:
@@ -100,7 +111,7 @@ def make_mask(
     chosen_label: int,
     chosen_inst: int | None,
 ) -> np.ndarray:
-    """Return the mask of one of `TASKS` or "none" for a square cut.
+    """Return the mask of one of `MASK_TYPES` or "none" for a square cut.
 
     Args:
         task: the name.

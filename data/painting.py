@@ -42,6 +42,7 @@ class Painter:
         erased = mask[rows_columns]
         image = maps.image[rows_columns]
         if erased.any():
+            # Differs from SPMPGAN, inference: its coarser stages see the true picture blurred across the mask's edge
             image = np.full_like(image, GREY) if erased.all() else fill_nearest(image, erased)
         cut = scale_short_side(Maps(image, maps.label[rows_columns], maps.inst[rows_columns]), self.crop_size)
         if window.side != self.crop_size:

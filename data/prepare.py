@@ -27,7 +27,7 @@ from data import DATASETS
 from data.archives import Source, opened
 from data.base_dataset import BaseDataset
 from data.checks import load_record
-from data.masks import TASKS
+from data.masks import MASK_TYPES
 from data.records import ClassTable, MapRules, Maps, Record, find_records
 from util.errors import DataError, UserError
 
@@ -43,8 +43,8 @@ def add_common_flags(parser: argparse.ArgumentParser, *, output: str) -> None:
     workers = min(8, os.cpu_count() or 1)
     parser.add_argument("--num_workers", type=int, default=workers, help=f"processes; 0: none. Default here: {workers}")
     parser.add_argument(
-        "--write_masks", nargs="*", metavar="TASK", choices=TASKS,
-        help=f"write the masks of these tasks ({', '.join(TASKS)}; none named: all) to <split>/masks_<task>/, for "
+        "--write_masks", nargs="*", metavar="TASK", choices=MASK_TYPES,
+        help=f"write the masks of these tasks ({', '.join(MASK_TYPES)}; none named: all) to <split>/masks_<task>/, for "
         "every split but train; they equal those that test.py draws from the same seed and crop size",
     )  # fmt: skip
     parser.add_argument("--mask_seed", type=int, default=0, help="seed of the masks, --seed of test.py")
@@ -254,7 +254,7 @@ def write_masks(opt: argparse.Namespace, mode: str, splits: Sequence[str]) -> No
     if opt.write_masks is None:
         return
     for split in (name for name in splits if name != "train"):
-        for task in opt.write_masks or TASKS:
+        for task in opt.write_masks or MASK_TYPES:
             masks = MaskSet(mode, opt.output, split, task, opt.mask_seed, opt.mask_size)
             for old in masks.folder.glob("*.png"):
                 old.unlink()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.masks import (
-    TASKS,
+    MASK_TYPES,
     class_mask,
     extension,
     instance_box,
@@ -29,7 +29,7 @@ def ids_map(seed, size=64, count=6):
 
 
 @quick
-@given(seeds, sizes, st.sampled_from(TASKS))
+@given(seeds, sizes, st.sampled_from(MASK_TYPES))
 def test_masks_hold_zeros_and_ones_and_follow_their_seed(seed, size, task):
     ids = ids_map(seed, size)
     chosen = int(ids[0, 0])

@@ -13,7 +13,7 @@ from prepare_archives import CITY, city_maps, cityscapes, encode, unpack, write_
 
 from data import prepare
 from data.archives import list_files
-from data.masks import TASKS, mask_set_hash
+from data.masks import MASK_TYPES, mask_set_hash
 from data.transforms import nearest
 from scripts import check_data, prepare_cityscapes
 from util.errors import DataError, UserError
@@ -200,9 +200,9 @@ def test_8_bit_instance_ids_are_refused(tmp_path):
 def test_written_masks_equal_the_drawn_ones(tmp_path):
     output = tmp_path / "out"
     run(make_archives(tmp_path), output, "--write_masks", "--mask_seed", "5", "--mask_size", "128")
-    assert sorted(p.name for p in (output / "test").glob("masks_*")) == sorted(f"masks_{task}" for task in TASKS)
+    assert sorted(p.name for p in (output / "test").glob("masks_*")) == sorted(f"masks_{task}" for task in MASK_TYPES)
     assert not list((output / "train").glob("masks_*"))
-    for task in TASKS:
+    for task in MASK_TYPES:
         common = {"dataroot": output, "split": "test", "crop_size": 128, "seed": 5}
         drawn = dataset("cityscapes", task=task, **common)
         read = dataset("cityscapes", task="folder", mask_dir=output / "test" / f"masks_{task}", **common)
