@@ -1,8 +1,9 @@
 """Run every row of an experiment file: `python scripts/run_experiment.py experiments/demo.yaml`.
 
 A row is a run: its train.py line and a test.py line per task. The exact lines are printed, rows that are finished with
-the same options are skipped, interrupted ones continue. At the end stand the table of all rows and one picture that
-shows them side by side. File format: see experiments/README.md.
+the same options are skipped, interrupted ones continue, rows of methods that are not registered say "not built". At the
+end stand the table of all rows and one picture that shows them side by side; scripts/make_table.py sets them beside
+published numbers. File format: see experiments/README.md.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,19 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 import test as test_command
 import train as train_command
-from metrics.evaluator import format_table
+from data.masks import real_title
+from metrics.evaluator import DEFAULT_METRICS, format_table, parse_metrics
+from metrics.inception import find_inception
+from metrics.protocol import require_one_protocol
+from metrics.segmenters import load_segmenter
+from metrics.table import TABLE_METRICS
 from options.base_options import OPTIONS_FILE, Options, run_folder
+from options.experiment import Experiment, Row, read_experiment
 from options.parser import read_yaml
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
@@ -40,54 +47,19 @@ HOW_NOT_WHAT = {"continue_train", "device", "num_workers", "config", "checkpoint
 SIDE_BY_SIDE = 6  # pictures of the comparison
 
 
-@dataclass
-class Row:
-    """One run of an experiment: flags for train.py and test.py, without --name."""
-
-    name: str
-    label: str
-    train: dict[str, Any]
-    test: dict[str, Any]
-    tasks: list[str]
-
-    def train_args(self) -> list[str]:
-        return ["--name", self.name, *to_args(self.train)]
-
-    def test_args(self, task: str) -> list[str]:
-        return ["--name", self.name, "--task", task, *to_args(self.test)]
-
-
-def to_args(flags: dict[str, Any]) -> list[str]:
-    """Turn a mapping into command line arguments."""
-    args: list[str] = []
-    for key, value in flags.items():
-        if isinstance(value, bool):
-            args.append(f"--{key}" if value else f"--no-{key}")
-        elif value is not None:
-            args += [f"--{key}", str(value)]
-    return args
-
-
-def read_experiment(path: Path) -> tuple[dict[str, Any], list[Row]]:
-    """Return the file's head and its rows; raises `UserError`."""
-    spec = read_yaml(path, "experiment")
-    known = ("title", "train", "test", "tasks", "rows", "next")
-    for key in spec:
-        if key not in known:
-            raise UserError(f"{path}: '{key}' is no part of an experiment.{did_you_mean(key, known)}")
-    if not isinstance(spec.get("rows"), dict):
-        raise UserError(f"{path}: 'rows' is missing: a mapping from run names to their flags")
-    rows = []
-    for name, row in spec["rows"].items():
-        own = ("label", "train", "test", "tasks")
-        for key in row:
-            if key not in own:
-                raise UserError(f"{path}: row {name}: '{key}' is unknown.{did_you_mean(key, own)}")
-        train = {**spec.get("train", {}), **row.get("train", {})}
-        test = {**spec.get("test", {}), **row.get("test", {})}
-        tasks = row.get("tasks", spec.get("tasks", ["free_form"]))
-        rows.append(Row(name, row.get("label", name), train, test, tasks))
-    return spec, rows
+def check_metrics(rows: list[Row], checkpoints_dir: str) -> None:
+    """Raise `UserError` now, not after the training, if weights that the metrics need are missing."""
+    keys = ("metrics", "inception_weights", "segmenter", "segmenter_weights", "segmenter_classes")
+    for chosen in {tuple(row.test.get(key) for key in keys) for row in rows}:
+        metrics, inception, segmenter, weights, classes = chosen
+        if metrics == "all":  # all that can be had
+            continue
+        kinds = {part for name in parse_metrics(str(metrics or DEFAULT_METRICS)) for part in name.split("_")}
+        if kinds & {"fid", "kid", "prdc"}:
+            find_inception(inception)
+        if segmenter and kinds & {"miou", "acc"}:
+            given = {"weights": weights, **({"classes": classes} if classes else {})}
+            load_segmenter(segmenter, checkpoints_dir=checkpoints_dir, device=torch.device("cpu"), **given)
 
 
 def train_row(row: Row, checkpoints_dir: str, *, quiet: bool) -> None:
@@ -122,17 +94,17 @@ def test_row(row: Row, task: str, checkpoints_dir: str, *, quiet: bool) -> tuple
     opt = TestOptions().parse(args)
     folder = Path(opt.results_dir or run_folder(opt) / "results" / f"{opt.split}_{task}")
     key = json.dumps({k: v for k, v in opt.values().items() if k not in HOW_NOT_WHAT}, sort_keys=True)
-    marker = folder / "experiment.json"
-    newest = (run_folder(opt) / "latest.pt").stat().st_mtime
-    finished = (folder / "result.json").is_file() and marker.is_file() and marker.stat().st_mtime > newest
+    result, marker = folder / "result.json", folder / "experiment.json"
+    before = [path.stat().st_mtime for path in (run_folder(opt) / "latest.pt", result) if path.is_file()]
+    finished = len(before) == 2 and marker.is_file() and marker.stat().st_mtime >= max(before)
     if finished and marker.read_text() == key:
         if not quiet:
             print(f"# {row.name}, {task}: already tested")
-        return json.loads((folder / "result.json").read_text()), folder
+        return json.loads(result.read_text()), folder
     print(f"$ python test.py {shlex.join(args)}", flush=True)
     test_command.main(args)
     marker.write_text(key)
-    return json.loads((folder / "result.json").read_text()), folder
+    return json.loads(result.read_text()), folder
 
 
 def run_parallel(rows: list[Row], experiment: Path, checkpoints_dir: str, jobs: int) -> None:
@@ -159,8 +131,8 @@ def run_parallel(rows: list[Row], experiment: Path, checkpoints_dir: str, jobs: 
         list(tqdm(pool.map(run, rows), total=len(rows), desc=experiment.stem, unit="row"))
 
 
-def side_by_side(rows: list[Row], folders: list[Path]) -> np.ndarray:
-    """Return a grid: input, labels, a column per row of the experiment, truth."""
+def side_by_side(rows: list[Row], folders: list[Path], task: str) -> np.ndarray:
+    """Return a grid: input, labels, a column per row of the experiment, the real pictures."""
     names = sorted(p.name for p in (folders[0] / "real").glob("*.png"))[:SIDE_BY_SIDE]
     table = []
     for name in names:
@@ -168,44 +140,65 @@ def side_by_side(rows: list[Row], folders: list[Path]) -> np.ndarray:
         erased = np.where(mask > 0, 128, truth).astype(np.uint8)
         results = [read_image(folder / "fake" / name) for folder in folders]
         table.append([erased, read_image(folders[0] / "label" / name), *results, truth])
-    return picture_grid(table, titles=["input", "labels", *(row.label for row in rows), "truth"])
+    return picture_grid(table, titles=["input", "labels", *(row.label for row in rows), real_title(task)])
+
+
+Tested = tuple[Row, dict[str, Any], Path]  # a row, its result line, the folder of its pictures
+
+
+def show(experiment: Experiment, tested: dict[tuple[str, str], list[Tested]], checkpoints_dir: Path) -> None:
+    """Print a table and save a picture per group and task; raises `UserError` where one would mix protocols."""
+    for (group, task), found in tested.items():
+        label = f"{experiment.groups[group]}, {task}" if group else task
+        require_one_protocol({row.name: line for row, line, _ in found}, label)
+        print(f"\n{experiment.title}: {label}, {found[0][1]['num_images']} pictures")
+        print(format_table([(row.label, line["metrics"]) for row, line, _ in found]))
+        picture = checkpoints_dir / f"{'_'.join(filter(None, (experiment.name, group, task)))}.png"
+        save_png(side_by_side([row for row, _, _ in found], [folder for _, _, folder in found], task), picture)
+        print(f"Side by side: {picture}")
+
+
+def select(experiment: Experiment, only: list[str]) -> list[Row]:
+    """Return the rows that can run, of those named by --only or of all, and print the others."""
+    for name in only:
+        if name not in (known := [row.name for row in experiment.rows]):
+            raise UserError(f"--only {name}: no such row.{did_you_mean(name, known)} Rows: {', '.join(known)}")
+    rows = [row for row in experiment.rows if not only or row.name in only]
+    for row in rows:
+        if why := row.not_built():
+            print(f"# {row.name}: {why}")
+    return [row for row in rows if not row.not_built()]
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", type=Path, metavar="FILE.yaml")
     parser.add_argument("--checkpoints_dir", default="checkpoints", help="folder of all runs")
-    parser.add_argument("--only", metavar="ROW", action="append", help="only this row (may be repeated)")
+    parser.add_argument("--only", metavar="ROW", action="append", default=[], help="only this row (may be repeated)")
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each in a process of its own")
     parser.add_argument("--dry_run", action="store_true", help="print the lines, run nothing")
     args = parser.parse_args(argv)
-    spec, rows = read_experiment(args.experiment)
-    for name in args.only or []:
-        if name not in (known := [row.name for row in rows]):
-            raise UserError(f"--only {name}: no such row.{did_you_mean(name, known)} Rows: {', '.join(known)}")
-    rows = [row for row in rows if not args.only or row.name in args.only]
+    experiment = read_experiment(args.experiment, metrics=TABLE_METRICS)
+    rows = select(experiment, args.only)
     if args.dry_run:
         for row in rows:
             print(f"python train.py {shlex.join(row.train_args())}")
             for task in row.tasks:
                 print(f"python test.py {shlex.join(row.test_args(task))}")
         return EXIT_OK
+    check_metrics(rows, args.checkpoints_dir)
     parallel = args.jobs > 1 and len(rows) > 1
     if parallel:
         run_parallel(rows, args.experiment, args.checkpoints_dir, args.jobs)
-    lines: dict[str, list[tuple[Row, dict[str, Any], Path]]] = {}
+    tested: dict[tuple[str, str], list[Tested]] = {}
     for row in rows:
         train_row(row, args.checkpoints_dir, quiet=parallel)
         for task in row.tasks:
-            lines.setdefault(task, []).append((row, *test_row(row, task, args.checkpoints_dir, quiet=parallel)))
-    for task, found in lines.items():
-        print(f"\n{spec.get('title', args.experiment.stem)}: {task}, {found[0][1]['num_images']} pictures")
-        print(format_table([(row.label, line["metrics"]) for row, line, _ in found]))
-        picture = Path(args.checkpoints_dir) / f"{args.experiment.stem}_{task}.png"
-        save_png(side_by_side([row for row, _, _ in found], [folder for _, _, folder in found]), picture)
-        print(f"Side by side: {picture}")
-    if spec.get("next"):
-        print(f"\n{spec['next'].strip()}")
+            done = test_row(row, task, args.checkpoints_dir, quiet=parallel)
+            tested.setdefault((row.group, task), []).append((row, *done))
+    show(experiment, tested, Path(args.checkpoints_dir))
+    if experiment.next:
+        print(f"\n{experiment.next}")
     return EXIT_OK
 
 

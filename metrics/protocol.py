@@ -1,0 +1,79 @@
+"""Which result lines may stand in one table: those of one protocol.
+
+A line is what `metrics.evaluator.result_line` makes and `metrics.jsonl` holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from util.errors import UserError
+
+Line = Mapping[str, Any]
+OF_THE_TEST = (
+    "dataset_mode", "split", "split_size", "mask_set", "seed", "draw", "crop_size", "load_size", "reference",
+    "weights", "precision",
+)  # fmt: skip
+OF_A_METRIC = ("unit", "protocol", "count", "segmenter", "ignore_label", "num_generated", "num_real", "net", "draws")
+
+
+def columns(line: Line) -> dict[str, str]:
+    """Return the line's metrics as {column: full name}; one column holds a metric of whatever segmenter."""
+    return {_column(name, line["details"].get(name, {})): name for name in line["metrics"]}
+
+
+def _column(name: str, detail: Mapping[str, Any]) -> str:
+    segmenter = detail.get("segmenter")
+    return name.removesuffix(f"_{segmenter}") if segmenter else name
+
+
+def protocol_fields(line: Line) -> dict[str, Any]:
+    """Return all that must agree between two lines of a table; a metric's fields are called `<column>: <field>`."""
+    fields = {"task": line["task"], "num_images": line["num_images"]}
+    fields |= {name: line["protocol"].get(name) for name in OF_THE_TEST}
+    for column, name in columns(line).items():
+        detail = line["details"].get(name, {})
+        hashes = [field for field in detail if field.endswith("sha256")]
+        fields |= {f"{column}: {field}": detail.get(field) for field in (*OF_A_METRIC, *hashes)}
+    return fields
+
+
+def require_one_protocol(lines: Mapping[str, Line], where: str) -> None:
+    """Raise `UserError` naming rows and fields if the lines (by row) were not measured alike.
+
+    A row without a metric is not compared in that metric's column.
+    """
+    found = {row: protocol_fields(line) for row, line in lines.items()}
+    faults = []
+    for field in dict.fromkeys(field for fields in found.values() for field in fields):
+        rows_of: dict[str, list[str]] = {}
+        for row, fields in found.items():
+            if field in fields:
+                rows_of.setdefault(str(fields[field]), []).append(row)
+        if len(rows_of) > 1:
+            values = "; ".join(f"{value} ({', '.join(rows)})" for value, rows in rows_of.items())
+            faults.append(f"  {field}: {values}")
+    if faults:
+        raise UserError(
+            f"{where}: the rows were not measured under one protocol, so no table holds them all:\n"
+            + "\n".join(faults)
+            + "\nTest them again with the same flags (scripts/run_experiment.py does), or give them different groups."
+        )
+
+
+def describe_protocol(line: Line) -> list[str]:
+    """Return sentences for the foot of a table."""
+    protocol = line["protocol"]
+    told = [
+        f"{line['num_images']} of {protocol.get('split_size')} pictures of {protocol.get('dataset_mode')}, split "
+        f"{protocol.get('split')}, {protocol.get('crop_size')} pixels; masks {protocol.get('mask_set')}, "
+        f"seed {protocol.get('seed')}, {protocol.get('draw')}; reference: {protocol.get('reference')}"
+    ]
+    for name in line["metrics"]:
+        detail = line["details"].get(name, {})
+        sha = detail.get("weights_sha256")
+        weights = f"; weights {detail.get('weights')}, sha256 {sha[:12]}" if sha else ""
+        real = f"; real pictures {detail['real']:.2f}" if "real" in detail else ""
+        told.append(f"{name}: {detail.get('protocol')}; {detail.get('count')} pictures{weights}{real}")
+    return told

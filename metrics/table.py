@@ -1,0 +1,194 @@
+"""Tables of published and own numbers as Markdown, LaTeX or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from metrics.evaluator import LOWER_IS_BETTER, METRICS
+from metrics.protocol import Line, columns, describe_protocol, require_one_protocol
+
+REPORTED = ("lpips", "div")  # what papers report beside METRICS
+TABLE_METRICS = tuple(dict.fromkeys((*METRICS, *REPORTED)))
+SMALLER = (*LOWER_IS_BETTER, "lpips")
+CSV_HEAD = (
+    "group", "task", "row", "label", "metric", "published", "ours", "difference", "status", "pictures", "step",
+    "protocol", "provenance", "notes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of a table.
+
+    Args:
+        name, label: the run and what the table calls it.
+        line: the run's result, or None.
+        status: "done", or what the table says instead of numbers or beside them ("not run", "step 3 of 9").
+        published: metric -> value, for this table's task.
+        provenance: where these were read.
+        notes: sentences for the foot of the table.
+    """
+
+    name: str
+    label: str
+    line: Line | None
+    status: str
+    published: Mapping[str, float]
+    provenance: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def ours(self, column: str) -> float | None:
+        """Return the run's number, or None."""
+        if self.line is None or column not in (names := columns(self.line)):
+            return None
+        return float(self.line["metrics"][names[column]])
+
+
+class Table:
+    """Rows of one group under one task.
+
+    Raises:
+        UserError: their results were not measured under one protocol.
+    """
+
+    def __init__(self, *, group: str, task: str, entries: Sequence[Entry]) -> None:
+        self.group, self.task, self.entries = group, task, list(entries)
+        self.lines = {entry.name: entry.line for entry in entries if entry.line is not None}
+        require_one_protocol(self.lines, self.heading)
+
+    @property
+    def heading(self) -> str:
+        return f"{self.group}, {self.task}" if self.group else self.task
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns, published ones included, in the order of `TABLE_METRICS`: {column: published metric or ""}."""
+        ours = list(dict.fromkeys(column for line in self.lines.values() for column in columns(line)))
+        found = dict.fromkeys(ours, "")
+        for metric in dict.fromkeys(metric for entry in self.entries for metric in entry.published):
+            alike = [column for column in ours if column.split("_")[0] == metric]
+            found[metric if metric in alike or not alike else alike[0]] = metric
+        order = {metric: place for place, metric in enumerate(TABLE_METRICS)}
+        return dict(sorted(found.items(), key=lambda item: order.get(item[0].split("_")[0], len(order))))
+
+    def full_name(self, column: str) -> str:
+        """Return the metric's name with its segmenter."""
+        names = (columns(line).get(column) for line in self.lines.values())
+        return next((name for name in names if name), column)
+
+    def cells(self) -> list[list[str]]:
+        """Return the head and all rows as text."""
+        head = [""]
+        for column, metric in self.columns.items():
+            name = f"{self.full_name(column)} {'↓' if column.split('_')[0] in SMALLER else '↑'}"
+            head += [f"{name} published", f"{name} ours", "difference"] if metric else [name]
+        body = [self._row(entry) for entry in self.entries]
+        return [[*head, "pictures", "step"], *body]
+
+    def _row(self, entry: Entry) -> list[str]:
+        row = [entry.label]
+        for column, metric in self.columns.items():
+            ours, published = entry.ours(column), entry.published.get(metric)
+            if metric:
+                row += [as_published(published), format_number(ours), format_number(difference(ours, published), "+")]
+            else:
+                row.append(format_number(ours))
+        if entry.line is None:
+            return [*row, entry.status, ""]
+        return [*row, str(entry.line["num_images"]), str(entry.line["step"])]
+
+    def foot(self) -> list[str]:
+        """Return protocol, provenance and notes, a sentence each."""
+        told = []
+        if self.lines:
+            widest = max(self.lines.values(), key=lambda line: len(line["metrics"]))
+            told += [f"Protocol: {text}" for text in describe_protocol(widest)]
+        told += [f"Published, {entry.label}: {entry.provenance}" for entry in self.entries if entry.published]
+        if self.lines and any(entry.published for entry in self.entries):
+            told.append("The published mask set and segmenter are not known: a difference is no test of equality")
+        return told + [f"{entry.label}: {note}" for entry in self.entries for note in entry.notes]
+
+
+def difference(ours: float | None, published: float | None) -> float | None:
+    """Return ours - published where both are known."""
+    return None if ours is None or published is None else ours - published
+
+
+def format_number(value: float | None, sign: str = "") -> str:
+    """Return two decimals, four below 1; nothing for None."""
+    if value is None:
+        return ""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:{sign}.4f}" if abs(value) < 1 else f"{value:{sign}.2f}"
+
+
+def as_published(value: float | None) -> str:
+    """Return at least two decimals and no digit that the source does not have."""
+    if value is None:
+        return ""
+    return f"{value:.2f}" if value == round(value, 2) else str(value)
+
+
+def to_markdown(tables: Sequence[Table], *, title: str, paper: str) -> str:
+    """Return a section with a table per group and task."""
+    parts = [f"## {title}", *([paper] if paper else [])]
+    for table in tables:
+        head, *body = [[cell.replace("|", "\\|") for cell in row] for row in table.cells()]
+        lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+        parts += [f"### {table.heading}", "\n".join(f"| {' | '.join(row)} |" for row in lines)]
+        parts += ["\n".join(f"- {text}" for text in table.foot())] if table.foot() else []
+    return "\n\n".join(parts) + "\n"
+
+
+def to_latex(tables: Sequence[Table], *, title: str, paper: str) -> str:
+    """Return a `table` environment per group and task; it needs no package."""
+    parts = [f"% {line}" for line in f"{title}\n{paper}".strip().splitlines()]
+    for table in tables:
+        head, *body = [" & ".join(map(_tex, row)) + r" \\" for row in table.cells()]
+        parts += [
+            r"\begin{table}",
+            rf"\caption{{{_tex(title)}: {_tex(table.heading)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.cells()[0]) - 1)}}}",
+            r"\hline", head, r"\hline", *body, r"\hline",
+            r"\end{tabular}",
+            *(rf"\par\footnotesize {_tex(text)}" for text in table.foot()),
+            r"\end{table}",
+        ]  # fmt: skip
+    return "\n".join(parts) + "\n"
+
+
+def to_csv(tables: Sequence[Table], *, title: str, paper: str) -> str:
+    """Return a line per group, task, row and metric, all digits kept; title and paper are left to the other formats."""
+    del title, paper
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_HEAD)
+    for table in tables:
+        for entry in table.entries:
+            line = entry.line
+            facts = [line["num_images"], line["step"]] if line else ["", ""]
+            told = " | ".join(describe_protocol(line)) if line else ""
+            for column, metric in (table.columns or {"": ""}).items():
+                ours, published = entry.ours(column), entry.published.get(metric)
+                name = table.full_name(column)
+                numbers = [published, ours, difference(ours, published)]
+                where = entry.provenance if published is not None else ""
+                writer.writerow([table.group, table.task, entry.name, entry.label, name, *numbers, entry.status,
+                                 *facts, told, where, " | ".join(entry.notes)])  # fmt: skip
+    return out.getvalue()
+
+
+_TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "↓": r"$\downarrow$",
+        "↑": r"$\uparrow$", "<": "$<$", ">": "$>$", "|": "$|$", **{c: f"\\{c}" for c in "&%$#_{}"}}  # fmt: skip
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+FORMATS = {"markdown": to_markdown, "latex": to_latex, "csv": to_csv}

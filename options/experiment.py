@@ -1,0 +1,181 @@
+"""Experiment files: runs with their flags, tasks and published numbers. The format stands in experiments/README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data.masks import FOLDER, TASKS
+from models import MODELS
+from options.parser import read_yaml
+from util.errors import UserError
+from util.registry import did_you_mean
+
+FILE_KEYS = ("title", "paper", "train", "test", "tasks", "groups", "rows", "next")
+GROUP_KEYS = ("label", "train", "test", "tasks")
+ROW_KEYS = ("label", "group", "train", "test", "tasks", "published", "provenance")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of an experiment.
+
+    Args:
+        name: of the run.
+        label: in tables.
+        group: key of its group; rows of different groups never stand in one table. "" without groups.
+        train, test: flags of train.py and test.py, without --name.
+        tasks: a test.py line each.
+        published: task -> metric -> value.
+        provenance: where `published` comes from.
+    """
+
+    name: str
+    label: str
+    group: str
+    train: dict[str, Any]
+    test: dict[str, Any]
+    tasks: list[str]
+    published: dict[str, dict[str, float]]
+    provenance: str
+
+    def train_args(self) -> list[str]:
+        return ["--name", self.name, *to_args(self.train)]
+
+    def test_args(self, task: str) -> list[str]:
+        return ["--name", self.name, "--task", task, *to_args(self.test)]
+
+    def not_built(self) -> str:
+        """Return why the row cannot run, because its method is not registered; an empty string if it is."""
+        try:
+            MODELS.get(self.train.get("model", "divsem"))
+        except UserError as error:
+            return f"not built: {error}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A file: `name` is its stem, `groups` maps keys to labels ({"": ""} without groups)."""
+
+    name: str
+    title: str
+    paper: str
+    next: str
+    groups: dict[str, str]
+    rows: list[Row]
+
+
+def read_experiment(path: Path, *, metrics: Collection[str]) -> Experiment:
+    """Read a file; `metrics` are the names that published numbers may have.
+
+    Raises:
+        UserError: an unknown or double key, a wrong type, a number without provenance.
+    """
+    spec = read_yaml(path, "experiment")
+    _refuse_double_keys(path)
+    _known_keys(spec, FILE_KEYS, str(path))
+    if not spec.get("rows"):
+        raise UserError(f"{path}: 'rows' is missing: a mapping from run names to their flags")
+    groups = _mapping(spec, "groups", str(path))
+    for key in groups:
+        _known_keys(_mapping(groups, key, str(path)), GROUP_KEYS, f"{path}: group {key}")
+    rows = []
+    for name, own in _mapping(spec, "rows", str(path)).items():
+        where = f"{path}: row {name}"
+        own = _mapping({name: own}, name, where)
+        _known_keys(own, ROW_KEYS, where)
+        group = own.get("group", "")
+        if bool(groups) != bool(group) or (group and group not in groups):
+            raise UserError(f"{where}: 'group: {group}' is not one of the file's groups: {', '.join(groups) or 'none'}")
+        rows.append(_read_row(str(name), own, [spec, groups.get(group) or {}, own], where, metrics))
+    labels = {key: str((group or {}).get("label", key)) for key, group in groups.items()}
+    texts = {key: str(spec.get(key) or "").strip() for key in ("paper", "next")}
+    title = str(spec.get("title", path.stem))
+    return Experiment(name=path.stem, title=title, groups=labels or {"": ""}, rows=rows, **texts)
+
+
+def to_args(flags: Mapping[str, Any]) -> list[str]:
+    """Turn a mapping into command line arguments."""
+    args: list[str] = []
+    for key, value in flags.items():
+        if isinstance(value, bool):
+            args.append(f"--{key}" if value else f"--no-{key}")
+        elif value is not None:
+            args += [f"--{key}", str(value)]
+    return args
+
+
+def _read_row(name: str, own: dict[str, Any], layers: list[Any], where: str, metrics: Collection[str]) -> Row:
+    """Build a row from the layers file, group, row; the later wins, flag by flag."""
+    flags: dict[str, dict[str, Any]] = {"train": {}, "test": {}}
+    for part, merged in flags.items():
+        for layer in layers:
+            merged.update(_mapping(layer, part, where))
+    tasks = next((layer["tasks"] for layer in reversed(layers) if layer.get("tasks")), ["free_form"])
+    for task in tasks:
+        if task not in (known := (*TASKS, FOLDER)):
+            raise UserError(f"{where}: task '{task}' is unknown.{did_you_mean(task, known)} Known: {', '.join(known)}")
+    published = _read_published(_mapping(own, "published", where), tasks, where, metrics)
+    provenance = str(own.get("provenance") or "")
+    if published and not provenance:
+        raise UserError(f"{where}: published numbers need a 'provenance': where they were read")
+    return Row(
+        name=name,
+        label=str(own.get("label", name)),
+        group=own.get("group", ""),
+        tasks=tasks,
+        published=published,
+        provenance=provenance,
+        **flags,
+    )
+
+
+def _read_published(
+    published: dict[str, Any], tasks: list[str], where: str, metrics: Collection[str]
+) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for task in published:
+        if task not in tasks:
+            raise UserError(f"{where}: published: '{task}' is none of the row's tasks ({', '.join(tasks)})")
+        for metric, value in _mapping(published, task, where).items():
+            if metric not in metrics:
+                near = did_you_mean(metric, metrics)
+                raise UserError(f"{where}: published metric '{metric}' is unknown.{near} Known: {', '.join(metrics)}")
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UserError(f"{where}: published {metric} '{value}' is not a number; leave out what is not known")
+            found.setdefault(task, {})[metric] = float(value)
+    return found
+
+
+def _mapping(values: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    """Return values[key], which is a mapping or absent."""
+    value = values.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise UserError(f"{where}: '{key}' should hold 'name: value' pairs, not '{value}'")
+    return value or {}
+
+
+def _known_keys(values: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in values:
+        if key not in known:
+            raise UserError(f"{where}: '{key}' is unknown.{did_you_mean(str(key), known)} Known: {', '.join(known)}")
+
+
+def _refuse_double_keys(path: Path) -> None:
+    """Raise `UserError` for a key that stands twice in a mapping: YAML would drop the first without a word."""
+    nodes = [yaml.compose(path.read_text(), yaml.SafeLoader)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            for key, value in node.value:
+                if keys.count(key.value) > 1 and key.value != "<<":
+                    raise UserError(f"{path}, line {key.start_mark.line + 1}: '{key.value}' stands there twice")
+                nodes.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value

@@ -1,0 +1,91 @@
+"""Print an experiment's tables: published value, ours, difference, count, protocol.
+
+    python scripts/make_table.py experiments/divsem_ablation.yaml [--format markdown|latex|csv]
+
+Reads the last line of each row and task in the runs' metrics.jsonl. One table per group and task; rows of one table
+that were not measured under one protocol are refused with the fields that differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from metrics.table import FORMATS, TABLE_METRICS, Entry, Table
+from options.base_options import OPTIONS_FILE
+from options.experiment import Experiment, Row, read_experiment
+from options.parser import read_yaml
+from util.errors import EXIT_OK, UserError, run_main
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", type=Path, metavar="FILE.yaml")
+    parser.add_argument("--format", choices=FORMATS, default="markdown")
+    parser.add_argument("--checkpoints_dir", type=Path, default="checkpoints", help="folder of all runs")
+    args = parser.parse_args(argv)
+    experiment = read_experiment(args.experiment, metrics=TABLE_METRICS)
+    tables = build_tables(experiment, args.checkpoints_dir)
+    print(FORMATS[args.format](tables, title=experiment.title, paper=experiment.paper), end="")
+    return EXIT_OK
+
+
+def build_tables(experiment: Experiment, checkpoints_dir: Path) -> list[Table]:
+    """Return a table per group and task; raises `UserError` where one would mix protocols."""
+    tables = []
+    for key, label in experiment.groups.items():
+        rows = [row for row in experiment.rows if row.group == key]
+        for task in dict.fromkeys(task for row in rows for task in row.tasks):
+            entries = [make_entry(row, task, checkpoints_dir) for row in rows if task in row.tasks]
+            tables.append(Table(group=label, task=task, entries=entries))
+    return tables
+
+
+def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
+    """Return a row's part of a table."""
+    line = None if row.not_built() else last_line(checkpoints_dir / row.name / "metrics.jsonl", task)
+    notes, status = [], "not built" if row.not_built() else "not run"
+    if line is not None:
+        status = "done"
+        planned = row.train.get("max_steps")
+        if planned is not None and line["step"] != int(planned):
+            status = "unfinished"
+            notes.append(f"tested at step {line['step']}, the experiment asks for {planned}")
+        notes += other_options(row, checkpoints_dir / row.name / OPTIONS_FILE)
+    published = row.published.get(task, {})
+    return Entry(row.name, row.label, line, status, published, row.provenance, notes)
+
+
+def last_line(path: Path, task: str) -> dict[str, Any] | None:
+    """Return the last result of a task in a run's metrics.jsonl, None if there is none."""
+    found = None
+    for number, text in enumerate(path.read_text().splitlines() if path.is_file() else [], start=1):
+        try:
+            line = json.loads(text)
+            found = line if line["task"] == task else found
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}, line {number}: not a result of test.py ({error!r}); remove the line") from error
+    return found
+
+
+def other_options(row: Row, path: Path) -> list[str]:
+    """Return a note if the run was trained with other flags than the row's."""
+    saved = read_yaml(path, "options of the run") if path.is_file() else {}
+    other = [f"{k} {saved[k]} instead of {v}" for k, v in row.train.items() if k in saved and not same(saved[k], v)]
+    return [f"trained with {', '.join(other)}"] if other else []
+
+
+def same(saved: Any, given: Any) -> bool:
+    """Compare a parsed value with one of a YAML file, where 1e-3 is a text."""
+    if isinstance(saved, float):
+        return saved == float(given)
+    return str(saved) == str(given)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,201 @@
+"""run_experiment.py and make_table.py as a user calls them, on two tiny rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import test as test_command
+from models.base_cascade_gan import CascadeGAN
+from scripts import make_table, run_experiment
+from util.errors import UserError
+
+FILE = """
+title: Two rows
+paper: A paper; its numbers second hand
+train:
+  dataset_mode: streets
+  streets_train_size: 6
+  streets_test_size: 3
+  crop_size: 64
+  num_workers: 0
+  batch_size: 2
+  device: cpu
+  ngf: 4
+  ndf: 4
+  spm_hidden: 8
+  lambda_vgg: 0
+  max_steps: 3
+  log_every: 1
+  image_every: 0
+  tensorboard: false
+test: {num_workers: 0, device: cpu, metrics: "l1,psnr"}
+tasks: [free_form, class]
+rows:
+  base: {label: SPMPGAN, train: {model: spmpgan}}
+  ours:
+    label: DivSem
+    train: {model: divsem, style_dim: 8, nef: 2}
+    published: {free_form: {psnr: 20.25, lpips: 0.084}}
+    provenance: "second hand: a note"
+  later: {label: To come, train: {model: not_yet}}
+next: that was all
+"""
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    (tmp_path / "two.yaml").write_text(FILE)
+    return tmp_path / "two.yaml"
+
+
+def run(path: Path, *args: str) -> int:
+    return run_experiment.main([str(path), "--checkpoints_dir", str(path.parent / "runs"), *args])
+
+
+def table(path: Path, capsys: Any, style: str) -> str:
+    capsys.readouterr()
+    assert make_table.main([str(path), "--checkpoints_dir", str(path.parent / "runs"), "--format", style]) == 0
+    return capsys.readouterr().out
+
+
+def results(path: Path, row: str) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in (path.parent / "runs" / row / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(path: Path, row: str) -> dict[str, torch.Tensor]:
+    model = torch.load(path.parent / "runs" / row / "latest.pt", weights_only=True)["model"]
+    return {f"{net}.{k}": v for net, state in model.items() for k, v in state.items()}
+
+
+def interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send this process SIGTERM when the training step after `steps` begins."""
+    begin, done = CascadeGAN.begin_step, []
+
+    def begin_step(self: CascadeGAN, batch: Any) -> None:
+        done.append(1)
+        if len(done) == steps + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        begin(self, batch)
+
+    monkeypatch.setattr(CascadeGAN, "begin_step", begin_step)
+
+
+def test_rows_run_are_skipped_resumed_and_tabled(
+    experiment: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(experiment, "--dry_run") == 0
+    out = capsys.readouterr().out
+    assert out.count("python train.py") == 2
+    assert out.count("python test.py --name ours --task class") == 1
+    assert "# later: not built: --model 'not_yet' is unknown" in out
+    assert not (experiment.parent / "runs").exists()
+    head, _, first, *_ = [t for t in table(experiment, capsys, "markdown").splitlines() if t.startswith("|")]
+    assert "psnr ↑ published" in head
+    assert "not run" in first
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(1, patch)
+        run(experiment, "--only", "base")
+    folder = experiment.parent / "runs" / "base"
+    assert (folder / "latest.pt").exists()
+    assert not (folder / "step_3.pt").exists()
+    assert run(experiment) == 0
+    out = capsys.readouterr().out
+    assert "train.py --name base" in out
+    assert out.count("--continue_train") == 1
+    assert "Two rows: class, 3 pictures" in out
+    assert out.rstrip().endswith("that was all")
+    assert (experiment.parent / "runs" / "two_class.png").is_file()
+
+    assert run(experiment) == 0
+    out = capsys.readouterr().out
+    assert "$" not in out
+    assert out.count("already trained") == 2
+    assert out.count("already tested") == 4
+    assert [line["task"] for line in results(experiment, "ours")] == ["free_form", "class"]
+
+    other = experiment.parent / "unbroken"
+    other.mkdir()
+    (other / "two.yaml").write_text(FILE)
+    run(other / "two.yaml", "--only", "base")
+    broken, unbroken = weights(experiment, "base"), weights(other / "two.yaml", "base")
+    assert all(torch.equal(broken[k], v) for k, v in unbroken.items())
+    assert broken.keys() == unbroken.keys()
+
+    check_tables(experiment, capsys)
+    check_other_options(experiment)
+
+
+def check_tables(experiment: Path, capsys: Any) -> None:
+    """The three formats, and a later test with another seed."""
+    found = results(experiment, "ours")[0]["metrics"]
+    l1, psnr = found["l1_masked"], found["psnr_masked"]
+    markdown = table(experiment, capsys, "markdown")
+    assert f"| DivSem | {l1:.4f} | 20.25 | {psnr:.2f} | {psnr - 20.25:+.2f} | 0.084 |  |  | 3 | 3 |" in markdown
+    assert "| To come |" in markdown
+    assert "not built" in markdown
+    assert "Published, DivSem: second hand: a note" in markdown
+    rows = list(csv.DictReader(io.StringIO(table(experiment, capsys, "csv"))))
+    mine = {(r["task"], r["row"], r["metric"]): r for r in rows}
+    assert float(mine["free_form", "ours", "psnr_masked"]["ours"]) == psnr
+    assert mine["free_form", "ours", "lpips"]["published"] == "0.084"
+    assert mine["class", "later", "l1_masked"]["status"] == "not built"
+    assert mine["class", "base", "l1_masked"]["pictures"] == "3"
+    latex = table(experiment, capsys, "latex")
+    assert latex.count(r"\begin{tabular}") == 2
+    assert r"free\_form" in latex
+
+    again = ["--name", "ours", "--checkpoints_dir", str(experiment.parent / "runs"), "--num_workers", "0"]
+    test_command.main([*again, "--device", "cpu", "--metrics", "l1,psnr", "--task", "class", "--seed", "1"])
+    with pytest.raises(UserError, match=r"(?s)class: .*mask_set: .*\(base\).*\(ours\).*seed: 0 \(base\); 1 \(ours\)"):
+        make_table.main([str(experiment), "--checkpoints_dir", str(experiment.parent / "runs")])
+    assert run(experiment) == 0  # tests again what was tested otherwise, and nothing else
+    assert [line["protocol"]["seed"] for line in results(experiment, "ours")] == [0, 0, 1, 0]
+    assert len(results(experiment, "base")) == 2
+    assert table(experiment, capsys, "markdown") == markdown
+    with (experiment.parent / "runs" / "ours" / "metrics.jsonl").open("a") as file:
+        file.write("{cut short\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 5"):
+        make_table.main([str(experiment), "--checkpoints_dir", str(experiment.parent / "runs")])
+
+
+def check_other_options(experiment: Path) -> None:
+    """Another width, and a run that was not finished."""
+    experiment.write_text(FILE.replace("ngf: 4", "ngf: 8"))
+    with pytest.raises(UserError, match=r"other options \(ngf 4 -> 8\)"):
+        run(experiment)
+    runs = experiment.parent / "runs"
+    row = make_table.read_experiment(experiment, metrics=("psnr", "lpips")).rows[0]
+    assert make_table.make_entry(row, "class", runs).notes == ["trained with ngf 4 instead of 8"]
+    row.train.update(ngf=4, max_steps=5, lr_G="1e-4")
+    unfinished = make_table.make_entry(row, "class", runs)
+    assert unfinished.status == "unfinished"
+    assert unfinished.notes[0] == "tested at step 3, the experiment asks for 5"
+
+
+def test_what_the_metrics_need_is_looked_for_before_training(experiment: Path) -> None:
+    experiment.write_text(FILE.replace('"l1,psnr"', '"miou", segmenter: espnet_camvid'))
+    with pytest.raises(UserError, match="espnet_camvid needs a file"):
+        run(experiment)
+    experiment.write_text(FILE.replace('"l1,psnr"', "fid, inception_weights: nowhere.pth"))
+    with pytest.raises(UserError, match=r"nowhere\.pth: no such file"):
+        run(experiment)
+    assert not (experiment.parent / "runs").exists()
+    with pytest.raises(UserError, match=r"--only ous: no such row\. Did you mean 'ours'"):
+        run(experiment, "--only", "ous")
+
+
+def test_rows_in_parallel_leave_logs_and_the_same_table(experiment: Path, capsys: Any) -> None:
+    experiment.write_text(FILE.replace("max_steps: 3", "max_steps: 0"))
+    assert run(experiment, "--jobs", "2") == 0
+    assert "Two rows: free_form, 3 pictures" in capsys.readouterr().out
+    assert "$ python train.py --name base" in (experiment.parent / "runs" / "two_base.log").read_text()
