@@ -1,0 +1,61 @@
+"""Write procedural street scenes as a folder: `python scripts/prepare_streets.py --output datasets/streets_64`.
+
+The same scenes as `--dataset_mode streets` draws at this size, as files: to edit them (docs/editing.md), to look at, or
+for other programs. `--dataset_mode custom --dataroot datasets/streets_64` trains on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from tqdm import tqdm
+
+from data.prepare import claim_output, save_picture, target_files, write_class_table
+from data.streets import CLASSES, render_street
+from data.streets_dataset import scene_rng
+from options.parser import StrictParser
+from util.errors import EXIT_OK, UserError, run_main
+
+SMALLEST = 32  # pixels: a scene's smallest parts vanish below
+
+
+def write_scene(output: Path, split: str, index: int, opt: argparse.Namespace) -> None:
+    """Write picture (PNG), labels and 16-bit instances of one scene, unless they are there."""
+    files = target_files(output / split, f"{split}_{index:05d}", ("images", "labels", "inst_map"), picture=".png")
+    if all(path.exists() for path in files.values()):
+        return
+    rng = scene_rng(opt.streets_seed, split, index)
+    maps = render_street(rng, height=opt.height, width=round(opt.height * 4 / 3))
+    save_picture(files["images"], maps.image)
+    save_picture(files["labels"], maps.label.astype(np.uint8))
+    assert maps.inst is not None
+    save_picture(files["inst_map"], maps.inst.astype(np.uint16))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = StrictParser(description="Write procedural street scenes as files.")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
+    parser.add_argument("--height", type=int, default=64, help="pixels; the width is 4/3 of it")
+    parser.add_argument("--train", type=int, default=240, help="scenes in the training split")
+    parser.add_argument("--test", type=int, default=64, help="scenes in the test split")
+    parser.add_argument("--streets_seed", type=int, default=0, help="of the scenes")
+    opt = parser.parse_args(argv)
+    for name, least in (("height", SMALLEST), ("train", 0), ("test", 0)):
+        if getattr(opt, name) < least:
+            raise UserError(f"--{name} {getattr(opt, name)} is less than {least}")
+    claim_output(opt.output, "prepare_streets", {"height": opt.height, "streets_seed": opt.streets_seed})
+    write_class_table(opt.output, CLASSES)
+    scenes = [(split, i) for split in ("train", "test") for i in range(getattr(opt, split))]
+    for split, index in tqdm(scenes, desc=str(opt.output), unit="scene", disable=None):
+        write_scene(opt.output, split, index, opt)
+    print(f"{opt.output}: {opt.train} training and {opt.test} test scenes")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_main(main)
