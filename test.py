@@ -16,16 +16,19 @@ from tqdm import tqdm
 from data import DATASETS
 from data.base_dataset import BaseDataset
 from data.loader import make_loader, plain_pictures
-from data.masks import MaskSetHash
+from data.masks import MaskSetHash, has_truth, real_title
+from data.tasks import Selection
 from metrics.base import Pictures
-from metrics.evaluator import build_evaluator, format_table, parse_metrics, result_line
+from metrics.evaluator import Files, build_evaluator, format_table, parse_metrics, result_line
+from metrics.report import write_report
+from metrics.segmentation import class_table
 from models import MODELS
 from options.base_options import run_folder
 from options.test_options import TestOptions
 from trainers.restore import load_run
 from util.batch import Batch, to_device
 from util.device import autocast, resolve_device
-from util.errors import run_main
+from util.errors import DataError, run_main
 from util.images import to_uint8
 from util.results import ResultFolder
 from util.seeds import derive_seed
@@ -36,44 +39,48 @@ def main(argv: list[str] | None = None) -> int:
     opt = TestOptions().parse(argv)
     device, run_dir = resolve_device(opt.device), run_folder(opt)
     dataset = DATASETS.get(opt.dataset_mode).from_options(opt, split=opt.split, augment=False, task=opt.task)
-    count = min(len(dataset), opt.num_images or len(dataset))
+    selection = dataset.select(opt.num_images)
     model = MODELS.get(opt.model).from_options(opt, is_train=False)
-    step = load_run(model, run_dir, step=opt.step, averaged=not opt.raw_weights)
+    loaded = load_run(model, run_dir, step=opt.step, averaged=not opt.raw_weights)
     model.to(device).eval()
     evaluator = build_evaluator(
         parse_metrics(opt.metrics),
         device=device,
-        inception_weights=opt.inception_weights,
-        segmenter=opt.segmenter,
-        segmenter_weights=opt.segmenter_weights,
-        checkpoints_dir=opt.checkpoints_dir,
+        files=Files.from_options(opt),
         label_nc=dataset.label_nc,
         ignore_label=dataset.ignore_label,
         class_names=dataset.class_names,
+        per_class=opt.per_class,
+        bootstrap=opt.bootstrap,
+        required=opt.metrics != "all",
     )
-    model.prepare_inference(run_dir, lambda limit: plain_pictures(opt, "train", limit))
+    model.prepare_inference(run_dir, lambda limit: plain_pictures(opt, "train", limit), weights=loaded.name)
     model.choose_styles(opt.style_source)
     folder = Path(opt.results_dir or run_dir / "results" / f"{opt.split}_{opt.task}")
-    results, masks = ResultFolder(folder, palette=dataset.palette), MaskSetHash()
+    results = ResultFolder(folder, palette=dataset.palette, real_title=real_title(opt.task))
+    masks, indices = MaskSetHash(), selection.indices
 
-    keys = [list(range(i, min(i + opt.batch_size, count))) for i in range(0, count, opt.batch_size)]
+    keys = [indices[i : i + opt.batch_size] for i in range(0, len(indices), opt.batch_size)]
     loader = make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=keys)
     for batch in tqdm(loader, desc=f"{opt.name}: {opt.task}", unit="batch", disable=None):
         draws = generate_draws(model, to_device(batch, device), opt)
+        evaluator.update(as_saved(batch, draws, opt.task))
         results.add(batch, draws)
         for name, mask in zip(batch["name"], batch["mask"].numpy(), strict=True):
             masks.update(name, mask)
-        evaluator.update(as_saved(batch, draws[0]))
 
     values = evaluator.compute()
-    protocol = describe(opt, dataset, masks.hexdigest(), dict(model.counters))
-    line = result_line(values, step=step, task=opt.task, num_images=count, protocol=protocol)
+    protocol = describe(opt, dataset, selection, masks.hexdigest(), dict(model.counters))
+    line = result_line(values, step=loaded.step, task=opt.task, num_images=len(indices), protocol=protocol)
     results.finish(line, run_dir / "metrics.jsonl")
+    report = write_report(line, evaluator, folder, title=f"{opt.name}, {opt.task}")
     print(format_table([(opt.name, values)]))
+    if opt.per_class:
+        print(class_table(values))
     counted = (f"{n} {what}" for what, n in model.counters.items() if n)
-    for note in (*evaluator.notes, *counted):
+    for note in (*selection.notes, *evaluator.notes, *counted):
         print(f"note: {note}")
-    print(f"{count} pictures, step {step}, masks {masks.hexdigest()}: {folder / 'grid.png'}")
+    print(f"{len(indices)} pictures, {loaded.name}, masks {masks.hexdigest()}: {folder / 'grid.png'}, {report}")
     return 0
 
 
@@ -87,17 +94,26 @@ def generate_draws(model: Any, batch: Batch, opt: Any) -> list[Tensor]:
     return draws
 
 
-def as_saved(batch: Batch, fake: Tensor) -> Pictures:
-    """Return a batch in 8 bit, as the metrics read it."""
-    fake8, real8 = (torch.from_numpy(to_uint8(p)).movedim(-1, 1) for p in (fake, batch["image"]))
-    return Pictures(fake8, real8, batch["mask"].to(torch.uint8), batch["label"], batch["name"])
+def as_saved(batch: Batch, draws: list[Tensor], task: str) -> Pictures:
+    """Return a batch in 8 bit, as the metrics read it; raises `DataError` for a picture that is not finite."""
+    for name, *results in zip(batch["name"], *draws, strict=True):
+        if not all(bool(torch.isfinite(result).all()) for result in results):
+            raise DataError(f"{name}: the generated picture holds NaN or infinite values; is the checkpoint sound?")
+    draws8 = torch.from_numpy(to_uint8(torch.stack(draws, 1))).movedim(-1, 2)
+    real8 = torch.from_numpy(to_uint8(batch["image"])).movedim(-1, 1)
+    mask = batch["mask"].to(torch.uint8)
+    truth, inst = has_truth(task), batch["inst"]
+    return Pictures(draws8[:, 0], real8, mask, batch["label"], batch["name"], truth, inst, draws8)
 
 
-def describe(opt: Any, dataset: BaseDataset, mask_set: str, counters: dict[str, int]) -> dict[str, Any]:
+def describe(
+    opt: Any, dataset: BaseDataset, selection: Selection, mask_set: str, counters: dict[str, int]
+) -> dict[str, Any]:
     """Return what the numbers depend on beside the metrics themselves."""
     return {
         "run": opt.name, "model": opt.model, "dataset_mode": opt.dataset_mode, "split": opt.split,
-        "split_size": len(dataset), "mask_set": mask_set, "seed": opt.seed, "draw": "first of each picture",
+        "split_size": len(dataset), "left_out": selection.left_out, "notes": selection.notes,
+        "mask_set": mask_set, "seed": opt.seed, "draw": "first of each picture",
         "style_source": opt.style_source,
         "crop_size": opt.crop_size, "load_size": opt.load_size, "reference": "the same cuts of the same files, 8 bit",
         "weights": "last" if opt.raw_weights else "averaged where the run has them", "precision": opt.precision,

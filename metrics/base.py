@@ -1,11 +1,12 @@
 """The contract of a metric: pictures go in batch by batch, named values with their protocol come out.
 
-Shapes: B batch, H x W pixels. Pictures are 8-bit RGB, exactly as saved; mask 1 = generated pixel.
+Shapes: B batch, K draws, H x W pixels, n pictures seen. Pictures are 8-bit RGB, exactly as saved; mask 1 = generated.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,7 @@ class MetricValue:
         unit: '%', 'dB', '1' (dimensionless), 'distance'.
         protocol: what was computed, in one line.
         count: how many pictures (for FID: generated ones) it was computed from.
-        extra: hashes, scores of the real pictures, per-class values, counts of pictures left out.
+        extra: hashes, scores of the real pictures, per-class values, intervals, counts of pictures left out.
     """
 
     value: float
@@ -39,24 +40,35 @@ class MetricValue:
 class Pictures:
     """A batch of results: `fake`, `real` (B,3,H,W) uint8 RGB; `mask` (B,1,H,W) uint8 or bool; `label` (B,H,W) int64.
 
-    Several draws for one real picture carry the same `name`, `real` and `label`.
+    `has_truth` tells whether the real pictures show what the labels ask for. `inst` (B,H,W) int64 are instance ids,
+    `draws` (B,K,3,H,W) uint8 all draws, the first of which is `fake`. What is None is not known, and metrics that read
+    it leave their values out. Several results for one real picture carry the same `name`, `real` and `label`.
     Raises `ValueError` for other shapes or types.
     """
 
     fake: Tensor
     real: Tensor
-    mask: Tensor
-    label: Tensor
+    mask: Tensor | None
+    label: Tensor | None
     name: list[str]
+    has_truth: bool = True
+    inst: Tensor | None = None
+    draws: Tensor | None = None
 
     def __post_init__(self) -> None:
         size = (len(self.name), *self.real.shape[-2:])
         check_shape(self.real, (size[0], 3, *size[1:]), "Pictures.real")
         check_shape(self.fake, (size[0], 3, *size[1:]), "Pictures.fake")
-        check_shape(self.mask, (size[0], 1, *size[1:]), "Pictures.mask")
-        check_shape(self.label, size, "Pictures.label")
-        if self.fake.dtype != torch.uint8 or self.real.dtype != torch.uint8:
-            raise ValueError(f"metrics read 8-bit pictures, got {self.fake.dtype} and {self.real.dtype}")
+        if self.mask is not None:
+            check_shape(self.mask, (size[0], 1, *size[1:]), "Pictures.mask")
+        for what, ids in (("label", self.label), ("inst", self.inst)):
+            if ids is not None:
+                check_shape(ids, size, f"Pictures.{what}")
+        if self.draws is not None:
+            check_shape(self.draws, (size[0], None, 3, *size[1:]), "Pictures.draws")
+        for pictures in (self.fake, self.real, self.draws):
+            if pictures is not None and pictures.dtype != torch.uint8:
+                raise ValueError(f"metrics read 8-bit pictures, got {pictures.dtype}")
 
     def __len__(self) -> int:
         return len(self.name)
@@ -64,6 +76,8 @@ class Pictures:
 
 class Metric(ABC):
     """One or several values that share their work over a stream of pictures."""
+
+    smallest_bin = 1  # pictures; bins with fewer are left out
 
     def __init__(self) -> None:
         self.notes: list[str] = []  # sentences for the reader of the table, filled by `compute`
@@ -80,22 +94,106 @@ class Metric(ABC):
     def compute(self) -> dict[str, MetricValue]:
         """Return the values by name. A value that no picture defines is left out and named in `notes`."""
 
+    def subset(self, times: Tensor) -> dict[str, float]:
+        """Return the values over the n pictures seen, each counted `times` (n,) int64, from what was kept of them.
+
+        Values that cannot be had so (not from repeats, or not from so few pictures) are left out.
+        """
+        return {}
+
+    def resamples(self, wanted: int) -> int:
+        """Return how many bootstrap resamples this metric can afford of those wanted."""
+        return wanted
+
+    def per_picture(self) -> dict[str, list[float]]:
+        """Return values of single pictures in the order seen, NaN where undefined."""
+        return {}
+
+
+class PerPicture(Metric):
+    """Values that are means over pictures; `values` keeps each picture's, NaN where it has none."""
+
+    UNIT: dict[str, str]
+    PROTOCOL: dict[str, str]
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.names = names
+        self.reset()
+
+    def reset(self) -> None:
+        self.values: dict[str, list[float]] = {name: [] for name in self.names}
+
+    def update(self, pictures: Pictures) -> None:
+        for name, values in self.score(pictures).items():
+            self.values[name] += values.tolist()
+
+    @abstractmethod
+    def score(self, pictures: Pictures) -> dict[str, Tensor]:
+        """Return (B,) values of every name, NaN where a picture has none."""
+
+    def extra(self, name: str) -> dict[str, Any]:
+        """Return what stands beside the value."""
+        return {}
+
+    def why_empty(self, name: str) -> str:
+        """Say why no picture has the value `name`."""
+        return "every mask is empty or missing"
+
+    def compute(self) -> dict[str, MetricValue]:
+        self.notes = []
+        found = {}
+        for name, values in self.values.items():
+            known = [value for value in values if not math.isnan(value)]
+            if known:
+                mean = math.fsum(known) / len(known)
+                found[name] = MetricValue(mean, self.UNIT[name], self.PROTOCOL[name], len(known), self.extra(name))
+            else:
+                self.notes.append(f"{name}: left out, {self.why_empty(name)}")
+        return found
+
+    def subset(self, times: Tensor) -> dict[str, float]:
+        found = {}
+        for name, values in self.values.items():
+            each = torch.tensor(values, dtype=torch.float64)
+            weight = torch.where(each.isnan(), 0, times)
+            if weight.any():
+                found[name] = float((each.nan_to_num() * weight).sum() / weight.sum())
+        return found
+
+    def per_picture(self) -> dict[str, list[float]]:
+        return {name: values for name, values in self.values.items() if not all(map(math.isnan, values))}
+
 
 class Distinct:
-    """Tells which real pictures were not seen before, so that several draws for one count it once."""
+    """Tells which real pictures were not seen before, so that several results for one count it once."""
 
     def __init__(self) -> None:
-        self._seen: set[tuple[str, bytes]] = set()
+        self._seen: dict[tuple[str, bytes], int] = {}
 
     def __len__(self) -> int:
         return len(self._seen)
 
+    def places(self, names: list[str], real: list[Tensor]) -> tuple[list[int], list[int]]:
+        """Return the batch positions that come for the first time, and each picture's place among the distinct ones.
+
+        Two are one if name and pixels are.
+        """
+        fresh, places = [], []
+        for i, (name, picture) in enumerate(zip(names, real, strict=True)):
+            key = (name, picture_hash(picture))
+            if key not in self._seen:
+                self._seen[key] = len(self._seen)
+                fresh.append(i)
+            places.append(self._seen[key])
+        return fresh, places
+
     def new(self, pictures: Pictures) -> list[int]:
         """Return the batch positions whose (name, pixels) come for the first time."""
-        positions = []
-        for i, (name, real) in enumerate(zip(pictures.name, pictures.real, strict=True)):
-            key = (name, hashlib.sha1(real.cpu().contiguous().numpy().tobytes(), usedforsecurity=False).digest())
-            if key not in self._seen:
-                self._seen.add(key)
-                positions.append(i)
-        return positions
+        return self.places(pictures.name, list(pictures.real))[0]
+
+
+def picture_hash(picture: Tensor) -> bytes:
+    """Return the SHA-1 of a picture's size and bytes."""
+    data = picture.cpu().contiguous().numpy()
+    return hashlib.sha1(repr(data.shape).encode() + data.tobytes(), usedforsecurity=False).digest()

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from metrics.analysis import with_bins, with_intervals
 from metrics.base import Metric, MetricValue, Pictures
-from metrics.fid import FID
+from metrics.feature_cache import default_cache_dir
+from metrics.feature_metrics import FROM_FEATURES, FeatureMetrics
 from metrics.inception import load_inception
-from metrics.reconstruction import RECONSTRUCTION, Reconstruction
-from metrics.segmentation import SegmentationMetric
+from metrics.lpips import load_lpips
+from metrics.perceptual import PERCEPTUAL, Perceptual
+from metrics.reconstruction import RECONSTRUCTION, WHOLE, Reconstruction
+from metrics.seam import Seam
+from metrics.segmentation import SEGMENTATION, SegmentationMetric
 from metrics.segmenters import label_table, load_segmenter
+from metrics.style import Style
 from util.errors import UserError
 from util.registry import did_you_mean
 
-SEGMENTATION = ("miou", "acc")
-METRICS = ("fid", *SEGMENTATION, *RECONSTRUCTION)
-DEFAULT_METRICS = ",".join(METRICS)
-LOWER_IS_BETTER = ("fid", "l1")
+VARIANTS = {"": FROM_FEATURES, "clean": ("fid_clean",), "region": ("fid_region",)}
+METRICS = (
+    "fid", "kid", "prdc", "fid_clean", "fid_region", *SEGMENTATION,
+    *RECONSTRUCTION, *WHOLE, *PERCEPTUAL, "seam", "style",
+)  # fmt: skip
+DEFAULT_METRICS = "fid,miou,acc,l1,psnr,ssim,seam"
+WIDEST = 8  # columns of a table
+LOWER_IS_BETTER = ("fid", "kid", "l1", "lpips", "seam", "style")
 NO_SEGMENTER = (
     "mIoU and accuracy left out: name a segmenter with --segmenter RUN|streets|espnet_camvid|espnet_cityscapes; "
     "`python scripts/train_segmenter.py --dataset_mode MODE --dataroot DIR --name RUN` trains one."
@@ -28,11 +41,16 @@ NO_SEGMENTER = (
 
 
 class Evaluator:
-    """Feeds each batch to every metric once. `notes` tells the reader what is missing from the table and why."""
+    """Feeds each batch to every metric once. `notes` tells the reader what is missing from the table and why.
 
-    def __init__(self, metrics: Sequence[Metric], *, notes: Sequence[str] = ()) -> None:
-        self.metrics = list(metrics)
+    `names` and `share` (erased share, NaN without a mask) of the pictures seen are kept for bins and for reports.
+    """
+
+    def __init__(self, metrics: Sequence[Metric], *, notes: Sequence[str] = (), bootstrap: int = 0) -> None:
+        self.metrics, self.bootstrap = list(metrics), bootstrap
         self._notes = list(notes)
+        self.names: list[str] = []
+        self.share: list[float] = []
 
     @property
     def notes(self) -> list[str]:
@@ -41,64 +59,170 @@ class Evaluator:
 
     def reset(self) -> None:
         """Forget all pictures."""
+        self.names, self.share = [], []
         for metric in self.metrics:
             metric.reset()
 
     def update(self, pictures: Pictures) -> None:
         """Take a batch."""
+        self.names += pictures.name
+        none = torch.full((len(pictures),), torch.nan)
+        self.share += (none if pictures.mask is None else (pictures.mask > 0).double().mean((1, 2, 3))).tolist()
         for metric in self.metrics:
             metric.update(pictures)
 
+    def add_sets(self, *, fake: list[Tensor], real: list[Tensor]) -> None:
+        """Take generated and real pictures (3,H,W) uint8 that are no pairs; only `FeatureMetrics` read these."""
+        for metric in self.metrics:
+            if isinstance(metric, FeatureMetrics):
+                metric.add_sets(fake=fake, real=real)
+
     def compute(self) -> dict[str, MetricValue]:
-        """Return the values of all metrics by name."""
-        return {name: value for metric in self.metrics for name, value in metric.compute().items()}
+        """Return the values of all metrics by name, with bins by erased share and, if asked for, intervals."""
+        found: dict[str, MetricValue] = {}
+        share = torch.tensor(self.share, dtype=torch.float64)
+        for metric in self.metrics:
+            values = metric.compute()
+            if values and bool((share >= 0).any()):
+                values = with_bins(metric, values, share=share)
+            if values and self.bootstrap:
+                values = with_intervals(metric, values, count=len(self.names), resamples=self.bootstrap)
+            found |= values
+        return found
+
+    def per_picture(self) -> dict[str, list[float]]:
+        """Return the values of single pictures, in the order of `names`."""
+        return {name: values for metric in self.metrics for name, values in metric.per_picture().items()}
+
+    @property
+    def label_nc(self) -> int | None:
+        """Number of label ids that may occur; None where no segmenter reads labels."""
+        return next((len(m.table) for m in self.metrics if isinstance(m, SegmentationMetric)), None)
+
+    def confusion(self) -> tuple[tuple[str, ...], Tensor] | None:
+        """Return class names and the confusion matrix (C,C) of the generated pictures, where a segmenter ran."""
+        for metric in self.metrics:
+            if isinstance(metric, SegmentationMetric) and metric.generated.counts.any():
+                return metric.segmenter.class_names, metric.generated.counts
+        return None
 
 
 def parse_metrics(text: str) -> list[str]:
-    """Split --metrics at commas (`none` gives none); raises `UserError` for an unknown name, with the nearest ones."""
+    """Split --metrics at commas (`none`: none, `all`: all); raises `UserError` for an unknown name."""
     names = [name.strip() for name in text.split(",") if name.strip() not in ("", "none")]
+    if "all" in names:
+        return list(METRICS)
     for name in names:
         if name not in METRICS:
-            raise UserError(f"--metrics '{name}' is unknown.{did_you_mean(name, METRICS)} Known: {', '.join(METRICS)}")
+            known = ", ".join((*METRICS, "all", "none"))
+            raise UserError(f"--metrics '{name}' is unknown.{did_you_mean(name, METRICS)} Known: {known}")
     return list(dict.fromkeys(names))
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where networks come from: the flags of the same names, and the folder of kept features (None: keep none)."""
+
+    inception_weights: str | None = None
+    segmenter: str | None = None
+    segmenter_weights: str | None = None
+    segmenter_classes: str | None = None
+    checkpoints_dir: str = "checkpoints"
+    lpips_net: str = "alex"
+    lpips_weights: str | None = None
+    lpips_backbone: str | None = None
+    cache_dir: Path | None = None
+
+    @classmethod
+    def from_options(cls, opt: Any) -> Files:
+        """Read the flags of options/metric_flags.py."""
+        names = [name for name in cls.__dataclass_fields__ if name != "cache_dir"]
+        folder = default_cache_dir() if opt.cache_dir is None else Path(opt.cache_dir)
+        return cls(
+            **{name: getattr(opt, name) for name in names}, cache_dir=None if opt.cache_dir == "none" else folder
+        )
 
 
 def build_evaluator(
     names: Sequence[str],
     *,
     device: torch.device,
-    inception_weights: str | None,
-    segmenter: str | None,
-    segmenter_weights: str | None,
-    checkpoints_dir: str,
-    label_nc: int,
+    files: Files,
+    label_nc: int | None,
     ignore_label: int | None,
     class_names: list[str] | None = None,
+    per_class: bool = False,
+    bootstrap: int = 0,
+    required: bool = True,
 ) -> Evaluator:
     """Load what `names` (see `parse_metrics`) need and return the evaluator.
 
+    Args:
+        label_nc: number of label ids; None: the segmenter's own.
+        required: a network that cannot be had is an error; otherwise its metrics are left out with a note.
+
     Raises:
-        UserError: unknown name, missing Inception weights, a segmenter that is missing or has other classes.
+        UserError: unknown name, missing weights, a segmenter that is missing or has other classes.
     """
     names = parse_metrics(",".join(names))
     metrics: list[Metric] = []
     notes: list[str] = []
-    if "fid" in names:
-        metrics.append(FID(*load_inception(inception_weights), device=device))
-    if wanted := tuple(name for name in SEGMENTATION if name in names):
-        if segmenter:
-            net = load_segmenter(segmenter, weights=segmenter_weights, checkpoints_dir=checkpoints_dir, device=device)
-            table = label_table(net, label_nc=label_nc, ignore_label=ignore_label, class_names=class_names)
-            metrics.append(SegmentationMetric(net, table=table, ignore_label=ignore_label, names=wanted))
+
+    def attempt(what: Sequence[str], make: Callable[[], list[Metric]]) -> None:
+        try:
+            metrics.extend(make())
+        except UserError as error:
+            if required:
+                raise
+            notes.append(f"{', '.join(what)}: left out: {error}")
+
+    def from_features() -> list[Metric]:
+        net, source = load_inception(files.inception_weights)
+        made: list[Metric] = []
+        for variant, members in VARIANTS.items():
+            chosen = tuple(name.split("_")[0] for name in members if name in names)
+            if chosen:
+                settings = {"names": chosen, "variant": variant, "cache_dir": files.cache_dir}
+                made.append(FeatureMetrics(net, source, device=device, **settings))  # type: ignore[arg-type]
+        return made
+
+    def from_segments() -> list[Metric]:
+        net = load_segmenter(
+            str(files.segmenter), weights=files.segmenter_weights, checkpoints_dir=files.checkpoints_dir,
+            device=device, classes=files.segmenter_classes,
+        )  # fmt: skip
+        count = net.num_classes if label_nc is None else label_nc
+        table = label_table(net, label_nc=count, ignore_label=ignore_label, class_names=class_names)
+        wanted = tuple(name for name in SEGMENTATION if name in names)
+        return [SegmentationMetric(net, table=table, ignore_label=ignore_label, names=wanted, per_class=per_class)]
+
+    def from_lpips() -> list[Metric]:
+        net, hashes = load_lpips(files.lpips_net, heads=files.lpips_weights, backbone=files.lpips_backbone)
+        kinds = tuple(name for name in PERCEPTUAL if name in names)
+        return [Perceptual(net, hashes, device=device, kinds=kinds)]
+
+    if wanted := [name for members in VARIANTS.values() for name in members if name in names]:
+        attempt(wanted, from_features)
+    if wanted := [name for name in SEGMENTATION if name in names]:
+        if files.segmenter:
+            attempt(wanted, from_segments)
         else:
             notes.append(NO_SEGMENTER)
-    if wanted := tuple(name for name in RECONSTRUCTION if name in names):
-        metrics.append(Reconstruction(wanted))
-    return Evaluator(metrics, notes=notes)
+    if chosen := tuple(name for name in (*RECONSTRUCTION, *WHOLE) if name in names):
+        metrics.append(Reconstruction(chosen))
+    if wanted := [name for name in PERCEPTUAL if name in names]:
+        attempt(wanted, from_lpips)
+    metrics += [kind() for name, kind in (("seam", Seam), ("style", Style)) if name in names]
+    return Evaluator(metrics, notes=notes, bootstrap=bootstrap)
+
+
+def arrow(name: str) -> str:
+    """Return the better direction of a metric."""
+    return "↓" if name.split("_")[0] in LOWER_IS_BETTER else "↑"
 
 
 def result_line(
-    values: Mapping[str, MetricValue], *, step: int, task: str, num_images: int, protocol: Any
+    values: Mapping[str, MetricValue], *, step: int | None, task: str, num_images: int, protocol: Any
 ) -> dict[str, Any]:
     """Return one line of `metrics.jsonl`: plain numbers under 'metrics', everything else under 'details'."""
     details = {
@@ -118,10 +242,13 @@ def format_table(rows: Sequence[tuple[str, Mapping[str, float | MetricValue]]]) 
     """Return an aligned text table: one row per (label, values), one column per metric, `-` where a row lacks it.
 
     An arrow in the head tells the better direction; the real pictures' score follows in brackets where it is known.
+    More than `WIDEST` metrics stand below each other instead, a column per row.
     """
     columns = list(dict.fromkeys(name for _, values in rows for name in values))
-    head = ["", *(f"{name} {'↓' if name.split('_')[0] in LOWER_IS_BETTER else '↑'}" for name in columns)]
+    head = ["", *(f"{name} {arrow(name)}" for name in columns)]
     body = [[label, *(_cell(values.get(name)) for name in columns)] for label, values in rows]
+    if len(columns) > WIDEST:
+        head, *body = [list(line) for line in zip(head, *body, strict=True)]
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
     lines = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in [head, *body]]
     lines.insert(1, "-" * len(lines[0]))
@@ -133,5 +260,12 @@ def _cell(value: float | MetricValue | None) -> str:
         return "-"
     number = value.value if isinstance(value, MetricValue) else value
     text = f"{number:.4f}" if math.isfinite(number) and abs(number) < 1 else f"{number:.2f}"
-    real = value.extra.get("real") if isinstance(value, MetricValue) else None
-    return text if real is None else f"{text} (real {real:.2f})"
+    if not isinstance(value, MetricValue):
+        return text
+    if "ci95" in value.extra:
+        low, high = value.extra["ci95"]
+        text += f" [{low:.4g}, {high:.4g}]"
+    if "standard_error" in value.extra:
+        text += f" ± {value.extra['standard_error']:.4f}"
+    real = value.extra.get("real")
+    return text if real is None else f"{text} (real {real:.{4 if abs(real) < 1 else 2}f})"

@@ -9,14 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metrics.base import Distinct, Metric, MetricValue, Pictures
-from metrics.inception import FEATURES, FIDFeatures, InceptionFile
 from util.errors import UserError
-
-PROTOCOL = (
-    "FID, pytorch-fid protocol: Inception-2015-12-05 pool3 features (float32, RGB, bilinear to 299, not antialiased) "
-    "of the 8-bit generated and real pictures of the same cuts, covariances with n-1, exact trace term in float64"
-)
 
 
 def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
@@ -75,54 +68,32 @@ def _checked(features: Tensor, which: str) -> Tensor:
     return features.detach().to("cpu", torch.float64)
 
 
-class FID(Metric):
-    """`fid` between all generated pictures and the distinct real ones of the same stream.
+class Resampled:
+    """Frechet distances of resamples of two sets of features, from what needs to be computed but once.
 
-    `generated` and `real` hold the float32 features on the CPU, in the order of the pictures.
+    Args:
+        features_a: (n,d); features_b: (n,d), the partner of each, resampled with it.
     """
 
-    def __init__(self, net: FIDFeatures, source: InceptionFile, *, device: torch.device) -> None:
-        super().__init__()
-        self.net, self.source, self.device = net.to(device), source, device
-        self.reset()
+    def __init__(self, features_a: Tensor, features_b: Tensor) -> None:
+        self.a, self.b = _checked(features_a, "generated"), _checked(features_b, "real")
+        self.small = len(self.a) <= self.a.shape[1]
+        if self.small:  # Gram matrices hold all that the distance needs: no work of size d is left
+            self.aa, self.bb, self.ab = self.a @ self.a.T, self.b @ self.b.T, self.a @ self.b.T
 
-    def reset(self) -> None:
-        self._distinct = Distinct()
-        self._generated: list[Tensor] = []
-        self._real: list[Tensor] = []
-
-    def update(self, pictures: Pictures) -> None:
-        fresh = self._distinct.new(pictures)
-        both = torch.cat([pictures.fake.to(self.device), pictures.real[fresh].to(self.device)])
-        features = self.net(both).cpu()
-        self._generated.append(features[: len(pictures)])
-        self._real.append(features[len(pictures) :])
-
-    @property
-    def generated(self) -> Tensor:
-        """Features (n, 2048) of the generated pictures."""
-        return torch.cat(self._generated) if self._generated else torch.empty(0, FEATURES)
-
-    @property
-    def real(self) -> Tensor:
-        """Features (m, 2048) of the distinct real pictures."""
-        return torch.cat(self._real) if self._real else torch.empty(0, FEATURES)
-
-    def compute(self) -> dict[str, MetricValue]:
-        generated, real = self.generated, self.real
-        if min(len(generated), len(real)) < 2:
-            self.notes = ["fid: left out, it needs at least two pictures (--num_images)"]
-            return {}
-        self.notes = []
-        extra: dict[str, object] = {
-            "num_generated": len(generated),
-            "num_real": len(real),
-            "weights": self.source.path.name,
-            "weights_sha256": self.source.sha256,
-        }
-        if min(len(generated), len(real)) < FEATURES:
-            extra["note"] = (
-                f"fewer pictures than the {FEATURES} features: biased upwards, compare only with equal counts"
-            )
-        value = frechet_distance(generated, real)
-        return {"fid": MetricValue(value, "distance", PROTOCOL, len(generated), extra)}
+    def distance(self, times: Tensor) -> float:
+        """Return the distance with row i counted times[i] (n,) int64; NaN for fewer than two rows."""
+        if int(times.sum()) < 2:
+            return float("nan")
+        if not self.small:
+            return frechet_distance(self.a.repeat_interleave(times, 0), self.b.repeat_interleave(times, 0))
+        kept = times.nonzero().flatten()
+        w = times[kept].double()
+        share = w / w.sum()
+        aa, bb, ab = (gram[kept][:, kept] for gram in (self.aa, self.bb, self.ab))
+        mean_aa, mean_bb, mean_ab = (share @ gram @ share for gram in (aa, bb, ab))
+        traces = w @ (aa.diagonal() + bb.diagonal()) - w.sum() * (mean_aa + mean_bb)
+        centred = ab - (ab @ share)[:, None] - share @ ab + mean_ab
+        cross = torch.linalg.svdvals(w.sqrt()[:, None] * centred * w.sqrt()).sum()
+        distance = mean_aa + mean_bb - 2 * mean_ab + (traces - 2 * cross) / (w.sum() - 1)
+        return max(float(distance), 0.0)

@@ -23,6 +23,7 @@ from metrics.files import file_hash, load_exactly
 from util.errors import UserError
 
 FEATURES = 2048
+SIDE = (299, 299)
 HUB_NAME = "pt_inception-2015-12-05-6726825d.pth"
 HUB_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{HUB_NAME}"
 HUB_SHA256 = "6726825d"  # prefix
@@ -88,16 +89,31 @@ class FIDFeatures(nn.Module):
         blocks = _blocks().to_empty(device="cpu").eval().requires_grad_(False)
         self.blocks = blocks.to(memory_format=torch.channels_last)
 
-    @torch.no_grad()
     def forward(self, pictures: Tensor) -> Tensor:
-        with torch.autocast(pictures.device.type, enabled=False), _no_tf32():
-            x = F.interpolate(pictures.float() / 255, size=(299, 299), mode="bilinear", align_corners=False)
-            features: Tensor = self.blocks((2 * x - 1).to(memory_format=torch.channels_last))
-        return features.flatten(1)
+        return self.features(resize_plain(pictures))
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """Return (B,2048) of prepared pictures (B,3,299,299)."""
+        with torch.autocast(x.device.type, enabled=False), no_tf32():
+            found: Tensor = self.blocks(x.to(memory_format=torch.channels_last))
+        return found.flatten(1)
 
     def train(self, mode: bool = True) -> FIDFeatures:
         """Stay in eval mode: the features of a set may not depend on its batches."""
         return super().train(False)  # type: ignore[return-value]
+
+
+def resize_plain(pictures: Tensor) -> Tensor:
+    """pytorch-fid's preparation of (B,3,H,W) uint8: bilinear to 299 without antialiasing, 0..255 to [-1, 1]."""
+    x = F.interpolate(pictures.float() / 255, size=SIDE, mode="bilinear", align_corners=False)
+    return 2 * x - 1
+
+
+def resize_clean(pictures: Tensor) -> Tensor:
+    """clean-fid's preparation (Parmar et al. 2022): antialiased bicubic to 299 as Pillow, clipped, (x - 128) / 128."""
+    x = F.interpolate(pictures.float(), size=SIDE, mode="bicubic", align_corners=False, antialias=True)
+    return (x.clamp(0, 255) - 128) / 128
 
 
 def _blocks() -> nn.Sequential:
@@ -171,7 +187,8 @@ def _how_to_get(hub: Path) -> str:
 
 
 @contextmanager
-def _no_tf32() -> Iterator[None]:
+def no_tf32() -> Iterator[None]:
+    """Convolve in full float32 on a GPU; TF32 keeps ten bits of each factor."""
     conv: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = conv.fp32_precision
     conv.fp32_precision = "ieee"

@@ -1,42 +1,31 @@
-"""L1, PSNR and SSIM on the masked region: how near a result is to the truth where pixels were generated.
+"""L1, PSNR and SSIM: how near a result is to the truth, where pixels were generated or on the whole picture.
 
 Per picture, then averaged over pictures. Shapes: B batch, H x W pixels; pictures float64 in [0, 255], RGB.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metrics.base import Metric, MetricValue, Pictures
+from metrics.base import PerPicture, Pictures
 from util.errors import DataError
 
-RECONSTRUCTION = ("l1", "psnr", "ssim")
+RECONSTRUCTION = ("l1", "psnr", "ssim")  # on the masked region
+WHOLE = ("l1_whole", "psnr_whole", "ssim_whole")
 PSNR_CAP = 100.0  # dB; a picture without any difference would be infinite
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+NO_TRUTH = "the real pictures do not show what the labels ask for"
 _UNIT = {"l1": "1", "psnr": "dB", "ssim": "1"}
 _PROTOCOL = {
-    "l1": "mean absolute difference over masked pixels and RGB channels, divided by 255; mean over pictures",
-    "psnr": "10 log10(255^2 / MSE), MSE over masked pixels and RGB channels, at most 100 dB; mean over pictures",
+    "l1": "mean absolute difference over {0} pixels and RGB channels, divided by 255; mean over pictures",
+    "psnr": "10 log10(255^2 / MSE), MSE over {0} pixels and RGB channels, at most 100 dB; mean over pictures",
     "ssim": "SSIM map (Gaussian 11x11, sigma 1.5, K1 .01, K2 .03, range 255, RGB channels averaged, reflected border) "
-    "of the whole picture, averaged over masked pixels; mean over pictures",
+    "of the whole picture, averaged over {0} pixels; mean over pictures",
 }
-
-
-def masked_l1(fake: Tensor, real: Tensor, mask: Tensor) -> Tensor:
-    """Return (B,) mean |fake - real| / 255 over mask (B,1,H,W); NaN where the mask is empty."""
-    return _masked_mean((fake - real).abs(), mask) / 255
-
-
-def masked_psnr(fake: Tensor, real: Tensor, mask: Tensor) -> Tensor:
-    """Return (B,) PSNR in dB over mask (B,1,H,W), capped at 100; NaN where the mask is empty."""
-    return (10 * torch.log10(255**2 / _masked_mean((fake - real).square(), mask))).clamp(max=PSNR_CAP)
-
-
-def masked_ssim(fake: Tensor, real: Tensor, mask: Tensor) -> Tensor:
-    """Return (B,) SSIM over mask (B,1,H,W); NaN where the mask is empty."""
-    return _masked_mean(ssim_map(fake, real), mask)
 
 
 def ssim_map(x: Tensor, y: Tensor) -> Tensor:
@@ -72,44 +61,61 @@ def _blur(stack: Tensor) -> Tensor:
     return flat.view_as(stack)
 
 
-def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return (B,) means of (B,C,H,W) over mask (B,1,H,W); NaN where the mask is empty."""
     mask = mask.to(values.dtype)
     return (values * mask).sum((1, 2, 3)) / (mask.sum((1, 2, 3)) * values.shape[1])
 
 
-class Reconstruction(Metric):
-    """`l1_masked`, `psnr_masked`, `ssim_masked` (those asked for in `names`); `per_picture` keeps each value."""
+class Reconstruction(PerPicture):
+    """`l1_masked`, ..., `ssim_whole`: those asked for by `names` ('l1' is the masked one, 'l1_whole' the other)."""
 
     def __init__(self, names: tuple[str, ...] = RECONSTRUCTION) -> None:
-        super().__init__()
-        self.names = names
-        self.reset()
+        full = tuple(name if name in WHOLE else f"{name}_masked" for name in names)
+        self.UNIT = {name: _UNIT[name.split("_")[0]] for name in full}
+        where = {"masked": "masked", "whole": "all"}
+        self.PROTOCOL = {name: _PROTOCOL[name.split("_")[0]].format(where[name.split("_")[1]]) for name in full}
+        super().__init__(full)
 
     def reset(self) -> None:
+        super().reset()
         self.empty: list[str] = []
-        self.per_picture: dict[str, list[float]] = {name: [] for name in self.names}
+        self.without_truth = 0
 
-    def update(self, pictures: Pictures) -> None:
-        mask = pictures.mask > 0
-        filled = mask.flatten(1).any(1)
-        self.empty += [name for name, some in zip(pictures.name, filled.tolist(), strict=True) if not some]
-        if not bool(filled.any()):
-            return
-        fake, real, mask = pictures.fake[filled].double(), pictures.real[filled].double(), mask[filled]
-        functions = {"l1": masked_l1, "psnr": masked_psnr, "ssim": masked_ssim}
+    def score(self, pictures: Pictures) -> dict[str, Tensor]:
+        if not pictures.has_truth:
+            self.without_truth += len(pictures)
+            return {name: torch.full((len(pictures),), torch.nan) for name in self.names}
+        fake, real = pictures.fake.double(), pictures.real.double()
+        whole = torch.ones_like(fake[:, :1])
+        mask = torch.zeros_like(whole) if pictures.mask is None else (pictures.mask > 0).to(whole)
+        filled = mask.flatten(1).any(1).tolist()
+        self.empty += [name for name, some in zip(pictures.name, filled, strict=True) if not some]
+        kinds = {name.split("_")[0] for name in self.names}
+        maps = {}
+        if "l1" in kinds:
+            maps["l1"] = (fake - real).abs()
+        if "psnr" in kinds:
+            maps["psnr"] = (fake - real).square()
+        if "ssim" in kinds:
+            maps["ssim"] = ssim_map(fake, real)
+        found = {}
         for name in self.names:
-            self.per_picture[name] += functions[name](fake, real, mask).tolist()
+            kind, where = name.split("_")
+            found[name] = _finish(kind, masked_mean(maps[kind], mask if where == "masked" else whole))
+        return found
 
-    def compute(self) -> dict[str, MetricValue]:
-        counts = {len(values) for values in self.per_picture.values()}
-        if counts == {0}:
-            self.notes = [f"{', '.join(f'{n}_masked' for n in self.names)}: left out, every mask is empty"]
-            return {}
-        self.notes = []
-        return {f"{name}_masked": self._value(name, values) for name, values in self.per_picture.items()}
+    def extra(self, name: str) -> dict[str, Any]:
+        extra: dict[str, Any] = {} if name in WHOLE else {"pictures_with_empty_mask": len(self.empty)}
+        if name.startswith("psnr"):
+            extra["pictures_at_cap"] = sum(value >= PSNR_CAP for value in self.values[name])
+        return extra
 
-    def _value(self, name: str, values: list[float]) -> MetricValue:
-        extra: dict[str, object] = {"pictures_with_empty_mask": len(self.empty)}
-        if name == "psnr":
-            extra["pictures_at_cap"] = sum(value >= PSNR_CAP for value in values)
-        return MetricValue(sum(values) / len(values), _UNIT[name], _PROTOCOL[name], len(values), extra)
+    def why_empty(self, name: str) -> str:
+        return NO_TRUTH if self.without_truth else super().why_empty(name)
+
+
+def _finish(kind: str, mean: Tensor) -> Tensor:
+    if kind == "l1":
+        return mean / 255
+    return (10 * torch.log10(255**2 / mean)).clamp(max=PSNR_CAP) if kind == "psnr" else mean

@@ -6,6 +6,9 @@ Shapes: B pictures, H x W pixels, C classes.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -13,7 +16,13 @@ from metrics.base import Distinct, Metric, MetricValue, Pictures
 from metrics.segmenters import IGNORED, Segmenter
 from util.errors import DataError
 
-_WHAT = {"miou": "mean IoU over the classes in the labels", "acc": "share of labelled pixels that is right"}
+NO_CEILING = "without the real pictures' score, as these do not show what the labels ask for"
+SEGMENTATION = ("miou", "acc", "class_acc")
+_WHAT = {
+    "miou": "mean IoU over the classes in the labels",
+    "acc": "share of labelled pixels that is right",
+    "class_acc": "mean over the classes in the labels of the share of their pixels that is right",
+}
 
 
 class Confusion:
@@ -25,9 +34,7 @@ class Confusion:
 
     def add(self, label: Tensor, prediction: Tensor) -> None:
         """Count pixels; `label` in -1..C-1 and `prediction` in 0..C-1 have one shape."""
-        keep = label != IGNORED
-        pairs = label[keep] * self.num_classes + prediction[keep]
-        self.counts += torch.bincount(pairs, minlength=self.num_classes**2).view_as(self.counts).cpu()
+        self.counts += confusion_counts(label, prediction, self.num_classes).view_as(self.counts)
 
     def iou(self) -> Tensor:
         """Intersection over union per class (C,) float64; NaN for a class that no label pixel has."""
@@ -40,18 +47,35 @@ class Confusion:
         """Mean IoU in percent over the classes that occur in the labels; NaN when no pixel was counted."""
         return 100 * float(self.iou().nanmean())
 
+    def recall(self) -> Tensor:
+        """Share of each class's pixels that is right (C,) float64; NaN for a class that no label pixel has."""
+        return self.counts.diagonal().double() / self.counts.sum(1)
+
+    def class_accuracy(self) -> float:
+        """Mean of `recall` in percent; NaN when no pixel was counted."""
+        return 100 * float(self.recall().nanmean())
+
     def accuracy(self) -> float:
         """Share of counted pixels with the right class in percent; NaN when no pixel was counted."""
         return 100 * float(self.counts.diagonal().sum() / self.counts.sum())
 
 
+def confusion_counts(label: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
+    """Return (C*C,) int64 counts on the CPU of label * C + prediction; labels of -1 are left out."""
+    keep = label != IGNORED
+    return torch.bincount(label[keep] * num_classes + prediction[keep], minlength=num_classes**2).cpu()
+
+
 class SegmentationMetric(Metric):
-    """`miou_<segmenter>` and `acc_<segmenter>` of the generated pictures; the real ones' score stands in `extra`.
+    """`miou_<segmenter>`, `acc_<segmenter>`, `class_acc_<segmenter>` of the generated pictures.
+
+    The real pictures' score stands in `extra`. Counts of every picture are kept (sparse), for bins and intervals.
 
     Args:
         table: the segmenter's class of each label id, see `label_table`.
         ignore_label: an id that is left out, which may lie outside the table (255).
-        names: which of 'miou' and 'acc' to report.
+        names: which of `SEGMENTATION` to report.
+        per_class: add the confusion matrix and the accuracy of each class.
     """
 
     def __init__(
@@ -61,8 +85,10 @@ class SegmentationMetric(Metric):
         table: Tensor,
         ignore_label: int | None,
         names: tuple[str, ...] = ("miou", "acc"),
+        per_class: bool = False,
     ) -> None:
         super().__init__()
+        self.per_class = per_class
         self.segmenter, self.table, self.ignore_label, self.names = segmenter, table, ignore_label, names
         self.reset()
 
@@ -70,26 +96,54 @@ class SegmentationMetric(Metric):
         self._distinct = Distinct()
         self.generated = Confusion(self.segmenter.num_classes)
         self.real = Confusion(self.segmenter.num_classes)
-        self._count = 0
+        self._cells: list[Tensor] = []  # of each picture: which cells of the matrix are not 0, and what they hold
+        self._counts: list[Tensor] = []
 
     def update(self, pictures: Pictures) -> None:
-        fresh = self._distinct.new(pictures)
+        if pictures.label is None:
+            raise DataError(f"{pictures.name[0]}: mIoU and accuracy need label maps")
+        fresh = self._distinct.new(pictures) if pictures.has_truth else []
         label = self._classes(pictures)
         prediction = self.segmenter.predict(torch.cat([pictures.fake, pictures.real[fresh]]))
-        self.generated.add(label, prediction[: len(pictures)])
+        for truth, found in zip(label, prediction, strict=False):
+            counts = confusion_counts(truth, found, self.segmenter.num_classes)
+            self.generated.counts += counts.view_as(self.generated.counts)
+            self._cells.append(counts.nonzero().flatten())
+            self._counts.append(counts[self._cells[-1]])
         self.real.add(label[fresh], prediction[len(pictures) :])
-        self._count += len(pictures)
 
     def compute(self) -> dict[str, MetricValue]:
         name = self.segmenter.name
         if not self.generated.counts.any():
-            self.notes = [f"miou_{name}, acc_{name}: left out, no pixel has a label that {name} knows"]
+            self.notes = [f"{self._listed()}: left out, no pixel has a label that {name} knows"]
             return {}
-        self.notes = []
+        self.notes = [] if len(self._distinct) else [f"{self._listed()}: {NO_CEILING}"]
         return {f"{metric}_{name}": self._value(metric) for metric in self.names}
+
+    def subset(self, times: Tensor) -> dict[str, float]:
+        each = times.repeat_interleave(torch.tensor([len(cells) for cells in self._cells]))
+        confusion = Confusion(self.segmenter.num_classes)
+        counts = torch.cat(self._counts) * each
+        confusion.counts.view(-1).index_add_(0, torch.cat(self._cells), counts)
+        if not confusion.counts.any():
+            return {}
+        return {f"{metric}_{self.segmenter.name}": score(confusion, metric) for metric in self.names}
+
+    def per_picture(self) -> dict[str, list[float]]:
+        values: dict[str, list[float]] = {f"{metric}_{self.segmenter.name}": [] for metric in self.names}
+        for cells, counts in zip(self._cells, self._counts, strict=True):
+            confusion = Confusion(self.segmenter.num_classes)
+            confusion.counts.view(-1)[cells] = counts
+            for metric in self.names:
+                values[f"{metric}_{self.segmenter.name}"].append(score(confusion, metric) if len(cells) else math.nan)
+        return values
+
+    def _listed(self) -> str:
+        return ", ".join(f"{metric}_{self.segmenter.name}" for metric in self.names)
 
     def _classes(self, pictures: Pictures) -> Tensor:
         """Map label ids to the segmenter's classes; raises `DataError` for an id outside the data set's classes."""
+        assert pictures.label is not None
         label = pictures.label.to(self.segmenter.device)
         ignored = torch.zeros_like(label, dtype=torch.bool) if self.ignore_label is None else label == self.ignore_label
         outside = ((label < 0) | (label >= len(self.table))) & ~ignored
@@ -104,10 +158,9 @@ class SegmentationMetric(Metric):
         return torch.where(ignored, IGNORED, self.table.to(label.device)[inside])
 
     def _value(self, metric: str) -> MetricValue:
-        score = Confusion.miou if metric == "miou" else Confusion.accuracy
-        generated, real = score(self.generated), score(self.real)
+        generated, real = score(self.generated, metric), score(self.real, metric)
         extra = {
-            "real": real,
+            **({"real": real} if len(self._distinct) else {}),
             "num_real": len(self._distinct),
             "pixels": int(self.generated.counts.sum()),
             "ignore_label": self.ignore_label,
@@ -117,14 +170,41 @@ class SegmentationMetric(Metric):
             **(self.segmenter.notes or {}),
         }
         if metric == "miou":
-            extra["iou_per_class"] = self._per_class(self.generated)
-            extra["iou_per_class_real"] = self._per_class(self.real)
+            extra["iou_per_class"] = self._per_class(self.generated.iou())
+            extra["iou_per_class_real"] = self._per_class(self.real.iou())
+        if self.per_class and metric == self.names[0]:
+            extra["acc_per_class"] = self._per_class(self.generated.recall())
+            extra["pixels_per_class"] = dict(
+                zip(self.segmenter.class_names, self.generated.counts.sum(1).tolist(), strict=True)
+            )
+            extra["confusion"] = self.generated.counts.tolist()
         protocol = (
             f"{_WHAT[metric]}, one confusion matrix over all pixels; {self.segmenter.name} at "
             f"{self.segmenter.short_side} pixels short side, logits scaled back bilinearly"
         )
-        return MetricValue(generated, "%", protocol, self._count, extra)
+        return MetricValue(generated, "%", protocol, len(self._cells), extra)
 
-    def _per_class(self, confusion: Confusion) -> dict[str, float]:
-        iou = zip(self.segmenter.class_names, confusion.iou().tolist(), strict=True)
-        return {name: round(100 * value, 3) for name, value in iou if value == value}
+    def _per_class(self, shares: Tensor) -> dict[str, float]:
+        named = zip(self.segmenter.class_names, shares.tolist(), strict=True)
+        return {name: round(100 * value, 3) for name, value in named if value == value}
+
+
+def score(confusion: Confusion, metric: str) -> float:
+    """Return one of `SEGMENTATION` in percent; NaN when no pixel was counted."""
+    if metric == "miou":
+        return confusion.miou()
+    return confusion.accuracy() if metric == "acc" else confusion.class_accuracy()
+
+
+def class_table(values: Mapping[str, MetricValue]) -> str:
+    """Return a line per class of what --per_class asks for: IoU, that on real pictures, accuracy, pixels; else ''."""
+    extra = next((value.extra for value in values.values() if "acc_per_class" in value.extra), None)
+    if extra is None:
+        return ""
+    columns = {"iou": "iou_per_class", "real": "iou_per_class_real", "acc": "acc_per_class"}
+    lines = [f"{'class':24}{''.join(f'{name:>9}' for name in columns)}{'pixels':>12}"]
+    for name, pixels in extra["pixels_per_class"].items():
+        numbers = (extra.get(key, {}).get(name) for key in columns.values())
+        cells = "".join(f"{'-' if number is None else f'{number:.2f}':>9}" for number in numbers)
+        lines.append(f"{name:24}{cells}{pixels:12}")
+    return "\n".join(lines)

@@ -1,7 +1,8 @@
 """Segmentation networks by name, for mIoU and pixel accuracy: `--segmenter SPEC [--segmenter_weights FILE]`.
 
-SPEC is `espnet_camvid` or `espnet_cityscapes` (published weights), `streets` (ships with this repository), or the
-name of a run of `scripts/train_segmenter.py` below --checkpoints_dir. Shapes: B pictures, H x W pixels, C classes.
+SPEC is `espnet_camvid` or `espnet_cityscapes` (published weights), `streets` (ships with this repository), the name
+of a run of `scripts/train_segmenter.py` below --checkpoints_dir, `hf:<id or folder>` or `export:<file>`
+(metrics/external_segmenters.py). Shapes: B pictures, H x W pixels, C classes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from metrics.espnet import ESPNet
 from metrics.files import file_hash, load_exactly
-from metrics.published import CITYSCAPES_LABEL_IDS, ESPNETS
+from metrics.published import CITYSCAPES_CLASSES, CITYSCAPES_LABEL_IDS, ESPNETS
 from metrics.segmenter_net import build_segmenter_net
 from util.errors import UserError
 from util.registry import did_you_mean
@@ -40,6 +41,7 @@ class Segmenter:
         weights, sha256: the file's name and hash.
         void: the output channel that is no class; it is never averaged.
         notes: what else a reader should know (accuracy on real test pictures, unpublished weights).
+        label_map: class of each label id of the data set; None: ids mean the same.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Segmenter:
     device: torch.device
     void: int | None = None
     notes: dict[str, Any] | None = None
+    label_map: dict[int, int] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -77,15 +80,22 @@ class Segmenter:
         return F.interpolate(logits, size=(h, w), mode="bilinear", align_corners=False).argmax(1)
 
 
-def load_segmenter(spec: str, *, weights: str | None, checkpoints_dir: str, device: torch.device) -> Segmenter:
+def load_segmenter(
+    spec: str, *, weights: str | None, checkpoints_dir: str, device: torch.device, classes: str | None = None
+) -> Segmenter:
     """Load the segmenter called `spec` (see the module) in eval mode.
 
     Args:
         weights: --segmenter_weights; needed for the published networks, else the run's own file.
+        classes: --segmenter_classes, the class map of an `hf:` or `export:` network.
 
     Raises:
         UserError: unknown name, a missing file, or one that does not fit.
     """
+    if spec.startswith(("hf:", "export:")):
+        from metrics.external_segmenters import load_external  # it makes Segmenters, and so imports this module
+
+        return load_external(spec, classes=classes, device=device)
     if spec in ESPNETS:
         return _load_published(spec, weights, device)
     folder = BUILT_IN.get(spec, Path(checkpoints_dir) / spec)
@@ -109,14 +119,27 @@ def label_table(
 ) -> Tensor:
     """Return (label_nc,) int64: the segmenter's class of each label id of the data set, -1 where it has none.
 
-    Cityscapes' 34 or 35 labelIds are mapped to the 19 evaluated classes; otherwise ids must mean the same.
+    Cityscapes' 34 or 35 labelIds are mapped to the 19 evaluated classes, ADE20K's 1..150 to 0..149; a class map of
+    the segmenter's own comes first; otherwise ids must mean the same.
 
     Raises:
         UserError: the data set's classes are not the segmenter's.
     """
-    if segmenter.name == "espnet_cityscapes" and label_nc >= 34:
+    if segmenter.label_map is not None:
+        table = torch.full((label_nc,), IGNORED)
+        for label, found in segmenter.label_map.items():
+            if not 0 <= label < label_nc or not 0 <= found < segmenter.num_classes:
+                raise UserError(
+                    f"--segmenter {segmenter.name}: its class map sends label {label} to class {found}; labels are "
+                    f"0..{label_nc - 1}, classes 0..{segmenter.num_classes - 1}"
+                )
+            table[label] = found
+    elif segmenter.class_names[:19] == CITYSCAPES_CLASSES[:19] and label_nc >= 34:
         table = torch.full((label_nc,), IGNORED)
         table[list(CITYSCAPES_LABEL_IDS)] = torch.arange(len(CITYSCAPES_LABEL_IDS))
+    elif class_names and class_names[0] == "other" and label_nc == segmenter.num_classes + 1:
+        _check_classes(segmenter, label_nc - 1, class_names[1:])  # ADE20K's 0 = other, which its networks do not know
+        table = torch.arange(-1, label_nc - 1)
     else:
         _check_classes(segmenter, label_nc, class_names)
         table = torch.arange(label_nc)
@@ -129,14 +152,20 @@ def label_table(
 
 def _check_classes(segmenter: Segmenter, label_nc: int, class_names: list[str] | None) -> None:
     fits = label_nc == segmenter.num_classes or (segmenter.void == label_nc == segmenter.num_classes - 1)
-    theirs = list(segmenter.class_names[:label_nc])
-    if fits and (not class_names or list(class_names) == theirs):
+    theirs = [_plain(name) for name in segmenter.class_names[:label_nc]]
+    if fits and (not class_names or [_plain(name) for name in class_names] == theirs):
         return
     raise UserError(
         f"--segmenter {segmenter.name} knows {segmenter.num_classes} classes ({', '.join(segmenter.class_names)}), the "
         f"data set has {label_nc}{f' ({chr(44).join(class_names)})' if class_names else ''}: their ids do not mean the "
-        "same. Train one on this data set with scripts/train_segmenter.py, or leave --segmenter out."
+        "same. Train one on this data set with scripts/train_segmenter.py, give an hf: or export: network a class map "
+        "(--segmenter_classes), or leave --segmenter out."
     )
+
+
+def _plain(name: str) -> str:
+    """A class's first name, without regard to case: 'Building;edifice' is 'building'."""
+    return name.replace(",", ";").split(";")[0].strip().lower()
 
 
 def _load_published(spec: str, weights: str | None, device: torch.device) -> Segmenter:

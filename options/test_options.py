@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 
 from data.masks import TASKS
+from options.metric_flags import add_metric_flags, validate_metric_flags
 from options.parser import StrictParser
 from options.run_options import RunOptions
 from util.errors import UserError
-
-DEFAULT_METRICS = "fid,miou,acc,l1,psnr,ssim"
 
 
 class TestOptions(RunOptions):
@@ -22,21 +21,20 @@ class TestOptions(RunOptions):
         group.add_argument("--split", default="test", help="split to generate")
         group.add_argument("--task", choices=(*TASKS, "folder"), default="free_form", help="which masks")
         group.add_argument("--mask_dir", metavar="DIR", help="mask PNGs (white: generate) for --task folder")
-        group.add_argument("--num_images", type=int, help="only the first so many pictures; default: all")
-        group.add_argument("--num_samples", type=int, default=1, help="draws per picture; metrics read the first")
+        group.add_argument(
+            "--num_images", type=int, help="only the first so many pictures that the task can use; default: all"
+        )
+        group.add_argument(
+            "--num_samples", type=int, default=1, help="draws per picture; div_* reads all, other metrics the first"
+        )
         group.add_argument("--style_source", choices=("bank", "mean"), default="bank",
                            help="divsem: codes of erased instances: drawn, or their class's mean")  # fmt: skip
         group.add_argument("--results_dir", metavar="DIR", help="default: <run>/results/<split>_<task>")
-        group.add_argument("--metrics", default=DEFAULT_METRICS, help="comma list, or none")
-        group.add_argument(
-            "--inception_weights", metavar="FILE", help="weights of FID's network; see docs/protocols.md"
-        )
-        group.add_argument("--segmenter", help="for mIoU: a run of train_segmenter.py, espnet_camvid, "
-                           "espnet_cityscapes or streets")  # fmt: skip
-        group.add_argument("--segmenter_weights", metavar="FILE", help="weights of the ESPNet segmenters")
+        add_metric_flags(parser)
 
     def validate(self, opt: argparse.Namespace) -> None:
         super().validate(opt)
+        validate_metric_flags(opt)
         if (opt.task == "folder") != (opt.mask_dir is not None):
             raise UserError("--task folder and --mask_dir DIR belong together")
         for name in ("num_images", "num_samples"):

@@ -27,8 +27,8 @@ def editing_rows(batch: Batch, results: list[Tensor], palette: np.ndarray) -> li
     return rows
 
 
-def editing_grid(rows: list[list[np.ndarray]]) -> np.ndarray:
-    """Lay out `editing_rows` under their titles."""
+def editing_grid(rows: list[list[np.ndarray]], *, last: str = "truth") -> np.ndarray:
+    """Lay out `editing_rows` under their titles; `last` stands above the real pictures."""
     draws = len(rows[0]) - 4
     results = ["result"] if draws == 1 else [f"result {k + 1}" for k in range(draws)]
-    return picture_grid(rows, titles=["input", "mask", "labels", *results, "truth"])
+    return picture_grid(rows, titles=["input", "mask", "labels", *results, last])

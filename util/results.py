@@ -21,11 +21,16 @@ class ResultFolder:
 
     A picture has the same file name in all of them.
 
+    Args:
+        path: the folder.
+        palette: (N, 3) uint8 colours of the labels.
+        real_title: what the real pictures are called in the grid.
+
     Pictures that an earlier run of the same command left here are removed first, so that a folder never mixes two.
     """
 
-    def __init__(self, path: Path, *, palette: np.ndarray) -> None:
-        self.path, self.palette = path, palette
+    def __init__(self, path: Path, *, palette: np.ndarray, real_title: str = "truth") -> None:
+        self.path, self.palette, self.real_title = path, palette, real_title
         self._rows: list[list[np.ndarray]] = []
         marker = path / "result.json"
         if marker.is_file():
@@ -48,7 +53,7 @@ class ResultFolder:
 
     def finish(self, line: dict[str, Any], metrics_file: Path) -> None:
         """Write the grid and the numbers, and append these to the run's `metrics.jsonl`."""
-        save_png(editing_grid(self._rows[:GRID_ROWS]), self.path / "grid.png")
+        save_png(editing_grid(self._rows[:GRID_ROWS], last=self.real_title), self.path / "grid.png")
         (self.path / "result.json").write_text(json.dumps(line, indent=1) + "\n")
         with metrics_file.open("a") as file:
             file.write(json.dumps(line) + "\n")

@@ -12,7 +12,8 @@ from PIL import Image
 from pytorch_fid import inception as theirs
 
 from metrics.base import Pictures
-from metrics.fid import FID, frechet_distance
+from metrics.feature_metrics import FeatureMetrics
+from metrics.fid import frechet_distance
 from metrics.inception import (
     HUB_NAME,
     FIDFeatures,
@@ -84,7 +85,7 @@ def test_fid_metric_counts_real_pictures_once_and_notes_small_sets(
     loaded: tuple[FIDFeatures, InceptionFile], camvid: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     pictures, features = camvid
-    metric = FID(*loaded, device=torch.device("cpu"))
+    metric = FeatureMetrics(*loaded, device=torch.device("cpu"))
     fake, real = pictures[:4], pictures[[4, 4, 5, 6]]  # two draws for one truth
     assert metric.compute() == {}
     assert "at least two pictures" in metric.notes[0]

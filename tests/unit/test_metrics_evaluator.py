@@ -8,15 +8,20 @@ import pytest
 import torch
 
 from metrics.base import Metric, MetricValue, Pictures
-from metrics.evaluator import DEFAULT_METRICS, Evaluator, build_evaluator, format_table, parse_metrics, result_line
-from util.errors import UserError
+from metrics.evaluator import (
+    DEFAULT_METRICS,
+    Evaluator,
+    Files,
+    build_evaluator,
+    format_table,
+    parse_metrics,
+    result_line,
+)
+from util.errors import DataError, UserError
 
 NOTHING_TO_LOAD = {
     "device": torch.device("cpu"),
-    "inception_weights": None,
-    "segmenter": None,
-    "segmenter_weights": None,
-    "checkpoints_dir": "none",
+    "files": Files(),
     "label_nc": 3,
     "ignore_label": None,
 }
@@ -86,8 +91,45 @@ def test_table_is_aligned_and_marks_what_is_missing() -> None:
 def test_names_are_parsed_and_wrong_ones_answered() -> None:
     assert parse_metrics(" fid, l1,fid ") == ["fid", "l1"]
     assert parse_metrics("none") == []
-    assert parse_metrics(DEFAULT_METRICS) == ["fid", "miou", "acc", "l1", "psnr", "ssim"]
+    assert parse_metrics(DEFAULT_METRICS) == ["fid", "miou", "acc", "l1", "psnr", "ssim", "seam"]
     with pytest.raises(UserError, match=r"'ssin' is unknown. Did you mean 'ssim'"):
         parse_metrics("fid,ssin")
     with pytest.raises(UserError, match="Did you mean 'psnr'"):
         build_evaluator(["psrn"], **NOTHING_TO_LOAD)
+
+
+def test_what_cannot_be_had_stops_the_command_or_is_left_out_of_all() -> None:
+    settings = {**NOTHING_TO_LOAD, "files": Files(lpips_weights="nowhere.pth")}
+    with pytest.raises(UserError, match=r"--lpips_weights nowhere.pth: no such file"):
+        build_evaluator(["lpips", "l1"], **settings)
+    evaluator = build_evaluator(["lpips", "l1"], **settings, required=False)
+    evaluator.update(pictures(0))
+    assert set(evaluator.compute()) == {"l1_masked"}
+    assert evaluator.notes == ["lpips: left out: --lpips_weights nowhere.pth: no such file"]
+    assert set(parse_metrics("all")) > {"fid_clean", "fid_region", "kid", "prdc", "class_acc", "div", "seam", "style"}
+
+
+def test_many_metrics_stand_below_each_other_with_their_errors() -> None:
+    values = {f"m{i}": MetricValue(float(i), "1", "", 4) for i in range(9)}
+    values["kid"] = MetricValue(0.5, "distance", "", 4, {"standard_error": 0.25})
+    values["l1_whole"] = MetricValue(0.5, "1", "", 4, {"ci95": [0.25, 0.75]})
+    lines = format_table([("run", values)]).splitlines()
+    assert [line.split()[0] for line in lines] == ["run", "-" * len(lines[1]), *values]
+    assert lines[-2].split() == ["kid", "↓", "0.5000", "±", "0.2500"]
+    assert lines[-1].split() == ["l1_whole", "↓", "0.5000", "[0.25,", "0.75]"]
+
+
+def test_a_generated_picture_that_is_not_finite_is_named() -> None:
+    from test import as_saved
+
+    image = torch.zeros(2, 3, 16, 16)
+    ids = torch.zeros(2, 16, 16, dtype=torch.int64)
+    batch = {"image": image, "mask": torch.ones(2, 1, 16, 16), "label": ids, "inst": ids, "name": ["a", "b"]}
+    saved = as_saved(batch, [image, image + 1], "free_form")  # type: ignore[arg-type]
+    assert saved.draws is not None
+    assert saved.draws.shape == (2, 2, 3, 16, 16)
+    assert (int(saved.fake.max()), int(saved.draws[:, 1].min())) == (128, 255)
+    broken = image.clone()
+    broken[1, 0, 3, 3] = float("nan")
+    with pytest.raises(DataError, match="b: the generated picture holds NaN"):
+        as_saved(batch, [image, broken], "free_form")  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from torch import nn
 
 from metrics.base import Pictures
 from metrics.published import CITYSCAPES_CLASSES
-from metrics.segmentation import Confusion, SegmentationMetric
+from metrics.segmentation import Confusion, SegmentationMetric, class_table
 from metrics.segmenter_net import build_segmenter_net
 from metrics.segmenters import IGNORED, Segmenter, label_table, load_segmenter
 from util.errors import DataError, UserError
@@ -205,3 +205,24 @@ def test_what_is_missing_is_named(tmp_path: Path, spec: str, weights: str | None
 def test_segmenter_networks_keep_the_size(arch: str) -> None:
     net = build_segmenter_net(arch=arch, width=4, num_classes=5).eval()
     assert net(torch.rand(1, 3, 40, 32) * 255).shape == (1, 5, 40, 32)
+
+
+def test_the_table_of_classes_holds_what_the_confusion_matrix_says() -> None:
+    label = torch.zeros(1, 8, 8, dtype=torch.int64)
+    label[:, 4:] = 1
+    fake = label.clone()
+    fake[:, 6:] = 0
+    settings = {"table": torch.arange(3), "ignore_label": None, "names": ("miou", "acc", "class_acc")}
+    metric = SegmentationMetric(red_segmenter(), per_class=True, **settings)  # type: ignore[arg-type]
+    metric.update(as_pictures(fake, label, label, ["a"]))
+    values = metric.compute()
+    assert values["class_acc_red"].value == pytest.approx(75)
+    assert values["miou_red"].extra["confusion"] == [[32, 0, 0], [16, 16, 0], [0, 0, 0]]
+    assert [line.split() for line in class_table(values).splitlines()] == [
+        ["class", "iou", "real", "acc", "pixels"],
+        ["c0", "66.67", "100.00", "100.00", "32"],
+        ["c1", "50.00", "100.00", "50.00", "32"],
+        ["c2", "-", "-", "-", "0"],
+    ]
+    assert metric.per_picture()["acc_red"] == [75]
+    assert class_table({}) == ""

@@ -15,7 +15,8 @@ import yaml
 
 from data import DATASETS
 from metrics.segmenters import BUILT_IN, load_segmenter
-from util.errors import EXIT_INTERRUPTED, UserError
+from options.train_options import TrainOptions
+from util.errors import EXIT_ABORTED, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "train_segmenter.py"
@@ -48,19 +49,35 @@ def test_a_short_run_leaves_a_segmenter_that_loads(tmp_path: Path) -> None:
     assert not list((tmp_path / "seg").glob("*.tmp"))
 
 
-def test_a_stopped_run_saves_what_is_there(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stopped(script.StopSignals):  # type: ignore[name-defined]
-        def __enter__(self) -> Stopped:
-            self.requested = True
-            return self
+def test_a_stopped_run_leaves_nothing(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
 
-        def __exit__(self, *error: object) -> None:
-            pass
+    for part in ("train", "score"):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
+            patch.setattr(script, part, stop)
+            script.run_main(lambda: script.main(["--checkpoints_dir", str(tmp_path), "--max_steps", "1", *SIZES]))
+        assert left.value.code == EXIT_ABORTED == 130
+        assert not list(tmp_path.iterdir())
 
-    monkeypatch.setattr(script, "StopSignals", Stopped)
-    monkeypatch.setattr(sys, "argv", ["x", "--checkpoints_dir", str(tmp_path), "--max_steps", "9", *SIZES])
-    assert script.main() == EXIT_INTERRUPTED
-    assert yaml.safe_load((tmp_path / "seg" / "segmenter.yaml").read_text())["trained_on"]["steps"] == 1
+
+def test_a_segmenter_is_replaced_on_purpose_alone(script: ModuleType, tmp_path: Path) -> None:
+    args = ["--checkpoints_dir", str(tmp_path), "--max_steps", "1", *SIZES]
+    assert script.main(args) == 0
+    card = tmp_path / "seg" / "segmenter.yaml"
+    card.write_text("mine")
+    with pytest.raises(UserError, match=r"seg exists already.*--overwrite"):
+        script.main(args)
+    assert card.read_text() == "mine"
+    assert script.main([*args, "--overwrite", "--precision", "bf16"]) == 0
+    assert yaml.safe_load(card.read_text())["trained_on"]["steps"] == 1
+
+
+def test_flags_of_a_run_mean_what_they_mean_elsewhere(script: ModuleType) -> None:
+    ours, train = script.parse_options(["--name", "x"]), TrainOptions().parse(["--name", "x"])
+    shared = vars(ours).keys() & train.values().keys() - {"max_steps"}
+    assert {"name", "checkpoints_dir", "device", "seed", "num_workers", "batch_size", "cache", "load_size"} <= shared
+    assert {name: getattr(ours, name) for name in shared} == {name: getattr(train, name) for name in shared}
 
 
 def test_mistakes_are_answered(script: ModuleType) -> None:
@@ -68,6 +85,14 @@ def test_mistakes_are_answered(script: ModuleType) -> None:
         script.parse_options(["--name", "x", "--dataset_mode", "street"])
     with pytest.raises(UserError, match="multiple of 8"):
         script.parse_options(["--name", "x", "--dataset_mode", "streets", "--crop_size", "60"])
+    for flags, fault in (
+        (["--name", "../esc"], r"--name '\.\./esc': use letters"),
+        ([], "--name is missing"),
+        (["--name", "x", "--widht", "3"], "Did you mean '--width'"),
+        (["--name", "x", "--batch", "3"], "--batch is unknown"),
+    ):
+        with pytest.raises(UserError, match=fault):
+            script.parse_options(flags)
     for name in ("streets", "espnet_camvid"):
         with pytest.raises(UserError, match="comes with the code"):
             script.parse_options(["--name", name, "--dataset_mode", "streets"])
@@ -107,6 +132,6 @@ def test_the_shipped_streets_segmenter_knows_its_scenes(script: ModuleType) -> N
     test_set = DATASETS.get("streets").from_options(opt, split="test", augment=False, task="none")
     card = yaml.safe_load((folder / "segmenter.yaml").read_text())
     assert list(test_set.class_names) == card["class_names"]
-    score = script.score(opt, test_set, CPU)
+    score = script.score(opt, test_set, CPU, folder)
     assert score["acc"] == pytest.approx(card["real_test"]["acc"], abs=4)
     assert score["acc"] > 90

@@ -1,0 +1,170 @@
+"""Segmenters from elsewhere: `hf:<id or folder>` (Hugging Face transformers) and `export:<file>` (a saved graph).
+
+What the file itself does not say stands in a YAML class map (`--segmenter_classes FILE`; for `export:` by default
+`<file>.yaml`):
+
+    class_names: [road, sidewalk, ...]   # one per output channel
+    short_side: 512                      # pixels, the scale it was trained at
+    mean: [123.7, 116.3, 103.5]          # of RGB 0..255, subtracted; default 0
+    std: [58.4, 57.1, 57.4]              # then divided by; default 1
+    label_map: {7: 0, 8: 1}              # data set's label id: class; ids left out are ignored. Default: equal ids
+    void: 19                             # a channel that is no class
+
+Shapes: B pictures, C classes, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from metrics.files import file_hash
+from metrics.segmenters import Segmenter
+from util.errors import UserError
+
+PREFIXES = ("hf:", "export:")
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of 0..255
+CARD_KEYS = {"class_names", "short_side", "mean", "std", "label_map", "void"}
+
+
+class Normalised(nn.Module):
+    """A network behind its normalisation: RGB (B,3,H,W) float in [0, 255] -> logits (B,C,h,w)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: Any, *, mean: tuple[float, ...], std: tuple[float, ...], queries: bool = False) -> None:
+        super().__init__()
+        self.net, self.queries = net, queries
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        out = self.net((rgb - self.mean) / self.std)
+        if self.queries:  # Mask2Former: each query has a mask and a class, the last of which is "none"
+            classes = out.class_queries_logits.softmax(-1)[..., :-1]
+            scores: Tensor = torch.einsum("bqc,bqhw->bchw", classes, out.masks_queries_logits.sigmoid())
+            return scores
+        if isinstance(out, (tuple, list)):
+            out = out[0]
+        elif isinstance(out, dict):
+            out = out["logits"] if "logits" in out else out["out"]
+        logits: Tensor = out
+        return logits
+
+
+def load_external(spec: str, *, classes: str | None, device: torch.device) -> Segmenter:
+    """Load `hf:...` or `export:...`; `classes` is --segmenter_classes.
+
+    Raises:
+        UserError: transformers is missing, a file is missing or is not what it should be.
+    """
+    if spec.startswith("hf:"):
+        return _hugging_face(spec, read_card(Path(classes)) if classes else {}, device)
+    return _exported(spec, classes, device)
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Read a class map; raises `UserError` naming what is wrong in it."""
+    if not path.is_file():
+        raise UserError(f"--segmenter_classes {path}: no such file; it holds class_names and short_side (see "
+                        "docs/protocols.md)")  # fmt: skip
+    try:
+        card = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no YAML: {error}") from error
+    if not isinstance(card, dict) or not card.keys() <= CARD_KEYS:
+        raise UserError(f"{path}: a class map has the keys {', '.join(sorted(CARD_KEYS))} only")
+    return card
+
+
+def _hugging_face(spec: str, card: dict[str, Any], device: torch.device) -> Segmenter:
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError(f"--segmenter {spec} needs `pip install -r requirements-hf.txt` ({error})") from error
+    source = spec.removeprefix("hf:")
+    try:
+        config = transformers.AutoConfig.from_pretrained(source)
+        queries = "mask2former" in config.model_type
+        kind = (
+            transformers.AutoModelForUniversalSegmentation if queries else transformers.AutoModelForSemanticSegmentation
+        )
+        model = kind.from_pretrained(source, dtype=torch.float32)
+        prepared = transformers.AutoImageProcessor.from_pretrained(source)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(
+            f"--segmenter {spec} cannot be loaded: {str(error).splitlines()[0]}. Name a model of the Hugging Face hub "
+            "or a folder with config.json, model.safetensors and preprocessor_config.json"
+        ) from error
+    names = tuple(config.id2label[i] for i in range(len(config.id2label)))
+    size = {key: value for key, value in dict(prepared.size or {}).items() if value}
+    short_side = (
+        card.get("short_side") or size.get("shortest_edge") or min(size.get("height", 512), size.get("width", 512))
+    )
+    mean, std = (tuple(255 * v for v in values) for values in (prepared.image_mean, prepared.image_std))
+    notes = {"revision": getattr(config, "_commit_hash", None)}
+    return Segmenter(
+        name=source.rstrip("/").rpartition("/")[2],
+        net=Normalised(model, mean=mean, std=std, queries=queries).eval().requires_grad_(False).to(device),
+        class_names=tuple(card.get("class_names") or names),
+        short_side=int(short_side),
+        weights=source,
+        sha256=_state_hash(model),
+        device=device,
+        void=card.get("void"),
+        notes=notes,
+        label_map=card.get("label_map"),
+    )
+
+
+def _exported(spec: str, classes: str | None, device: torch.device) -> Segmenter:
+    path = Path(spec.removeprefix("export:"))
+    if not path.is_file():
+        raise UserError(f"--segmenter {spec}: no such file")
+    card = read_card(Path(classes or f"{path}.yaml"))
+    if not card.get("class_names") or not card.get("short_side"):
+        raise UserError(f"{classes or f'{path}.yaml'}: class_names and short_side are missing")
+    net = _read_graph(path, device)
+    mean, std = tuple(card.get("mean", (0.0,) * 3)), tuple(card.get("std", (1.0,) * 3))
+    return Segmenter(
+        name=path.stem,
+        net=Normalised(net, mean=mean, std=std).to(device),
+        class_names=tuple(map(str, card["class_names"])),
+        short_side=int(card["short_side"]),
+        weights=path.name,
+        sha256=file_hash(path),
+        device=device,
+        void=card.get("void"),
+        label_map=card.get("label_map"),
+    )
+
+
+def _read_graph(path: Path, device: torch.device) -> Any:
+    faults = []
+    try:
+        return torch.export.load(str(path)).module().to(device)
+    except Exception as error:  # a file of the other kind raises whatever its reader meets first
+        faults.append(error)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return torch.jit.load(str(path), map_location=device).eval()
+    except Exception as error:
+        faults.append(error)
+    told = "; ".join(str(fault).splitlines()[0] if str(fault) else type(fault).__name__ for fault in faults)
+    raise UserError(f"{path} is neither an exported program (torch.export.save) nor TorchScript: {told}")
+
+
+def _state_hash(model: nn.Module) -> str:
+    """SHA-256 of all tensors, by name: a hub model may lie in several files."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        total.update(name.encode() + tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

@@ -1,0 +1,50 @@
+"""Features of real pictures on disk, by the pictures' hash, so that repeated tests do not compute them again."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def default_cache_dir() -> Path:
+    """Return the user's cache folder for this project ($XDG_CACHE_HOME, else ~/.cache)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semedit"
+
+
+class FeatureCache:
+    """A file of float32 numbers per picture below `folder`, whose name tells network and preparation.
+
+    Files are written by rename, so that several tests may share a folder. What cannot be read is computed again.
+    """
+
+    def __init__(self, folder: Path, *, width: int) -> None:
+        self.folder, self.width = folder, width
+        self.found = 0
+
+    def get(self, key: bytes) -> Tensor | None:
+        """Return the features (width,) of the picture with this hash, or None."""
+        try:
+            data = self._path(key).read_bytes()
+        except OSError:
+            return None
+        if len(data) != 4 * self.width:
+            return None
+        self.found += 1
+        return torch.from_numpy(np.frombuffer(data, "<f4").astype(np.float32))
+
+    def put(self, key: bytes, features: Tensor) -> None:
+        """Keep features (width,) of a picture."""
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(features.cpu().numpy().astype("<f4").tobytes())
+        os.replace(file.name, path)
+
+    def _path(self, key: bytes) -> Path:
+        name = key.hex()
+        return self.folder / name[:2] / f"{name}.f32"

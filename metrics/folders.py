@@ -1,0 +1,186 @@
+"""Folders of anybody's pictures: listed, paired by base name, decoded strictly, in worker processes.
+
+A picture must be 8-bit RGB, grey or palette and opaque; what would have to be guessed (16 bit, alpha, other sizes, NaN)
+is a fault that names the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from metrics.base import Pictures
+from util.errors import DataError
+from util.images import read_map
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+
+
+def list_pictures(folder: str, flag: str) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return {base name: path} of a folder, not recursive, and {name: fault} of names that two files share.
+
+    Raises:
+        DataError: there is no such folder, or no picture in it.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise DataError(f"{flag} {folder}: no such folder")
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in EXTENSIONS)
+    if not files:
+        inner = next((d for d in sorted(path.iterdir()) if d.is_dir()), None)
+        hint = f"; it has folders, such as {inner}: name one of them" if inner else ""
+        raise DataError(f"{flag} {folder}: no pictures ({', '.join(EXTENSIONS)}){hint}")
+    found: dict[str, Path] = {}
+    faults = {}
+    for file in files:
+        if file.stem in found:
+            faults[file.stem] = f"{flag}: {found[file.stem].name} and {file.name} share the name {file.stem}"
+        found[file.stem] = file
+    return {name: file for name, file in found.items() if name not in faults}, faults
+
+
+def read_exact(path: Path) -> tuple[np.ndarray, str]:
+    """Return (H,W,3) uint8 RGB and the SHA-1 of the file; raises `DataError` for what is not plainly that."""
+    try:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data)) as picture:
+            mode = picture.tile[0][3] if picture.tile else None  # tells 16-bit colours, which Pillow cuts to 8
+            raw = mode[0] if isinstance(mode, tuple) else mode
+            picture.load()
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be decoded ({error}); replace or remove the file") from error
+    if getattr(picture, "n_frames", 1) > 1:
+        raise DataError(f"{path}: holds several pictures; save the one that is meant")
+    if picture.mode.startswith(("I", "F")) or (isinstance(raw, str) and ";16" in raw):
+        values = np.asarray(picture)
+        what = "NaN or infinite values" if not np.isfinite(values).all() else "more than 8 bit per channel"
+        raise DataError(f"{path}: {what}; save it as 8 bit")
+    if "A" in picture.mode or "transparency" in picture.info:
+        alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+        if alpha.min() < 255:
+            raise DataError(f"{path}: transparent pixels; compose it on what should show behind it")
+    if picture.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1"):
+        raise DataError(f"{path}: mode {picture.mode}; convert it to RGB")
+    return np.asarray(picture.convert("RGB")), hashlib.sha1(data, usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True)
+class Item:
+    """Files of one name; `fake` holds a path per draw."""
+
+    name: str
+    fake: Sequence[Path]
+    real: Path | None
+    mask: Path | None = None
+    label: Path | None = None
+    inst: Path | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A decoded item: draws (K,3,H,W) and real (3,H,W) uint8, mask (1,H,W) uint8, label and inst (H,W) int64.
+
+    `hashes` are of the picture files, `fault` is None or what is wrong; then there are no pictures.
+    """
+
+    name: str
+    draws: Tensor | None = None
+    real: Tensor | None = None
+    mask: Tensor | None = None
+    label: Tensor | None = None
+    inst: Tensor | None = None
+    hashes: Mapping[str, str] | None = None
+    fault: str | None = None
+
+
+class Items(Dataset):
+    """Decodes items; faults are returned, not raised, so that the reader may skip and count them.
+
+    Args:
+        label_nc, ignore_label: labels must lie in 0..label_nc - 1 or be ignored; None: not checked.
+    """
+
+    def __init__(self, items: Sequence[Item], *, label_nc: int | None = None, ignore_label: int | None = None) -> None:
+        self.items, self.label_nc, self.ignore_label = list(items), label_nc, ignore_label
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Loaded:
+        item = self.items[index]
+        try:
+            return self._load(item)
+        except DataError as error:
+            return Loaded(item.name, fault=str(error))
+
+    def _load(self, item: Item) -> Loaded:
+        fakes = [read_exact(path) for path in item.fake]
+        real, real_hash = read_exact(item.real) if item.real else (None, "")
+        mask, label, inst = (
+            None if path is None else read_map(path, what)
+            for path, what in ((item.mask, "mask"), (item.label, "label map"), (item.inst, "instance map"))
+        )
+        arrays = [*zip(item.fake, (fake for fake, _ in fakes), strict=True)]
+        arrays += [(path, a) for path, a in ((item.mask, mask), (item.label, label), (item.inst, inst))
+                   if path is not None and a is not None]  # fmt: skip
+        for path, array in arrays:
+            if real is not None and array.shape[:2] != real.shape[:2]:
+                sizes = "{}x{}, {} is {}x{}".format(*array.shape[1::-1], item.real, *real.shape[1::-1])
+                raise DataError(f"{path} is {sizes}; pairs must have one size, and are not resized here")
+        self._check(item, label)
+        return Loaded(
+            name=item.name,
+            draws=torch.from_numpy(np.stack([fake for fake, _ in fakes])).movedim(-1, 1) if fakes else None,
+            real=None if real is None else torch.from_numpy(real.copy()).movedim(-1, 0),
+            mask=None if mask is None else torch.from_numpy((mask > 0).astype(np.uint8))[None],
+            label=None if label is None else torch.from_numpy(label.astype(np.int64)),
+            inst=None if inst is None else torch.from_numpy(inst.astype(np.int64)),
+            hashes={"fake": " ".join(h for _, h in fakes), "real": real_hash},
+        )
+
+    def _check(self, item: Item, label: np.ndarray | None) -> None:
+        if label is None or self.label_nc is None:
+            return
+        outside = (label < 0) | (label >= self.label_nc)
+        if self.ignore_label is not None:
+            outside &= label != self.ignore_label
+        if outside.any():
+            found = int(label[outside][0])
+            raise DataError(f"{item.label}: label {found} lies outside 0..{self.label_nc - 1}; leave it out with "
+                            "--ignore_label ID, or correct --label_nc")  # fmt: skip
+
+
+def batches(loaded: Sequence[Loaded]) -> list[Pictures]:
+    """Stack decoded pairs by size."""
+    sizes: dict[tuple[int, ...], list[Loaded]] = {}
+    for one in loaded:
+        if one.real is not None:
+            sizes.setdefault(tuple(one.real.shape), []).append(one)
+    return [_stack(group) for group in sizes.values()]
+
+
+def _stack(group: Sequence[Loaded]) -> Pictures:
+    def stacked(what: str) -> Tensor | None:
+        parts = [getattr(one, what) for one in group]
+        return None if parts[0] is None else torch.stack(parts)
+
+    draws, real = stacked("draws"), stacked("real")
+    assert draws is not None and real is not None
+    return Pictures(
+        fake=draws[:, 0],
+        real=real,
+        mask=stacked("mask"),
+        label=stacked("label"),
+        name=[one.name for one in group],
+        inst=stacked("inst"),
+        draws=draws,
+    )

@@ -1,0 +1,254 @@
+"""Score folders of anybody's pictures.
+
+    python scripts/evaluate.py --real DIR --fake DIR
+    python scripts/evaluate.py --real DIR --fake DIR --masks DIR --labels DIR --segmenter espnet_camvid \
+        --segmenter_weights FILE --metrics all --bootstrap 1000 --json out.json --report out
+    python scripts/evaluate.py --summarise checkpoints/*/metrics.jsonl
+
+Files of one base name belong together; FID, KID and prdc alone need no pairs. Several --fake folders are several draws.
+docs/protocols.md says what each number means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from data.loader import Loader
+from metrics.analysis import format_summary, summarise
+from metrics.evaluator import METRICS, Evaluator, Files, build_evaluator, format_table, parse_metrics, result_line
+from metrics.feature_metrics import FROM_FEATURES
+from metrics.folders import Item, Items, Loaded, batches, list_pictures
+from metrics.reconstruction import RECONSTRUCTION
+from metrics.report import write_report
+from metrics.segmentation import SEGMENTATION, class_table
+from options.metric_flags import add_metric_flags, validate_metric_flags
+from util.device import resolve_device
+from util.errors import DataError, UserError, run_main
+from util.images import read_image, read_map
+from util.versions import current_commit, library_versions
+from util.workers import shield_worker
+
+OF_SETS = {*FROM_FEATURES, "fid_clean"}
+NEEDS = {
+    "masks": {"fid_region", *RECONSTRUCTION, "seam", "style"},
+    "labels": set(SEGMENTATION),
+    "instances": {"style"},
+}
+LISTED = 10  # faults told one by one
+
+
+def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     allow_abbrev=False)  # fmt: skip
+    parser.add_argument("--real", metavar="DIR", help="real pictures")
+    parser.add_argument("--fake", metavar="DIR", nargs="+", help="generated pictures; several folders: several draws")
+    parser.add_argument("--masks", metavar="DIR", help="masks, not 0 where a pixel was generated")
+    parser.add_argument("--labels", metavar="DIR", help="label maps (ids, not colours)")
+    parser.add_argument("--instances", metavar="DIR", help="instance maps")
+    parser.add_argument("--label_nc", type=int, help="number of classes; default: the segmenter's")
+    parser.add_argument("--ignore_label", type=int, help="id to leave out")
+    parser.add_argument("--skip_bad", action="store_true", help="leave unusable pictures out, count and list them")
+    parser.add_argument("--json", metavar="FILE", help="write values, protocol and each picture's values here")
+    parser.add_argument("--report", metavar="DIR", help="write report.html here")
+    parser.add_argument("--name", default="fake", help="what the table calls the pictures")
+    parser.add_argument("--task", default="folder", help="what the result line calls the task")
+    parser.add_argument("--summarise", metavar="FILE", nargs="+", help="only: mean +- deviation over result lines")
+    parser.add_argument("--checkpoints_dir", default="checkpoints", help="where segmenters' runs are")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--num_workers", type=int, default=2, help="decoding processes")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add_metric_flags(parser, default="fid")
+    opt = parser.parse_args(argv)
+    validate_metric_flags(opt)
+    if not opt.summarise and not (opt.real and opt.fake):
+        raise UserError("--real DIR and --fake DIR are needed, or --summarise FILE")
+    if opt.batch_size < 1 or opt.num_workers < 0:
+        raise UserError("--batch_size must be at least 1 and --num_workers at least 0")
+    return opt
+
+
+def main(argv: list[str] | None = None) -> int:
+    opt = parse_options(argv)
+    if opt.summarise:
+        print(format_summary(summarise(read_lines(opt.summarise))))
+        return 0
+    names, notes = usable_metrics(opt)
+    items, faults = pair(opt, needs_pairs=not set(names) <= OF_SETS)
+    evaluator = build_evaluator(
+        names,
+        device=resolve_device(opt.device),
+        files=Files.from_options(opt),
+        label_nc=opt.label_nc,
+        ignore_label=opt.ignore_label,
+        per_class=opt.per_class,
+        bootstrap=opt.bootstrap,
+        required=opt.metrics != "all",
+    )
+    refuse(faults, opt)
+    hashes = run(evaluator, items, opt, faults)
+    values = evaluator.compute()
+    notes += evaluator.notes
+    if not values:
+        raise UserError("; ".join(["nothing could be computed", *notes]))
+    count = max(value.count for value in values.values())
+    protocol = describe(opt, hashes, faults, paired=items[0].real is not None and bool(items[0].fake))
+    line = result_line(values, step=None, task=opt.task, num_images=count, protocol=protocol)
+    print(format_table([(opt.name, values)]))
+    if opt.per_class:
+        print(class_table(values))
+    for note in notes:
+        print(f"note: {note}")
+    if faults:
+        print(f"{len(faults)} skipped:\n{listed(faults)}")
+    if opt.json:
+        each = {name: [None if v != v else v for v in values] for name, values in evaluator.per_picture().items()}
+        kept = {"names": evaluator.names, **each}
+        Path(opt.json).parent.mkdir(parents=True, exist_ok=True)
+        Path(opt.json).write_text(json.dumps({**line, "per_picture": kept}, indent=1, allow_nan=False) + "\n")
+    if opt.report:
+        by_name = {item.name: item for item in items}
+        title = f"{opt.name}, {opt.task}"
+        print(write_report(line, evaluator, Path(opt.report), title=title, load=lambda name: shown(by_name[name])))
+    return 0
+
+
+def usable_metrics(opt: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Return the metrics that the given folders allow and notes on others; raises `UserError` for one named but not."""
+    names, notes = parse_metrics(opt.metrics), []
+    if not names:
+        raise UserError(f"--metrics {opt.metrics}: nothing to compute; known: {', '.join(METRICS)}")
+    for flag, needing in NEEDS.items():
+        lacking = [name for name in names if name in needing and getattr(opt, flag) is None]
+        if lacking and opt.metrics != "all":
+            raise UserError(f"--metrics {','.join(lacking)}: needs --{flag} DIR")
+        if lacking:
+            names = [name for name in names if name not in lacking]
+            notes.append(f"{', '.join(lacking)}: left out, no --{flag}")
+    return names, notes
+
+
+def pair(opt: argparse.Namespace, *, needs_pairs: bool) -> tuple[list[Item], dict[str, str]]:
+    """List the folders and join files of one base name; sets that are no pairs give items of one picture each."""
+    real, faults = list_pictures(opt.real, "--real")
+    draws = []
+    for folder in opt.fake:
+        found, more = list_pictures(folder, "--fake")
+        draws.append(found)
+        faults |= more
+    if not needs_pairs and real.keys() != draws[0].keys():
+        fakes = [Item(name, [path], None) for name, path in draws[0].items()]
+        return fakes + [Item(name, [], path) for name, path in real.items()], faults
+    maps: dict[str, dict[str, Path]] = {}
+    for flag in NEEDS:
+        folder = getattr(opt, flag)
+        maps[flag], more = list_pictures(folder, f"--{flag}") if folder else ({}, {})
+        faults |= more
+    folders = {"--real": real, **dict(zip(opt.fake, draws, strict=True))}
+    folders |= {f"--{flag}": found for flag, found in maps.items() if getattr(opt, flag)}
+    items = []
+    for name in sorted(set().union(*(draw.keys() for draw in draws), real)):
+        lacking = [where for where, found in folders.items() if name not in found]
+        if lacking:
+            faults.setdefault(name, f"{name}: no file of this name in {', '.join(lacking)}")
+        elif name not in faults:
+            each = {flag: found.get(name) for flag, found in maps.items()}
+            items.append(Item(name, [draw[name] for draw in draws], real[name], each["masks"], each["labels"],
+                              each["instances"]))  # fmt: skip
+    return items, faults
+
+
+def run(evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, faults: dict[str, str]) -> dict[str, str]:
+    """Decode, feed the evaluator, add to `faults`; return the hash of each set of pictures used."""
+    sets: dict[str, list[str]] = {"fake": [], "real": []}
+    for loaded in tqdm(load(items, evaluator, opt), desc=opt.name, unit="batch", disable=None):
+        faults.update({one.name: one.fault for one in loaded if one.fault})
+        refuse(faults, opt)
+        good = [one for one in loaded if not one.fault]
+        for one in good:
+            for kind, digest in (one.hashes or {}).items():
+                sets[kind] += [f"{one.name} {digest}"] if digest else []
+        pairs = [one for one in good if one.draws is not None and one.real is not None]
+        for pictures in batches(pairs):
+            evaluator.update(pictures)
+        single = [one for one in good if one.draws is None or one.real is None]
+        evaluator.add_sets(
+            fake=[one.draws[0] for one in single if one.draws is not None],
+            real=[one.real for one in single if one.real is not None],
+        )
+    return {kind: hashlib.sha256("\n".join(sorted(each)).encode()).hexdigest()[:12] for kind, each in sets.items()}
+
+
+def load(items: list[Item], evaluator: Evaluator, opt: argparse.Namespace) -> Iterator[list[Loaded]]:
+    """Yield decoded batches."""
+    dataset = Items(items, label_nc=evaluator.label_nc, ignore_label=opt.ignore_label)
+    workers = min(opt.num_workers, len(items))
+    loader: Any = DataLoader(dataset, batch_size=opt.batch_size, num_workers=workers, collate_fn=list,
+                             worker_init_fn=shield_worker)  # fmt: skip
+    return iter(Loader(loader))  # type: ignore[arg-type]
+
+
+def refuse(faults: dict[str, str], opt: argparse.Namespace) -> None:
+    """Raise `DataError` for faults unless they are to be skipped."""
+    if faults and not opt.skip_bad:
+        raise DataError(
+            f"{len(faults)} unusable (--skip_bad leaves such pictures out and lists them):\n{listed(faults)}"
+        )
+
+
+def listed(faults: dict[str, str]) -> str:
+    """Return the first faults, a line each."""
+    more = [f"  and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
+    return "\n".join([*(f"  {fault}" for fault in list(faults.values())[:LISTED]), *more])
+
+
+def describe(
+    opt: argparse.Namespace, hashes: dict[str, str], faults: dict[str, str], *, paired: bool
+) -> dict[str, Any]:
+    """Return what the numbers depend on beside the metrics themselves."""
+    return {
+        "run": opt.name, "real": opt.real, "fake": opt.fake, "masks": opt.masks, "labels": opt.labels,
+        "real_set": hashes["real"], "fake_set": hashes["fake"], "paired": paired, "skipped": faults,
+        "draw": "first of each picture", "reference": "the files as they are, 8 bit",
+        "commit": current_commit(), "versions": library_versions(),
+    }  # fmt: skip
+
+
+def shown(item: Item) -> dict[str, Any]:
+    """Return the pictures of an item for the report."""
+    real = {"real": read_image(item.real)} if item.real else {}
+    erased = {}
+    if item.mask and item.real:
+        mask = read_map(item.mask, "mask")[..., None]
+        erased = {"input": np.where(mask > 0, 128, real["real"]).astype(np.uint8)}
+    draws = {f"result {k}".removesuffix(" 1"): read_image(path) for k, path in enumerate(item.fake[:3], start=1)}
+    return {**erased, **draws, **real}
+
+
+def read_lines(files: list[str]) -> list[dict[str, Any]]:
+    """Read result lines of metrics.jsonl and --json files."""
+    lines = []
+    for file in files:
+        try:
+            text = Path(file).read_text()
+            whole = file.endswith(".json")
+            lines += [json.loads(text)] if whole else [json.loads(line) for line in text.splitlines() if line.strip()]
+        except (OSError, ValueError) as error:
+            raise UserError(f"--summarise {file}: cannot be read as result lines: {error}") from error
+    return lines
+
+
+if __name__ == "__main__":
+    run_main(main)

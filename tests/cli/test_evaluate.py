@@ -1,0 +1,149 @@
+"""scripts/evaluate.py on folders of any pictures: values, report, refusals, skips."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts.evaluate import main
+from util.errors import DataError, UserError
+
+
+def save(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Six pairs with masks, labels and instances, a second draw of each."""
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        real = rng.integers(0, 256, (64, 80, 3), dtype=np.uint8)
+        mask = np.zeros((64, 80), np.uint8)
+        mask[: 8 * (i + 1), 4:70] = 255
+        save(tmp_path / "real" / f"{i}.png", real)
+        save(tmp_path / "mask" / f"{i}.png", mask)
+        save(tmp_path / "label" / f"{i}.png", rng.integers(0, 3, (64, 80), dtype=np.uint8))
+        save(tmp_path / "inst" / f"{i}.png", np.tile(np.arange(2, dtype=np.uint16).repeat(40) + 26000, (64, 1)))
+        for draw in ("fake", "fake_2"):
+            save(
+                tmp_path / draw / f"{i}.png",
+                np.where(mask[..., None] > 0, rng.integers(0, 256, real.shape), real).astype(np.uint8),
+            )
+    return tmp_path
+
+
+def run(folder: Path, *more: str, metrics: str = "l1_whole") -> dict:
+    args = ["--real", str(folder / "real"), "--fake", str(folder / "fake"), "--metrics", metrics, "--device", "cpu"]
+    out = folder / "out.json"
+    assert main([*args, "--num_workers", "0", "--cache_dir", str(folder / "cache"), "--json", str(out), *more]) == 0
+    return json.loads(out.read_text())
+
+
+def test_everything_that_needs_no_segmenter_in_one_command(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    maps = ["--masks", str(folders / "mask"), "--labels", str(folders / "label"), "--instances", str(folders / "inst")]
+    metrics = "fid,kid,prdc,fid_region,l1,psnr_whole,seam,style"
+    line = run(folders, *maps, "--bootstrap", "20", "--report", str(folders / "out"), metrics=metrics)
+    names = {
+        "fid",
+        "kid",
+        "precision",
+        "recall",
+        "density",
+        "coverage",
+        "fid_region",
+        "l1_masked",
+        "psnr_whole",
+        "seam",
+    }
+    assert set(line["metrics"]) == names | {"style_colour", "style_texture"}
+    assert line["metrics"]["l1_masked"] == pytest.approx(1 / 3, abs=0.02)  # two independent uniform levels
+    low, high = line["details"]["fid"]["ci95"]
+    assert low < line["metrics"]["fid"] < high
+    assert sum(b["pictures"] for b in line["details"]["l1_masked"]["bins"].values()) == 6
+    assert line["per_picture"]["names"] == [str(i) for i in range(6)]
+    assert line["protocol"]["versions"]["torch"]
+    assert re.fullmatch("[0-9a-f]{12}", line["protocol"]["real_set"])
+    page = (folders / "out" / "report.html").read_text()
+    assert not re.search(r"<script|https?://|src=|<link", page)
+    assert page.count("data:image/jpeg;base64") >= 12
+    for text in (*names, "Best and worst", "By erased share"):
+        assert text in page
+    assert "fid ↓" in capsys.readouterr().out
+
+
+def test_sets_that_are_no_pairs_have_a_distance(folders: Path) -> None:
+    paired = run(folders, metrics="fid")
+    for file in (folders / "fake").iterdir():
+        file.rename(file.with_name(f"other_{file.name}"))
+    sets = run(folders, metrics="fid")
+    assert (paired["protocol"]["paired"], sets["protocol"]["paired"]) == (True, False)
+    assert sets["metrics"]["fid"] == pytest.approx(paired["metrics"]["fid"], rel=1e-5)
+    with pytest.raises(DataError, match=r"12 unusable[\s\S]*no file of this name in"):
+        run(folders, metrics="psnr_whole")
+
+
+def test_bad_files_stop_or_are_counted_and_listed(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folders / "fake" / "0.png").write_bytes(b"\x89PNG broken")
+    save(folders / "fake" / "1.png", np.zeros((64, 80, 4), np.uint8))
+    save(folders / "fake" / "2.png", np.zeros((32, 80, 3), np.uint8))
+    (folders / "real" / "3.png").unlink()
+    with pytest.raises(DataError, match=r"1 unusable .--skip_bad"):
+        run(folders)
+    with pytest.raises(DataError, match="cannot be decoded"):
+        run(folders, metrics="fid")
+    line = run(folders, "--skip_bad")
+    assert line["num_images"] == 2
+    assert set(line["protocol"]["skipped"]) == {"0", "1", "2", "3"}
+    out = capsys.readouterr().out
+    for text in (
+        "4 skipped",
+        "0.png: cannot be decoded",
+        "transparent",
+        "pairs must have one size",
+        "no file of this name",
+    ):
+        assert text in out
+
+
+@pytest.mark.parametrize(
+    ("args", "fault"),
+    [
+        (["--metrics", "l1"], "l1: needs --masks DIR"),
+        (["--metrics", "miou"], "miou: needs --labels DIR"),
+        (["--metrics", "none"], "nothing to compute"),
+        (["--metrics", "fidd"], "Did you mean 'fid'"),
+        (["--bootstrap", "1"], "--bootstrap 1"),
+        (["--masks", "nowhere", "--metrics", "l1"], "--masks nowhere: no such folder"),
+    ],
+)
+def test_wrong_flags_are_answered(folders: Path, args: list[str], fault: str) -> None:
+    with pytest.raises(UserError, match=fault):
+        main(["--real", str(folders / "real"), "--fake", str(folders / "fake"), *args])
+
+
+def test_one_picture_has_no_fid(folders: Path) -> None:
+    for file in [*(folders / "real").iterdir(), *(folders / "fake").iterdir()]:
+        if file.stem != "0":
+            file.unlink()
+    with pytest.raises(UserError, match="at least two pictures"):
+        run(folders, metrics="fid")
+
+
+def test_result_lines_are_summarised(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, value in ((0, 2.0), (1, 4.0)):
+        line = {"task": "class", "step": 1, "metrics": {"fid": value}, "protocol": {"run": "r", "seed": seed}}
+        with (folders / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    assert main(["--summarise", str(folders / "metrics.jsonl")]) == 0
+    assert "3 +- 1.414  (2 runs)" in capsys.readouterr().out
+    (folders / "metrics.jsonl").write_text("{")
+    with pytest.raises(UserError, match="cannot be read as result lines"):
+        main(["--summarise", str(folders / "metrics.jsonl")])

@@ -1,0 +1,90 @@
+"""KID, precision, recall, density, coverage and resampled FID: properties, plain oracles, closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metrics.fid import Resampled, frechet_distance
+from metrics.kid import kid, mmd2
+from metrics.manifold import K_DENSITY, K_PRECISION, prdc
+
+QUICK = settings(deadline=None, max_examples=25)
+seeds = st.integers(0, 2**31)
+
+
+def features(seed: int, n: int, d: int) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@QUICK
+@given(seeds, st.integers(2, 30), st.integers(2, 12))
+def test_resampled_distance_is_that_of_the_repeated_rows(seed: int, n: int, d: int) -> None:
+    a, b = features(seed, n, d), features(seed + 1, n, d) + 0.5
+    times = torch.randint(0, 4, (n,), generator=torch.Generator().manual_seed(seed))
+    times[:2] += 1
+    expected = frechet_distance(a.repeat_interleave(times, 0), b.repeat_interleave(times, 0))
+    assert Resampled(a, b).distance(times) == pytest.approx(expected, rel=1e-6, abs=1e-8)
+    assert math.isnan(Resampled(a, b).distance(torch.zeros_like(times)))
+
+
+@QUICK
+@given(seeds, st.integers(2, 9), st.integers(2, 9), st.integers(1, 5))
+def test_mmd_is_the_plain_double_sum_and_symmetric(seed: int, n: int, m: int, d: int) -> None:
+    x, y = features(seed, n, d), features(seed + 1, m, d)
+
+    def k(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float(((a * b).sum() / d + 1) ** 3)
+
+    xx = sum(k(x[i], x[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+    yy = sum(k(y[i], y[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
+    xy = sum(k(a, b) for a in x for b in y) / (n * m)
+    assert mmd2(x, y) == pytest.approx(xx + yy - 2 * xy, rel=1e-9, abs=1e-9)
+    assert mmd2(y, x) == pytest.approx(mmd2(x, y), rel=1e-9, abs=1e-12)
+
+
+def test_kid_is_unbiased_and_its_error_has_the_right_size() -> None:
+    """Between two samples of one distribution: mean 0, and the error bar is about the spread of repeated estimates."""
+    found = [kid(features(s, 120, 6), features(s + 1000, 120, 6) + 1.0) for s in range(40)]
+    values, errors = (torch.tensor(x, dtype=torch.float64) for x in list(zip(*found, strict=True))[:2])
+    truth = mmd2(features(5000, 3000, 6), features(6000, 3000, 6) + 1.0)
+    assert float(values.mean()) == pytest.approx(truth, abs=3 * float(values.std()) / 40**0.5 + 0.1)
+    assert 0.5 < float(errors.mean() / values.std()) < 2
+    assert found[0][2] == 60
+
+
+@QUICK
+@given(seeds, st.integers(6, 14), st.integers(6, 14), st.floats(0, 3))
+def test_prdc_is_its_definition(seed: int, n: int, m: int, shift: float) -> None:
+    fake, real = features(seed, n, 3) + shift, features(seed + 1, m, 3)
+
+    def radius(of: torch.Tensor, i: int, k: int) -> float:
+        return sorted(float((of[i] - other).norm()) for j, other in enumerate(of) if j != i)[k - 1]
+
+    def inside(point: torch.Tensor, of: torch.Tensor, i: int, k: int) -> bool:
+        return float((point - of[i]).norm()) <= radius(of, i, k)
+
+    found = prdc(fake, real)
+    assert found["precision"] == pytest.approx(
+        sum(any(inside(f, real, i, K_PRECISION) for i in range(m)) for f in fake) / n
+    )
+    assert found["recall"] == pytest.approx(
+        sum(any(inside(r, fake, i, K_PRECISION) for i in range(n)) for r in real) / m
+    )
+    hits = [[inside(f, real, i, K_DENSITY) for f in fake] for i in range(m)]
+    assert found["density"] == pytest.approx(sum(map(sum, hits)) / (K_DENSITY * n))
+    assert found["coverage"] == pytest.approx(sum(map(any, hits)) / m)
+
+
+@QUICK
+@given(seeds, st.integers(6, 20))
+def test_a_set_covers_itself(seed: int, n: int) -> None:
+    x = features(seed, n, 4)
+    found = prdc(x.flip(0), x)
+    assert (found["precision"], found["recall"], found["coverage"]) == (1, 1, 1)
+    far = prdc(x + 1e3, x)
+    assert (far["precision"], far["recall"], far["density"], far["coverage"]) == (0, 0, 0, 0)
