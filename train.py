@@ -12,15 +12,19 @@ import torch
 from data import DATASETS
 from data.checks import quick_check
 from data.loader import Loader, make_loader, plain_pictures
+from data.prepare import save_classes
 from models import MODELS
-from options.base_options import OPTIONS_FILE, run_folder
+from options.base_options import OPTIONS_FILE, Options, run_folder
 from options.train_options import TrainOptions
 from trainers.distributed import Distributed
+from trainers.failures import out_of_memory_hint
 from trainers.preview import Preview
 from trainers.run_dir import open_run
 from trainers.sampler import BatchKeys
 from trainers.trainer import Trainer, TrainerSettings
-from util.errors import EXIT_OK, run_main
+from util.errors import EXIT_OK, UserError, run_main
+
+PREVIEWS = 4  # pictures
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,8 +35,11 @@ def main(argv: list[str] | None = None) -> int:
         quick_check(dataset)
         torch.manual_seed(opt.seed)
         model = MODELS.get(opt.model).from_options(opt, is_train=True)
-        if world.is_main:
-            opt.save(run_dir / OPTIONS_FILE)
+
+        def restored() -> None:  # not before: options that do not fit the checkpoint must not replace its own
+            if world.is_main:
+                opt.save(run_dir / OPTIONS_FILE)
+                save_classes(dataset, run_dir)
 
         def batches(start_step: int) -> Loader:
             keys = BatchKeys(
@@ -41,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
             )  # fmt: skip
             return make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=keys)
 
-        code = Trainer(
+        trainer = Trainer(
             model=model,
             make_loader=batches,
             run_dir=run_dir,
@@ -59,11 +66,23 @@ def main(argv: list[str] | None = None) -> int:
             ),
             world=world,
             options=opt.values(),
-            preview=Preview(model, lambda: plain_pictures(opt, "test", 4, task="free_form"), dataset.palette),
-        ).fit()
+            preview=Preview(model, lambda: preview_pictures(opt), dataset.palette),
+        )
+        code = trainer.fit(restored=restored)
         if code == EXIT_OK and world.is_main:
-            model.prepare_inference(run_dir, lambda limit: plain_pictures(opt, "train", limit), refresh=True)
+            with trainer.averaged(), out_of_memory_hint():
+                training = lambda limit: plain_pictures(opt, "train", limit)  # noqa: E731
+                model.prepare_inference(run_dir, training, weights=trainer.weights, refresh=True)
         return code
+
+
+def preview_pictures(opt: Options) -> Loader:
+    """Return a few held-out pictures, or training pictures where there is no test split."""
+    try:
+        return plain_pictures(opt, "test", PREVIEWS, task="free_form")
+    except UserError as error:
+        print(f"note: previews show training pictures ({error})", flush=True)
+        return plain_pictures(opt, "train", PREVIEWS, task="free_form")
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from data import DATASETS
+from data.ade20k_classes import NAMES, THINGS
 from data.folder import FolderDataset
 from data.instances import unique_ids
 from data.masks import MASK_TYPES
 from data.records import ClassTable, MapRules
 from util.images import default_palette
 
-_LABELS = 151
-_CLASSES = ClassTable(("other", *(f"ade {i}" for i in range(1, _LABELS))), default_palette(_LABELS))
+_PALETTE = default_palette(len(NAMES))
 
 
 @DATASETS.register("ade20k_room")
@@ -28,7 +28,7 @@ class Ade20kRoomDataset(FolderDataset):
 
     summary = "ADE20K rooms, 151 labels, colour instance maps"
     default_load_size = 0
-    built_in = _CLASSES
+    built_in = ClassTable(NAMES, _PALETTE, THINGS)
 
     @classmethod
     def map_rules(cls, opt: Any) -> MapRules:
@@ -49,7 +49,7 @@ class Ade20kLandscapeDataset(FolderDataset):
 
     summary = "ADE20K or Flickr landscapes, 151 labels"
     default_load_size = 0
-    built_in = _CLASSES
+    built_in = ClassTable(NAMES, _PALETTE)  # a class is one region, not several things
     mask_types = MASK_TYPES[:4]
 
     def instance_candidates(self, inst: np.ndarray, label: np.ndarray) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from data.base_dataset import BaseDataset
 from data.checks import load_record, read_inst
-from data.records import EMPTY_TABLE, ClassTable, MapRules, Maps, find_records, read_class_table
+from data.records import CLASSES_FILE, EMPTY_TABLE, ClassTable, MapRules, Maps, find_records, read_class_table
 from util.errors import DataError, UserError
 
 
@@ -39,7 +39,7 @@ class FolderDataset(BaseDataset):
     @classmethod
     def class_table(cls, dataroot: str | None) -> ClassTable:
         """Return the classes of the folder's classes.json, or the built-in ones."""
-        found = read_class_table(Path(dataroot) / "classes.json") if dataroot else None
+        found = read_class_table(Path(dataroot) / CLASSES_FILE) if dataroot else None
         return found or cls.built_in
 
     @classmethod

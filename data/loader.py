@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -72,11 +73,13 @@ def plain_pictures(opt: Any, split: str, limit: int | None = None, *, task: str 
 
     Args:
         opt: options of the run.
-        limit: at most so many pictures, a seeded choice; None takes all.
+        limit: at most so many pictures, always the same choice; None takes all.
     """
     from data import DATASETS
 
-    dataset = DATASETS.get(opt.dataset_mode).from_options(opt, split=split, augment=False, task=task)
-    order = random_pair(opt.seed, split, "choice")[1].permutation(len(dataset))[:limit]
+    # Few pictures, read once: a second copy of a split in RAM would be a waste.
+    own = argparse.Namespace(**{k: v for k, v in vars(opt).items() if not k.startswith("_")} | {"cache": "none"})
+    dataset = DATASETS.get(opt.dataset_mode).from_options(own, split=split, augment=False, task=task)
+    order = random_pair(split, "choice")[1].permutation(len(dataset))[:limit]
     chosen = [order[i : i + opt.batch_size].tolist() for i in range(0, len(order), opt.batch_size)]
     return make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=chosen)

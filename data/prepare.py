@@ -28,7 +28,7 @@ from data.archives import Source, opened
 from data.base_dataset import BaseDataset
 from data.checks import load_record
 from data.masks import MASK_TYPES
-from data.records import ClassTable, MapRules, Maps, Record, find_records
+from data.records import CLASSES_FILE, ClassTable, MapRules, Maps, Record, find_records
 from util.errors import DataError, UserError
 
 JPEG_QUALITY = 92
@@ -39,9 +39,9 @@ ANY_LABEL = 1 << 16  # as `label_nc`: every id of a label map passes
 
 def add_common_flags(parser: argparse.ArgumentParser, *, output: str) -> None:
     """Add the flags of every prepare script."""
-    parser.add_argument("--output", type=Path, default=Path(output), metavar="DIR", help=f"default: {output}")
+    parser.add_argument("--output", type=Path, default=Path(output), metavar="DIR", help="folder to make")
     workers = min(8, os.cpu_count() or 1)
-    parser.add_argument("--num_workers", type=int, default=workers, help=f"processes; 0: none. Default here: {workers}")
+    parser.add_argument("--num_workers", type=int, default=workers, help="processes; 0: none")
     parser.add_argument(
         "--write_masks", nargs="*", metavar="TASK", choices=MASK_TYPES,
         help=f"write the masks of these tasks ({', '.join(MASK_TYPES)}; none named: all) to <split>/masks_<task>/, for "
@@ -89,7 +89,13 @@ def write_class_table(output: Path, table: ClassTable) -> None:
         {"id": i, "name": name, "color": table.palette[i].tolist(), "thing": i in table.things}
         for i, name in enumerate(table.names)
     ]
-    write_json(output / "classes.json", {"num_classes": len(classes), "ignore_id": table.ignore, "classes": classes})
+    write_json(output / CLASSES_FILE, {"num_classes": len(classes), "ignore_id": table.ignore, "classes": classes})
+
+
+def save_classes(dataset: BaseDataset, run_dir: Path) -> None:
+    """Write a data set's classes into a run's folder, so that the run knows their names wherever the data is."""
+    table = ClassTable(tuple(dataset.class_names), dataset.palette, frozenset(dataset.things), dataset.ignore_label)
+    write_class_table(run_dir, table)
 
 
 def claim_output(output: Path, script: str, settings: Mapping[str, Any]) -> None:

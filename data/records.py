@@ -12,6 +12,7 @@ import numpy as np
 from util.errors import DataError, UserError
 from util.images import default_palette
 
+CLASSES_FILE = "classes.json"  # of a data set, and of a run
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png")
 
 

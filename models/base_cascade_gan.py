@@ -17,6 +17,8 @@ from models.networks.discriminator import MultiScaleDiscriminator
 from models.networks.init import init_normal
 from models.networks.spm import Modulation
 from util.batch import Batch, one_hot
+from util.errors import UserError
+from util.flags import fraction, positive, positive_int, weight
 
 PerScale = dict[str, list[Tensor]]
 
@@ -60,8 +62,8 @@ class CascadeGAN(BaseModel):
     def add_flags(parser: argparse.ArgumentParser, title: str, *, is_train: bool) -> None:
         """Add the flags of the generator, the discriminators and the losses."""
         group = parser.add_argument_group(title)
-        group.add_argument("--ngf", type=int, default=32, help="base width of the generator")
-        group.add_argument("--spm_hidden", type=int, default=64, help="hidden width of the modulation layers")
+        group.add_argument("--ngf", type=positive_int, default=32, help="base width of the generator")
+        group.add_argument("--spm_hidden", type=positive_int, default=64, help="hidden width of the modulation layers")
         switch: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": True}
         group.add_argument("--multi_scale", **switch, help="three stages; off: the last one alone")
         group.add_argument("--edge_input", **switch, help="instance edges beside the labels")
@@ -69,15 +71,15 @@ class CascadeGAN(BaseModel):
         group.add_argument("--raw_modulation", **switch, help="modulate by features as they are; off: normalised")
         if not is_train:
             return
-        group.add_argument("--ndf", type=int, default=64, help="base width of the discriminators")
-        group.add_argument("--lr_G", type=float, default=1e-4, help="Adam's rate of the generator")
-        group.add_argument("--lr_D", type=float, default=4e-4, help="Adam's rate of the discriminators")
-        group.add_argument("--beta1", type=float, default=0.5, help="Adam's first moment")
-        group.add_argument("--beta2", type=float, default=0.999, help="Adam's second moment")
-        group.add_argument("--lambda_gan", type=float, default=1.0, help="weight of the adversarial losses")
-        group.add_argument("--lambda_l1", type=float, default=1.0, help="weight of the L1 loss")
-        group.add_argument("--lambda_vgg", type=float, default=10.0, help="weight of the perceptual loss")
-        group.add_argument("--lambda_feat", type=float, default=0.0, help="weight of feature matching")
+        group.add_argument("--ndf", type=positive_int, default=64, help="base width of the discriminators")
+        group.add_argument("--lr_G", type=positive, default=1e-4, help="Adam's rate of the generator")
+        group.add_argument("--lr_D", type=positive, default=4e-4, help="Adam's rate of the discriminators")
+        group.add_argument("--beta1", type=fraction, default=0.5, help="Adam's first moment")
+        group.add_argument("--beta2", type=fraction, default=0.999, help="Adam's second moment")
+        group.add_argument("--lambda_gan", type=weight, default=1.0, help="weight of the adversarial losses")
+        group.add_argument("--lambda_l1", type=weight, default=1.0, help="weight of the L1 loss")
+        group.add_argument("--lambda_vgg", type=weight, default=10.0, help="weight of the perceptual loss")
+        group.add_argument("--lambda_feat", type=weight, default=0.0, help="weight of feature matching")
         group.add_argument("--perceptual", choices=("vgg19", "vgg16"), default="vgg19", help="its network")
         group.add_argument("--vgg_weights", metavar="FILE", help="its weights; default: torchvision's download")
         group.add_argument("--perceptual_order", choices=("rgb", "bgr"), default="rgb", help="bgr: as released")
@@ -103,6 +105,10 @@ class CascadeGAN(BaseModel):
         """Return the constructor's keyword arguments that training needs, from options."""
         if not is_train:
             return {}
+        if opt.lambda_feat and not opt.lambda_gan:
+            raise UserError("--lambda_feat compares features of the discriminators, which --lambda_gan 0 leaves out")
+        if not (opt.lambda_gan or opt.lambda_l1 or opt.lambda_vgg):
+            raise UserError("--lambda_gan, --lambda_l1 and --lambda_vgg are all 0: nothing to learn from")
         perceptual = None
         if opt.lambda_vgg:
             perceptual = PerceptualLoss(
@@ -145,8 +151,7 @@ class CascadeGAN(BaseModel):
 
     def begin_step(self, batch: Batch) -> None:
         self.out = self.run_generator(batch, self.call("netG"))
-        seg = self.conditions(batch)[0]
-        self.segs = [resize_nearest(seg, picture.shape[-1]) for picture in self.out.real]
+        self.segs = [resize_nearest(self.seg, picture.shape[-1]) for picture in self.out.real]
 
     def losses_D(self) -> dict[str, Tensor]:
         return {name: torch.stack(terms).sum() for name, terms in self.per_scale_D().items()}
@@ -190,6 +195,6 @@ class CascadeGAN(BaseModel):
         return seg * batch["mask"], batch["edge"] * batch["mask"]
 
     def run_generator(self, batch: Batch, netG: nn.Module) -> Cascade:
-        """Run the generator on a batch."""
-        seg, edge = self.conditions(batch)
-        return netG(batch["image"], seg, edge, batch["mask"])
+        """Run the generator on a batch; the masked labels stay in `seg`, for the discriminators."""
+        self.seg, edge = self.conditions(batch)
+        return netG(batch["image"], self.seg, edge, batch["mask"])

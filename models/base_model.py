@@ -53,6 +53,7 @@ class BaseModel(ABC):
 
     summary: ClassVar[str] = ""
     ema_networks: ClassVar[tuple[str, ...]] = ("netG",)
+    unused_parameters: ClassVar[bool] = False  # whether a step may leave parameters of a phase out (tells DDP)
 
     def __init__(self) -> None:
         self.loss_weights: dict[str, float] = {}
@@ -96,7 +97,12 @@ class BaseModel(ABC):
         return self.generate(batch, [0] * len(batch["name"]))
 
     def prepare_inference(
-        self, run_dir: Path, training_pictures: Callable[[int], Iterable[Batch]], *, refresh: bool = False
+        self,
+        run_dir: Path,
+        training_pictures: Callable[[int], Iterable[Batch]],
+        *,
+        weights: str,
+        refresh: bool = False,
     ) -> None:
         """Load what generation needs beside the weights, or make it (and store it in `run_dir`).
 
@@ -104,6 +110,7 @@ class BaseModel(ABC):
             run_dir: the run's folder.
             training_pictures: called with a number, returns batches of at most so many pictures of the training
                 split (a seeded choice), unaugmented, nothing erased.
+            weights: which weights of the run are loaded ("step 200, averaged"): what other weights made is of no use.
             refresh: make it anew, as after training.
         """
 

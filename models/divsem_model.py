@@ -21,6 +21,8 @@ from models.networks.style_encoder import StyleEncoder
 from models.networks.style_generator import StyleCodeGenerator
 from models.networks.style_sources import MeanSource, StyleSource
 from util.batch import PAD, Batch, to_device
+from util.errors import UserError
+from util.flags import positive_int
 
 BANK_FILE = "style_bank.safetensors"
 
@@ -41,6 +43,7 @@ class DivSemModel(CascadeGAN):
         self.encoder = self.netG.style_encoder if isinstance(self.netG, StyleCodeGenerator) else None
         self.bank: StyleSource | None = None
         self.mean_code: Tensor | None = None
+        self.bank_error = UserError("a style code is drawn before prepare_inference() was called")
 
     @property
     def draws_codes(self) -> bool:
@@ -51,8 +54,8 @@ class DivSemModel(CascadeGAN):
     def modify_commandline_options(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         CascadeGAN.add_flags(parser, "model divsem", is_train=is_train)
         group = parser.add_argument_group("model divsem: style")
-        group.add_argument("--style_dim", type=int, default=128, help="width of a style code")
-        group.add_argument("--nef", type=int, default=16, help="base width of the style encoder")
+        group.add_argument("--style_dim", type=positive_int, default=128, help="width of a style code")
+        group.add_argument("--nef", type=positive_int, default=16, help="base width of the style encoder")
         group.add_argument(
             "--style_pool", choices=("valid", "all"), default="valid",
             help="pixels of an instance that its code is the mean of: the visible ones (paper) or all (release)",
@@ -64,8 +67,11 @@ class DivSemModel(CascadeGAN):
             "--dual_encoding", **switch,
             help="erased instances take a code of the unerased picture or the bank; off: of the masked one, ratio 0",
         )  # fmt: skip
-        group.add_argument("--style_bank_size", type=int, default=100, help="codes kept per class")
-        group.add_argument("--style_bank_pictures", type=int, default=500, help="training pictures read for the bank")
+        group.add_argument("--style_bank_seed", type=int, default=0, help="of the choice of codes")
+        group.add_argument("--style_bank_size", type=positive_int, default=100, help="codes kept per class")
+        group.add_argument(
+            "--style_bank_pictures", type=positive_int, default=500, help="training pictures read for the bank"
+        )
 
     @classmethod
     def from_options(cls, opt: Any, *, is_train: bool) -> DivSemModel:
@@ -89,7 +95,7 @@ class DivSemModel(CascadeGAN):
             ignore_label=opt.ignore_label,
             bank_size=opt.style_bank_size,
             bank_pictures=opt.style_bank_pictures,
-            bank_seed=opt.seed,
+            bank_seed=opt.style_bank_seed,
             **training,
         )
 
@@ -102,9 +108,9 @@ class DivSemModel(CascadeGAN):
     def run_generator(self, batch: Batch, netG: nn.Module, bank_codes: Tensor | None = None) -> Cascade:
         if self.encoder is None:
             return super().run_generator(batch, netG)
-        seg, edge = self.conditions(batch)
+        self.seg, edge = self.conditions(batch)
         count = batch["inst_id"].shape[1]
-        return netG(batch["image"], seg, edge, batch["mask"], batch["inst"], count, bank_codes)
+        return netG(batch["image"], self.seg, edge, batch["mask"], batch["inst"], count, bank_codes)
 
     @torch.no_grad()
     def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
@@ -119,8 +125,7 @@ class DivSemModel(CascadeGAN):
 
     def draw_codes(self, batch: Batch, seeds: list[int]) -> Tensor:
         """Return codes (B, I, D), set for the fully erased instances, each picture's drawn from its own seed."""
-        if self.bank is None or self.mean_code is None or self.encoder is None:
-            raise RuntimeError("generate() needs the style bank: call prepare_inference() first")
+        assert self.encoder is not None
         inst_id, labels = batch["inst_id"], batch["inst_class"].tolist()
         visible = Segments(batch["inst"], inst_id.shape[1]).mean(1 - batch["mask"])[..., 0]
         erased = ((visible == 0) & (inst_id != PAD)).tolist()
@@ -129,6 +134,8 @@ class DivSemModel(CascadeGAN):
             rng = random.Random(seed)
             for i, is_erased in enumerate(erased[b]):
                 if is_erased:
+                    if self.bank is None or self.mean_code is None:
+                        raise self.bank_error
                     drawn = self.bank.draw(labels[b][i], rng)
                     codes[b, i] = self.mean_code if drawn is None else drawn
                     self.counters["instances drawn from the bank"] += 1
@@ -136,17 +143,35 @@ class DivSemModel(CascadeGAN):
         return codes.to(batch["image"].device)
 
     def prepare_inference(
-        self, run_dir: Path, training_pictures: Callable[[int], Iterable[Batch]], *, refresh: bool = False
+        self,
+        run_dir: Path,
+        training_pictures: Callable[[int], Iterable[Batch]],
+        *,
+        weights: str,
+        refresh: bool = False,
     ) -> None:
-        """Load the run's style bank, or gather it from the training split and store it."""
+        """Load the run's style bank, or gather it from the training split and store it.
+
+        Where it can be neither, the error comes when a code is drawn: a picture without erased instances needs none.
+        """
         if not self.draws_codes:
             return
         path = run_dir / BANK_FILE
         if path.is_file() and not refresh:
             bank = StyleBank.load(path, style_dim=self.netG.style_dim)
-        else:
-            bank = self.gather_bank(training_pictures(self.bank_pictures))
-            bank.save(path)
+            if bank.weights == weights:
+                self.bank, self.mean_code = bank, bank.mean
+                return
+            print(f"{path} was made with other weights ({bank.weights or 'unknown'}, now {weights}): making it again")
+        try:
+            bank = self.gather_bank(training_pictures(self.bank_pictures), weights=weights)
+        except UserError as error:
+            self.bank_error = UserError(
+                f"{run_dir} has no style bank for these weights, and none can be made: {error}. Give --dataroot with a "
+                "training split (or convert the authors' --style_codes with the weights)."
+            )
+            return
+        bank.save(path)
         self.bank, self.mean_code = bank, bank.mean
 
     def choose_styles(self, source: str) -> None:
@@ -156,8 +181,8 @@ class DivSemModel(CascadeGAN):
             super().choose_styles(source)
 
     @torch.no_grad()
-    def gather_bank(self, pictures: Iterable[Batch]) -> StyleBank:
-        """Collect raw codes of whole pictures' instances by class."""
+    def gather_bank(self, pictures: Iterable[Batch], *, weights: str) -> StyleBank:
+        """Collect raw codes of whole pictures' instances by class; what is labelled as no class has no code."""
         assert self.encoder is not None
         builder = BankBuilder(cap=self.bank_size, seed=self.bank_seed)
         device = next(self.netG.parameters()).device
@@ -165,5 +190,8 @@ class DivSemModel(CascadeGAN):
         for batch in pictures:
             moved = to_device(batch, device)
             codes = self.encoder.raw_codes(moved["image"], moved["inst"], batch["inst_id"].shape[1])
-            builder.add(codes, batch["inst_id"], batch["inst_class"], batch["name"])
-        return builder.bank()
+            labels = batch["inst_class"]
+            if self.ignore_label is not None:
+                labels = torch.where(labels == self.ignore_label, PAD, labels)
+            builder.add(codes, batch["inst_id"], labels, batch["name"])
+        return builder.bank(weights=weights)

@@ -7,7 +7,6 @@ line. YAML values become arguments placed before the user's, so all layers meet 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import yaml
 
 from data import DATASETS
 from models import MODELS
-from options.parser import PROVENANCE, StrictParser, read_yaml
+from options.parser import PROVENANCE, StrictParser, check_name, read_yaml
 from util.errors import UserError
 from util.versions import current_commit, library_versions
 
@@ -151,10 +150,7 @@ class BaseOptions:
 
     def validate(self, opt: argparse.Namespace) -> None:
         """Check what a flag's type cannot say; raises `UserError`."""
-        if not opt.name:
-            raise UserError("--name is missing: give the run a name, e.g. --name my_run")
-        if not re.fullmatch(r"[\w][\w.+-]*", opt.name):
-            raise UserError(f"--name {opt.name!r}: use letters, digits, '_', '-', '.', '+' alone")
+        check_name(opt.name)
         if opt.crop_size <= 0 or opt.crop_size % CROP_MULTIPLE:
             raise UserError(f"--crop_size {opt.crop_size} is not a positive multiple of {CROP_MULTIPLE}")
         for name, least in (("batch_size", 1), ("num_workers", 0)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -98,3 +99,22 @@ def read_yaml(path: Path, flag: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{flag} {path}: expected 'option: value' lines")
     return values
+
+
+def script_parser(text: str | None) -> StrictParser:
+    """Return a parser of a script, whose --help shows the script's docstring with its lines as they are."""
+
+    class Format(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+        pass
+
+    parser = StrictParser(description=text)
+    parser.formatter_class = Format
+    return parser
+
+
+def check_name(name: str | None) -> None:
+    """Raise `UserError` unless `--name` can be the name of a folder in --checkpoints_dir."""
+    if not name:
+        raise UserError("--name is missing: give the run a name, e.g. --name my_run")
+    if not re.fullmatch(r"[\w][\w.+-]*", name):
+        raise UserError(f"--name {name!r}: use letters, digits, '_', '-', '.', '+' alone")

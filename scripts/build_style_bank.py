@@ -35,13 +35,15 @@ def main(argv: list[str] | None = None) -> int:
     model: Any = MODELS.get(opt.model).from_options(opt, is_train=False)
     if not getattr(model, "draws_codes", False):
         raise UserError(f"--name {opt.name}: a run of {opt.model} without style codes has no bank")
-    load_run(model, run_folder(opt), step=opt.step, averaged=not opt.raw_weights)
+    loaded = load_run(model, run_folder(opt), step=opt.step, averaged=not opt.raw_weights)
     model.to(resolve_device(opt.device))
 
     def pictures(limit: int) -> Any:
         return tqdm(plain_pictures(opt, "train", limit), desc="gathering codes", unit="batch", disable=None)
 
-    model.prepare_inference(run_folder(opt), pictures, refresh=True)
+    model.prepare_inference(run_folder(opt), pictures, weights=loaded.name, refresh=True)
+    if model.bank is None:
+        raise model.bank_error
     names = DATASETS.get(opt.dataset_mode).class_table(opt.dataroot).resized(opt.label_nc).names
     for label, rows in sorted(model.bank.codes.items()):
         print(f"{names[label] if label < len(names) else label}: {len(rows)} codes")

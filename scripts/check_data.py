@@ -18,6 +18,7 @@ from tqdm import tqdm
 from data import DATASETS
 from data.checks import SplitReport, check_split, quick_check
 from data.folder import FolderDataset
+from options.parser import script_parser
 from util.errors import EXIT_OK, EXIT_USER_ERROR, UserError, run_main
 
 __all__ = ["main", "quick_check"]
@@ -28,7 +29,7 @@ def folder_modes() -> list[str]:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("dataroot", metavar="DIR", help="folder with <split>/{images,labels,inst_map}/")
     parser.add_argument("--dataset_mode", default="custom", choices=folder_modes())
     parser.add_argument("--split", help="only this one; otherwise every folder that has images/")
@@ -36,8 +37,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ignore_label", type=int, help="id without a class; from classes.json if not given")
     parser.add_argument("--label_map", help="ids to replace, e.g. 255:0,3:4")
     parser.add_argument("--crop_size", type=int, help="also report pictures whose short side is smaller")
-    parser.set_defaults(load_size=0)
-    return parser.parse_args(arguments)
+    opt = parser.parse_args(arguments)
+    opt.load_size = 0  # as stored
+    return opt
 
 
 def print_report(report: SplitReport, names: Sequence[str]) -> None:

@@ -19,6 +19,10 @@ sys.path.insert(0, str(ROOT))
 import torch
 from torch import Tensor, nn
 
+from data import DATASETS
+from data.ade20k_classes import NAMES
+from data.prepare import write_class_table
+from data.records import ClassTable
 from models import MODELS
 from models.base_cascade_gan import CascadeGAN
 from models.divsem_model import BANK_FILE
@@ -37,8 +41,10 @@ from trainers.checkpoint import Checkpoints
 from trainers.state import pack
 from trainers.weights import WEIGHTS_FILE, save_weights
 from util.errors import EXIT_OK, UserError, run_main
+from util.images import default_palette
 
 DISCRIMINATORS = ("netD_1", "netD_2", "netD_3")
+OPTIMIZERS_D = ("optimizer_D_1", "optimizer_D_2", "optimizer_D_3")
 BUFFERS = ("weight_u", "weight_v")
 
 
@@ -66,7 +72,8 @@ def convert(args: argparse.Namespace) -> Path:
     if bool(arch.nef) != (args.model == "divsem"):
         found = "divsem" if arch.nef else "spmpgan"
         raise UserError(f"--model {args.model}: {args.source} holds a {found} generator")
-    opt = TrainOptions().parse(run_options(args, arch.label_nc) + architecture_flags(args.model, arch, source))
+    flags = run_options(args, arch.label_nc) + architecture_flags(args.model, arch, source)
+    opt = TrainOptions().parse(flags)
     folder = run_folder(opt)
     if (folder / OPTIONS_FILE).exists():
         raise UserError(f"{folder} exists already: give another --name")
@@ -75,13 +82,24 @@ def convert(args: argparse.Namespace) -> Path:
     netG = renamed(model.netG.state_dict(), source["netG"], released_generator_key)
     bank = read_bank(args.style_codes, arch.style_dim) if args.style_codes else None
     folder.mkdir(parents=True, exist_ok=True)
-    if all(key in source for key in ("optimizer_G", *DISCRIMINATORS)):
-        save_training_state(opt, source, netG, folder)
+    if all(key in source for key in ("optimizer_G", *DISCRIMINATORS, *OPTIMIZERS_D)):
+        # The perceptual network has no part in a checkpoint, and its weights need not be at hand.
+        save_training_state(TrainOptions().parse([*flags, "--lambda_vgg", "0"]), source, netG, folder)
     save_weights({"netG": netG}, folder / WEIGHTS_FILE, step=0, source=args.source.name)
     if bank is not None:
         bank.save(folder / BANK_FILE)
+    save_class_names(opt, folder)
     opt.save(folder / OPTIONS_FILE)  # last: a folder with it is a whole run
     return folder
+
+
+def save_class_names(opt: Options, folder: Path) -> None:
+    """Write the classes of the release's labels; nothing where neither the mode nor --dataroot knows them."""
+    table = DATASETS.get(opt.dataset_mode).class_table(opt.dataroot)
+    if (opt.model, opt.dataset_mode) == ("divsem", "ade20k_landscape"):  # its labels count from 0: no "other"
+        table = ClassTable(NAMES[1:], default_palette(len(NAMES))[1:])
+    if table.names:
+        write_class_table(folder, table.resized(opt.label_nc))
 
 
 def run_options(args: argparse.Namespace, label_nc: int) -> list[str]:
@@ -94,7 +112,8 @@ def run_options(args: argparse.Namespace, label_nc: int) -> list[str]:
 
 def architecture_flags(model: str, arch: Any, source: Mapping[str, Any]) -> list[str]:
     """Return the flags that describe the released networks and their rules."""
-    flags = ["--crop_size", "256", "--ngf", str(arch.ngf), "--spm_hidden", str(arch.hidden), "--lambda_vgg", "0"]
+    flags = ["--crop_size", "256", "--ngf", str(arch.ngf), "--spm_hidden", str(arch.hidden)]
+    flags += ["--mask_schedule", "index", "--perceptual_order", "bgr"]  # as the release trains
     if "netD_1" in source:
         flags += ["--ndf", str(source["netD_1"]["dis_model.0.conv.weight_orig"].shape[0])]
     if model == "divsem":  # the release's own rules: pooling over all pixels, the class in the instance's id
@@ -119,7 +138,7 @@ def save_training_state(opt: Options, source: Mapping[str, Any], netG: dict[str,
     names_D = parameter_names(model.netD, lambda key: ":".join(released_discriminator_key(key)))
     for number, entry in enumerate(DISCRIMINATORS, start=1):
         keys = released_parameters(source[entry])
-        adam_state(source[f"optimizer_D_{number}"], keys, lambda key, e=entry: names_D.index(f"{e}:{key}"), state_D)
+        adam_state(source[OPTIMIZERS_D[number - 1]], keys, lambda key, e=entry: names_D.index(f"{e}:{key}"), state_D)
     model.optimizer_G.load_state_dict(state_G)
     model.optimizer_D.load_state_dict(state_D)
     Checkpoints(folder).save(pack(step=0, nimg=0, model=model, ema=None, options=opt.values()), 0)
@@ -148,7 +167,7 @@ def read_bank(path: Path, style_dim: int) -> StyleBank:
             )
         if tensors:
             codes[int(label)] = torch.stack(tensors)
-    return StyleBank(codes, rule=f"the authors' {path.name}")
+    return StyleBank(codes, rule=f"the authors' {path.name}", weights=WEIGHTS_FILE)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -23,7 +23,7 @@ from data.checks import read_inst
 from data.edits import MapEditor, box_shape, change_radius, class_id, scaled_shape
 from data.loader import plain_pictures
 from data.painting import Painter
-from data.records import ClassTable, MapRules, Record
+from data.records import CLASSES_FILE, ClassTable, MapRules, Record, read_class_table
 from data.samples import make_sample
 from data.scenes import Margin, Scene, SceneFiles, load_scene, pair_files
 from models import MODELS
@@ -62,12 +62,14 @@ class Session:
         self.opt, self.device = opt, resolve_device(opt.device)
         dataset, run_dir = DATASETS.get(opt.dataset_mode), run_folder(opt)
         self.rules: MapRules = dataset.map_rules(opt)
-        self.classes: ClassTable = dataset.class_table(opt.dataroot).resized(opt.label_nc)
+        classes = read_class_table(run_dir / CLASSES_FILE) or dataset.class_table(opt.dataroot)
+        self.classes: ClassTable = classes.resized(opt.label_nc)
         self.names = list(self.classes.names)
         self.model: Any = MODELS.get(opt.model).from_options(opt, is_train=False)
-        load_run(self.model, run_dir, step=opt.step, averaged=not opt.raw_weights)
+        loaded = load_run(self.model, run_dir, step=opt.step, averaged=not opt.raw_weights)
         self.model.to(self.device).eval()
-        self.model.prepare_inference(run_dir, lambda limit: plain_pictures(opt, "train", limit))
+        training = lambda limit: plain_pictures(opt, "train", limit)  # noqa: E731
+        self.model.prepare_inference(run_dir, training, weights=loaded.name)
         self.painter = Painter(rules=self.rules, inst_class_rule=opt.inst_class_rule, crop_size=opt.crop_size)
         radius = change_radius(opt.crop_size) if opt.dilate is None else opt.dilate
         self.editor = MapEditor(

@@ -8,7 +8,6 @@ that were not measured under one protocol are refused with the fields that diffe
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -19,12 +18,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from metrics.table import FORMATS, TABLE_METRICS, Entry, Table
 from options.base_options import OPTIONS_FILE
 from options.experiment import Experiment, Row, read_experiment
-from options.parser import read_yaml
+from options.parser import read_yaml, script_parser
 from util.errors import EXIT_OK, UserError, run_main
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("experiment", type=Path, metavar="FILE.yaml")
     parser.add_argument("--format", choices=FORMATS, default="markdown")
     parser.add_argument("--checkpoints_dir", type=Path, default="checkpoints", help="folder of all runs")

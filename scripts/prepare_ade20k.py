@@ -16,7 +16,6 @@ after an interruption.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -41,6 +40,7 @@ from data.prepare import (
 )
 from data.records import ClassTable, MapRules, Maps
 from data.transforms import scale_short_side
+from options.parser import script_parser
 from util.errors import EXIT_OK, DataError, UserError, run_main
 from util.images import default_palette
 from util.registry import did_you_mean
@@ -132,7 +132,7 @@ def convert(job: Job) -> Mapping[str, np.ndarray]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--subset", choices=sorted(SCENES), required=True)
     parser.add_argument(
         "--source", type=Path, nargs="+", required=True, metavar="PATH",

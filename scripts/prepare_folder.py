@@ -36,6 +36,7 @@ from data.prepare import (
 )
 from data.records import EMPTY_TABLE, ClassTable, MapRules, parse_label_map, read_class_table
 from data.transforms import scale_short_side
+from options.parser import script_parser
 from util.errors import EXIT_OK, DataError, UserError, run_main
 from util.images import default_palette, read_map
 from util.registry import did_you_mean
@@ -198,7 +199,7 @@ def convert(table: ClassTable, label_map: str | None, short_side: int, job: Job)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--images", type=Path, required=True, metavar="DIR")
     parser.add_argument("--labels", type=Path, required=True, metavar="DIR")
     inst = parser.add_mutually_exclusive_group()
@@ -214,10 +215,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ignore_label", type=int, help="label id without a class")
     parser.add_argument("--label_map", metavar="A:B,...", help="label ids to replace, as in 255:0,3:1")
     splits = parser.add_mutually_exclusive_group()
-    splits.add_argument("--ratios", default="train=0.9,test=0.1", help="default: %(default)s")
+    splits.add_argument("--ratios", default="train=0.9,test=0.1", help="shares, drawn with --seed")
     splits.add_argument("--list", action="append", metavar="SPLIT=FILE", help="names of a split; may be repeated")
     parser.add_argument("--seed", type=int, default=0, help="of the split by --ratios")
-    parser.add_argument("--short_side", type=int, default=256, help="pixels; 0: sizes stay. Default: %(default)s")
+    parser.add_argument("--short_side", type=int, default=256, help="pixels; 0: sizes stay")
     parser.add_argument("--png", action="store_true", help="write pictures as PNG, without loss, instead of JPEG")
     add_common_flags(parser, output="datasets/custom")
     opt = parser.parse_args(arguments)

@@ -21,12 +21,29 @@ from data.streets_dataset import scene_rng
 from options.parser import StrictParser
 from util.errors import EXIT_OK, UserError, run_main
 
+SPLITS = ("train", "test")
+KINDS = ("images", "labels", "inst_map")
 SMALLEST = 32  # pixels: a scene's smallest parts vanish below
+
+
+def scene_name(split: str, index: int) -> str:
+    return f"{split}_{index:05d}"
+
+
+def refuse_leftovers(folder: Path, split: str, count: int) -> None:
+    """Raise `UserError` if a split holds other files than those of its first `count` scenes."""
+    ours = {scene_name(split, index) for index in range(count)}
+    others = sorted(path for kind in KINDS for path in (folder / kind).glob("[!.]*") if path.stem not in ours)
+    if others:
+        raise UserError(
+            f"--{split} {count}: {folder} holds {len(others)} files of other scenes, the first {others[0]}; ask for as "
+            "many scenes as before or more, give another --output, or remove the folder"
+        )
 
 
 def write_scene(output: Path, split: str, index: int, opt: argparse.Namespace) -> None:
     """Write picture (PNG), labels and 16-bit instances of one scene, unless they are there."""
-    files = target_files(output / split, f"{split}_{index:05d}", ("images", "labels", "inst_map"), picture=".png")
+    files = target_files(output / split, scene_name(split, index), KINDS, picture=".png")
     if all(path.exists() for path in files.values()):
         return
     rng = scene_rng(opt.streets_seed, split, index)
@@ -48,9 +65,11 @@ def main(argv: list[str] | None = None) -> int:
     for name, least in (("height", SMALLEST), ("train", 0), ("test", 0)):
         if getattr(opt, name) < least:
             raise UserError(f"--{name} {getattr(opt, name)} is less than {least}")
-    claim_output(opt.output, "prepare_streets", {"height": opt.height, "streets_seed": opt.streets_seed})
+    claim_output(opt.output, "prepare_streets.py", {"height": opt.height, "streets_seed": opt.streets_seed})
+    for split in SPLITS:
+        refuse_leftovers(opt.output / split, split, getattr(opt, split))
     write_class_table(opt.output, CLASSES)
-    scenes = [(split, i) for split in ("train", "test") for i in range(getattr(opt, split))]
+    scenes = [(split, i) for split in SPLITS for i in range(getattr(opt, split))]
     for split, index in tqdm(scenes, desc=str(opt.output), unit="scene", disable=None):
         write_scene(opt.output, split, index, opt)
     print(f"{opt.output}: {opt.train} training and {opt.test} test scenes")

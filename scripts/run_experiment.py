@@ -8,7 +8,6 @@ published numbers. File format: see experiments/README.md.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
@@ -16,6 +15,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,17 @@ from metrics.segmenters import load_segmenter
 from metrics.table import TABLE_METRICS
 from options.base_options import OPTIONS_FILE, Options, run_folder
 from options.experiment import Experiment, Row, read_experiment
-from options.parser import read_yaml
+from options.parser import read_yaml, script_parser
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
+from trainers.checkpoint import Checkpoints
+from trainers.state import FREE_TO_CHANGE
 from util.errors import EXIT_OK, UserError, run_main
 from util.images import picture_grid, read_image, save_png
 from util.registry import did_you_mean
 
-HOW_NOT_WHAT = {"continue_train", "device", "num_workers", "config", "checkpoints_dir"}  # do not change a run's result
+HOW_NOT_WHAT = FREE_TO_CHANGE | {"device"}  # do not change a run's result
+MARKER = "experiment.json"  # beside a result: the options of the test that made it
 SIDE_BY_SIDE = 6  # pictures of the comparison
 
 
@@ -62,49 +65,91 @@ def check_metrics(rows: list[Row], checkpoints_dir: str) -> None:
             load_segmenter(segmenter, checkpoints_dir=checkpoints_dir, device=torch.device("cpu"), **given)
 
 
-def train_row(row: Row, checkpoints_dir: str, *, quiet: bool) -> None:
-    """Train a row unless it is finished; continue it if it was interrupted."""
+@dataclass(frozen=True)
+class Step:
+    """One command of a row: its arguments, where it writes, whether it is finished with the same options."""
+
+    args: list[str]
+    folder: Path
+    finished: bool
+
+
+def plan_training(row: Row, checkpoints_dir: str) -> Step:
+    """Look at what there is of a row's run; raises `UserError` if it was begun with other options."""
     args = [*row.train_args(), "--checkpoints_dir", checkpoints_dir]
     opt = TrainOptions().parse(args)
     folder = run_folder(opt)
-    if (folder / "latest.pt").exists():
-        require_same_options(opt, folder)
-        if (folder / f"step_{opt.max_steps}.pt").exists():
-            if not quiet:
-                print(f"# {row.name}: already trained")
-            return
-        args.append("--continue_train")
-    print(f"$ python train.py {shlex.join(args)}", flush=True)
-    if train_command.main(args) != EXIT_OK:
+    if not (folder / "latest.pt").exists():
+        return Step(args, folder, finished=False)
+    require_same_options(opt, folder)
+    if newest_step(folder) == opt.max_steps:
+        return Step(args, folder, finished=True)
+    return Step([*args, "--continue_train"], folder, finished=False)
+
+
+def newest_step(folder: Path) -> int:
+    """Return the step of a run's newest step file, -1 if it has none."""
+    files = Checkpoints(folder).step_files()
+    return int(files[0].stem.removeprefix("step_")) if files else -1
+
+
+def train_row(row: Row, checkpoints_dir: str, *, quiet: bool) -> None:
+    """Train a row unless it is finished; continue it if it was interrupted."""
+    step = plan_training(row, checkpoints_dir)
+    if step.finished:
+        if not quiet:
+            print(f"# {row.name}: already trained")
+        return
+    print(f"$ python train.py {shlex.join(step.args)}", flush=True)
+    if train_command.main(step.args) != EXIT_OK:
         raise KeyboardInterrupt
 
 
 def require_same_options(opt: Options, folder: Path) -> None:
-    """Raise `UserError` if the run in `folder` was begun with other options."""
+    """Raise `UserError` if the run in `folder` was begun with other options, or went on beyond those asked for."""
     saved = read_yaml(folder / OPTIONS_FILE, "options of the run")
     other = [k for k, v in opt.values().items() if k not in HOW_NOT_WHAT and saved.get(k) != v]
+    if newest_step(folder) > opt.max_steps:
+        other.append("max_steps")
     if other:
         changed = ", ".join(f"{k} {saved.get(k)} -> {getattr(opt, k)}" for k in other[:5])
         raise UserError(f"{folder} was trained with other options ({changed}). Remove the folder or rename the row.")
 
 
-def test_row(row: Row, task: str, checkpoints_dir: str, *, quiet: bool) -> tuple[dict[str, Any], Path]:
-    """Test a row, or reuse the line of the same test; return its line and its pictures' folder."""
+def plan_test(row: Row, task: str, checkpoints_dir: str) -> tuple[Step, str]:
+    """Look at what there is of a test of a trained row; also return the text that marks it as finished."""
     args = [*row.test_args(task), "--checkpoints_dir", checkpoints_dir]
     opt = TestOptions().parse(args)
     folder = Path(opt.results_dir or run_folder(opt) / "results" / f"{opt.split}_{task}")
-    key = json.dumps({k: v for k, v in opt.values().items() if k not in HOW_NOT_WHAT}, sort_keys=True)
-    result, marker = folder / "result.json", folder / "experiment.json"
+    how = HOW_NOT_WHAT - {"dataroot"}  # other pictures are another test
+    key = json.dumps({k: v for k, v in opt.values().items() if k not in how}, sort_keys=True)
+    result, marker = folder / "result.json", folder / MARKER
     before = [path.stat().st_mtime for path in (run_folder(opt) / "latest.pt", result) if path.is_file()]
     finished = len(before) == 2 and marker.is_file() and marker.stat().st_mtime >= max(before)
-    if finished and marker.read_text() == key:
+    return Step(args, folder, finished and marker.read_text() == key), key
+
+
+def test_row(row: Row, task: str, checkpoints_dir: str, *, quiet: bool) -> tuple[dict[str, Any], Path]:
+    """Test a row, or reuse the line of the same test; return its line and its pictures' folder."""
+    step, key = plan_test(row, task, checkpoints_dir)
+    if step.finished:
         if not quiet:
             print(f"# {row.name}, {task}: already tested")
-        return json.loads(result.read_text()), folder
-    print(f"$ python test.py {shlex.join(args)}", flush=True)
-    test_command.main(args)
-    marker.write_text(key)
-    return json.loads(result.read_text()), folder
+    else:
+        print(f"$ python test.py {shlex.join(step.args)}", flush=True)
+        test_command.main(step.args)
+        (step.folder / MARKER).write_text(key)
+    return json.loads((step.folder / "result.json").read_text()), step.folder
+
+
+def print_lines(row: Row, checkpoints_dir: str) -> None:
+    """Print the exact lines of a row that would run, and those that are finished as comments."""
+    training = plan_training(row, checkpoints_dir)
+    print(f"{'# finished: ' if training.finished else ''}python train.py {shlex.join(training.args)}")
+    for task in row.tasks:
+        args = [*row.test_args(task), "--checkpoints_dir", checkpoints_dir]
+        finished = training.finished and plan_test(row, task, checkpoints_dir)[0].finished
+        print(f"{'# finished: ' if finished else ''}python test.py {shlex.join(args)}")
 
 
 def run_parallel(rows: list[Row], experiment: Path, checkpoints_dir: str, jobs: int) -> None:
@@ -171,20 +216,18 @@ def select(experiment: Experiment, only: list[str]) -> list[Row]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("experiment", type=Path, metavar="FILE.yaml")
     parser.add_argument("--checkpoints_dir", default="checkpoints", help="folder of all runs")
     parser.add_argument("--only", metavar="ROW", action="append", default=[], help="only this row (may be repeated)")
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each in a process of its own")
-    parser.add_argument("--dry_run", action="store_true", help="print the lines, run nothing")
+    parser.add_argument("--dry_run", action="store_true", help="print the lines, finished ones as comments, only")
     args = parser.parse_args(argv)
     experiment = read_experiment(args.experiment, metrics=TABLE_METRICS)
     rows = select(experiment, args.only)
     if args.dry_run:
         for row in rows:
-            print(f"python train.py {shlex.join(row.train_args())}")
-            for task in row.tasks:
-                print(f"python test.py {shlex.join(row.test_args(task))}")
+            print_lines(row, args.checkpoints_dir)
         return EXIT_OK
     check_metrics(rows, args.checkpoints_dir)
     parallel = args.jobs > 1 and len(rows) > 1

@@ -5,7 +5,7 @@
 
 Writes <checkpoints_dir>/<name>/segmenter.{safetensors,yaml}; the second holds the score on the real test pictures.
 The one that ships for `streets` was made by `--dataset_mode streets --streets_train_size 1000 --crop_size 64 --width 12
---max_steps 2000 --batch_size 16 --name streets --checkpoints_dir metrics/weights`, about 10 minutes on 2 busy cores.
+--max_steps 2000 --batch_size 16 --name streets --checkpoints_dir metrics/weights --overwrite`, 10 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,10 +34,11 @@ from data.loader import make_loader
 from metrics.segmentation import Confusion
 from metrics.segmenter_net import ARCHITECTURES, build_segmenter_net
 from metrics.segmenters import CARD_FILE, IGNORED, WEIGHTS_FILE, is_reserved, label_table, load_trained
-from trainers.signals import StopSignals
+from options.base_options import add_data_flags, add_run_flags, run_folder
+from options.parser import StrictParser, check_name, script_parser
 from util.batch import Batch, to_device
-from util.device import resolve_device
-from util.errors import EXIT_INTERRUPTED, EXIT_OK, UserError, run_main
+from util.device import autocast, resolve_device
+from util.errors import EXIT_OK, UserError, run_main
 from util.seeds import torch_generator
 
 FREQUENCY_SAMPLES = 100  # pictures whose labels set the class weights
@@ -44,72 +46,64 @@ FREQUENCY_SAMPLES = 100  # pictures whose labels set the class weights
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; the chosen data set adds its flags and fills in what was not given."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", required=True, help="the run: a folder below --checkpoints_dir")
-    parser.add_argument("--checkpoints_dir", default="checkpoints")
-    parser.add_argument("--dataset_mode", default="custom", help=", ".join(DATASETS.names()))
-    parser.add_argument("--dataroot", help="folder of the data set, with train and test")
-    parser.add_argument("--label_nc", type=int, help="number of classes (default: from classes.json)")
-    parser.add_argument("--ignore_label", type=int, help="id to leave out (default: from classes.json)")
-    parser.add_argument("--label_map", default="", help="ids to replace, as 255:0,...")
-    parser.add_argument("--crop_size", type=int, default=256, help="side of the square that is cut")
-    parser.add_argument("--load_size", type=int, help="the short side is scaled to this; 0: as stored")
-    parser.add_argument("--cache", choices=["none", "ram"], default="none")
-    parser.add_argument("--arch", choices=ARCHITECTURES, default="unet")
-    parser.add_argument("--width", type=int, default=24, help="first channel count of the U-Net")
-    parser.add_argument("--max_steps", type=int, default=4000)
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=2e-3, help="highest learning rate (AdamW, warm-up and cosine)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--num_workers", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    mode = DATASETS.get(parser.parse_known_args(argv)[0].dataset_mode)
+    probe = StrictParser(add_help=False)
+    probe.add_argument("--dataset_mode", default="streets")
+    mode = DATASETS.get(probe.parse_known_args(argv)[0].dataset_mode)
+    parser = script_parser(__doc__)
+    add_run_flags(parser)
+    add_data_flags(parser)
+    group = parser.add_argument_group("network")
+    group.add_argument("--arch", choices=ARCHITECTURES, default="unet", help="see metrics/segmenter_net.py")
+    group.add_argument("--width", type=int, default=24, help="first channel count of the U-Net")
+    group.add_argument("--max_steps", type=int, default=4000, help="optimiser steps")
+    group.add_argument("--lr", type=float, default=2e-3, help="highest learning rate (AdamW, warm-up and cosine)")
+    group.add_argument("--overwrite", action="store_true", help="replace the segmenter of this name")
     mode.modify_commandline_options(parser, is_train=True)
-    # Nothing is erased here, but every data set reads these.
-    parser.set_defaults(mask_schedule="random", mask_dir=None, inst_class_rule="majority")
     opt = parser.parse_args(argv)
+    check_name(opt.name)
     if min(opt.max_steps, opt.batch_size, opt.width) < 1 or opt.crop_size < 16 or opt.crop_size % 8:
         raise UserError(
             "--max_steps, --batch_size and --width must be positive, --crop_size a multiple of 8 from 16 on"
         )
-    if is_reserved(opt.name, Path(opt.checkpoints_dir) / opt.name):
+    if is_reserved(opt.name, run_folder(opt)):
         raise UserError(f"--name {opt.name}: a segmenter of this name comes with the code; choose another")
     vars(opt).update(mode.complete_options(opt))
     return opt
 
 
-def main() -> int:
-    """Train, save, score on the real test pictures."""
-    opt = parse_options()
+def main(argv: list[str] | None = None) -> int:
+    """Train, score on the real test pictures, save: nothing stands under the name before all is done."""
+    opt = parse_options(argv)
+    folder = run_folder(opt)
+    if folder.exists() and not opt.overwrite:
+        raise UserError(f"{folder} exists already: give another --name, or --overwrite to replace its segmenter")
     device = resolve_device(opt.device)
     torch.manual_seed(opt.seed)
     mode = DATASETS.get(opt.dataset_mode)
     train_set = mode.from_options(opt, split="train", augment=True, task="none")
     test_set = mode.from_options(opt, split="test", augment=False, task="none")
     net = build_segmenter_net(arch=opt.arch, width=opt.width, num_classes=train_set.label_nc).to(device)
-    with StopSignals() as stop:
-        steps = train(net, train_set, opt, device, stop)
-    folder = Path(opt.checkpoints_dir) / opt.name
+    train(net, train_set, opt, device)
+    trained_on = {name: getattr(opt, name) for name in ("dataset_mode", "crop_size", "seed")}
     card = {
         "arch": opt.arch,
         "width": opt.width,
         "class_names": list(train_set.class_names),
         "short_side": opt.load_size or opt.crop_size,
         "ignore_label": train_set.ignore_label,
-        "trained_on": {"dataset_mode": opt.dataset_mode, "steps": steps, "crop_size": opt.crop_size, "seed": opt.seed},
+        "trained_on": {**trained_on, "steps": opt.max_steps},
         "real_test": {},
     }
+    with tempfile.TemporaryDirectory() as trial:  # what is scored is what is stored, in half precision
+        save(net, card, Path(trial))
+        card["real_test"] = score(opt, test_set, device, Path(trial))
     save(net, card, folder)
-    card["real_test"] = score(opt, test_set, device)
-    save(net, card, folder)
-    print(f"{folder / WEIGHTS_FILE}: {steps} steps; real test pictures: {card['real_test']}")
-    return EXIT_OK if steps == opt.max_steps else EXIT_INTERRUPTED
+    print(f"{folder / WEIGHTS_FILE}: {opt.max_steps} steps; real test pictures: {card['real_test']}")
+    return EXIT_OK
 
 
-def train(
-    net: nn.Module, dataset: BaseDataset, opt: argparse.Namespace, device: torch.device, stop: StopSignals
-) -> int:
-    """Minimise the class-weighted cross-entropy; returns the number of steps made before a stop was asked for."""
+def train(net: nn.Module, dataset: BaseDataset, opt: argparse.Namespace, device: torch.device) -> None:
+    """Minimise the class-weighted cross-entropy."""
     weight = class_weights(dataset).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=opt.lr, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, opt.max_steps))
@@ -117,10 +111,11 @@ def train(
     loader = make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=keys)
     bar = tqdm(loader, total=opt.max_steps, desc=f"segmenter {opt.name}", disable=None)
     net.train()
-    step = 0
-    for batch in bar:
+    for step, batch in enumerate(bar):
         pictures, target = training_pair(to_device(batch, device), dataset.ignore_label)
-        loss = F.cross_entropy(net(pictures), target, weight=weight, ignore_index=IGNORED)
+        with autocast(device, opt.precision):
+            logits = net(pictures)
+        loss = F.cross_entropy(logits.float(), target, weight=weight, ignore_index=IGNORED)
         if not bool(torch.isfinite(loss)):
             raise UserError(
                 f"the loss became {loss.item()} at step {step}: lower --lr, or look for a batch without labels"
@@ -129,11 +124,7 @@ def train(
         loss.backward()
         optimizer.step()
         schedule.step()
-        step += 1
         bar.set_postfix(loss=f"{loss.item():.3f}")
-        if stop.requested:
-            break
-    return step
 
 
 def training_pair(batch: Batch, ignore_label: int | None) -> tuple[Tensor, Tensor]:
@@ -174,9 +165,8 @@ def _order(length: int, seed: int, turn: int) -> list[int]:
     return torch.randperm(length, generator=torch_generator(seed, "segmenter", turn)).tolist()
 
 
-def score(opt: argparse.Namespace, dataset: BaseDataset, device: torch.device) -> dict[str, float | int]:
-    """Return mIoU and accuracy in percent of the saved network on the centre cuts of the real test pictures."""
-    folder = Path(opt.checkpoints_dir) / opt.name
+def score(opt: argparse.Namespace, dataset: BaseDataset, device: torch.device, folder: Path) -> dict[str, float | int]:
+    """Return mIoU and accuracy in percent of the network saved in `folder` on the centre cuts of real test pictures."""
     segmenter = load_trained(opt.name, folder, weights=folder / WEIGHTS_FILE, device=device)
     table = label_table(segmenter, label_nc=dataset.label_nc, ignore_label=dataset.ignore_label).to(device)
     confusion = Confusion(segmenter.num_classes)

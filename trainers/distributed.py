@@ -59,7 +59,7 @@ class Distributed:
         """Whether this process writes files and prints."""
         return self.rank == 0
 
-    def wrap(self, net: nn.Module) -> nn.Module:
+    def wrap(self, net: nn.Module, *, unused_parameters: bool) -> nn.Module:
         """Return `net` in DDP: gradients are averaged over the processes in `backward`.
 
         Buffers are not broadcast: spectral norm's vectors follow from the weights, which are equal everywhere.
@@ -71,7 +71,7 @@ class Distributed:
         known = inspect.signature(DistributedDataParallel).parameters
         name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         switch: dict[str, Any] = {name: False}
-        return DistributedDataParallel(net, device_ids=ids, find_unused_parameters=True, **switch)
+        return DistributedDataParallel(net, device_ids=ids, find_unused_parameters=unused_parameters, **switch)
 
     def barrier(self) -> None:
         """Wait for all processes."""

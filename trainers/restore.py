@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,26 @@ from trainers.weights import WEIGHTS_FILE, load_weights
 from util.errors import UserError
 
 
-def load_run(model: BaseModel, run_dir: Path, *, step: int | None = None, averaged: bool = True) -> int:
-    """Load a run's networks into `model` and return the step they are from.
+@dataclass(frozen=True)
+class Loaded:
+    """Which weights of a run a model holds.
+
+    Args:
+        step: optimiser steps that they were trained for.
+        name: the same in words, as a style bank remembers it.
+    """
+
+    step: int
+    name: str
+
+
+def describe_weights(step: int, *, averaged: bool) -> str:
+    """Return the name of a checkpoint's weights."""
+    return f"step {step}, averaged" if averaged else f"step {step}"
+
+
+def load_run(model: BaseModel, run_dir: Path, *, step: int | None = None, averaged: bool = True) -> Loaded:
+    """Load a run's networks into `model` and say which weights they are.
 
     Args:
         step: of `step_<N>.pt`; None takes the newest good checkpoint.
@@ -22,7 +41,7 @@ def load_run(model: BaseModel, run_dir: Path, *, step: int | None = None, averag
     Raises:
         UserError: there is no such checkpoint, or it does not fit the model.
     """
-    weights, trained, path = read_run(run_dir, step=step, averaged=averaged)
+    weights, loaded, path = read_run(run_dir, step=step, averaged=averaged)
     try:
         model.load_state(weights)
     except (KeyError, RuntimeError) as error:
@@ -31,14 +50,15 @@ def load_run(model: BaseModel, run_dir: Path, *, step: int | None = None, averag
             f"{path}: does not fit the model ({first[min(1, len(first) - 1)].strip()}). Its architecture comes from "
             "the run's opt.yaml: leave the model's flags out."
         ) from error
-    return trained
+    return loaded
 
 
-def read_run(run_dir: Path, *, step: int | None, averaged: bool) -> tuple[Mapping[str, Any], int, Path]:
-    """Return the state dicts by network, their step and their file: of a checkpoint, or of a converted run."""
+def read_run(run_dir: Path, *, step: int | None, averaged: bool) -> tuple[Mapping[str, Any], Loaded, Path]:
+    """Return the state dicts by network, which they are and their file: of a checkpoint, or of a converted run."""
     checkpoints = Checkpoints(run_dir)
     if step is None and not checkpoints.exist() and (run_dir / WEIGHTS_FILE).is_file():
-        return *load_weights(run_dir / WEIGHTS_FILE), run_dir / WEIGHTS_FILE
+        networks, trained = load_weights(run_dir / WEIGHTS_FILE)
+        return networks, Loaded(trained, WEIGHTS_FILE), run_dir / WEIGHTS_FILE
     if step is None:
         found = checkpoints.restore()
         if found is None:
@@ -50,5 +70,5 @@ def read_run(run_dir: Path, *, step: int | None, averaged: bool) -> tuple[Mappin
             steps = ", ".join(p.stem.removeprefix("step_") for p in checkpoints.step_files()) or "none"
             raise UserError(f"--step {step}: there is no {path}. Steps kept: {steps}")
         state = load_checkpoint(path)
-    weights = {**state["model"], **((state["ema"] or {}) if averaged else {})}
-    return weights, int(state["step"]), path
+    ema = (state["ema"] or {}) if averaged else {}
+    return {**state["model"], **ema}, Loaded(state["step"], describe_weights(state["step"], averaged=bool(ema))), path

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from trainers.distributed import Distributed
 from trainers.ema import EMA
 from trainers.failures import non_finite, out_of_memory_hint
 from trainers.logger import Logger
+from trainers.restore import describe_weights
 from trainers.settings import TrainerSettings
 from trainers.signals import StopSignals
 from trainers.state import changed_options, pack, unpack
@@ -70,8 +72,11 @@ class Trainer:
         averaged = {name: model.networks()[name] for name in model.ema_networks}
         self.ema = EMA(averaged, decay=settings.ema_decay) if settings.ema_decay else None
 
-    def fit(self) -> int:
+    def fit(self, *, restored: Callable[[], None] = lambda: None) -> int:
         """Train up to `max_steps` and return the exit code: `EXIT_OK`, or `EXIT_INTERRUPTED` after a stop signal.
+
+        Args:
+            restored: called once the checkpoint to continue from, if any, has been loaded and fits.
 
         Raises:
             NonFiniteError: a loss or gradient is NaN or infinite; nothing was updated with it, nothing is saved.
@@ -80,8 +85,9 @@ class Trainer:
         with StopSignals() as stop:
             if self.settings.resume:
                 self._restore()
+            restored()
             if self.world.world_size > 1:
-                self.model.distribute(self.world.wrap)
+                self.model.distribute(partial(self.world.wrap, unused_parameters=self.model.unused_parameters))
             self._logger = Logger(
                 self.run_dir,
                 enabled=self.world.is_main,
@@ -198,9 +204,22 @@ class Trainer:
         if self.preview is None or not self.world.is_main:
             return
         self.model.eval()
-        with torch.no_grad(), self.ema.swapped() if self.ema else nullcontext():
-            self._logger.image(self.step, self.preview())
+        try:
+            with torch.no_grad(), self.averaged():
+                self._logger.image(self.step, self.preview())
+        except UserError as error:  # a preview is no reason to lose a run
+            print(f"warning: no more previews: {error}", flush=True)
+            self.preview = None
         self.model.train()
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Let the model hold its averaged weights within the block, if the run has any."""
+        return self.ema.swapped() if self.ema else nullcontext()
+
+    @property
+    def weights(self) -> str:
+        """What `averaged()` holds, in the words of `trainers.restore`."""
+        return describe_weights(self.step, averaged=self.ema is not None)
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
     def state(self) -> dict[str, Any]:

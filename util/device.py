@@ -24,6 +24,7 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
             f"--device {name}: process {local_rank} of this machine finds {torch.cuda.device_count()} GPU(s). Start "
             "torchrun with --nproc_per_node of at most that."
         )
+    torch.backends.cudnn.benchmark = True  # shapes are fixed; bit-exactness is promised for the CPU alone
     return torch.device("cuda", local_rank)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 EXIT_OK = 0
 EXIT_USER_ERROR = 2  # a wrong flag, file or data set; the message says what to change
 EXIT_NON_FINITE = 3  # a loss or a gradient became NaN or infinite; the last good checkpoint is kept
+EXIT_ABORTED = 130  # Ctrl-C at a time when nothing is to be saved
 EXIT_INTERRUPTED = 75  # SIGTERM or Ctrl-C: the state was saved, `--continue_train` goes on from it
 
 
@@ -30,5 +31,5 @@ def run_main(main: Callable[[], int | None]) -> None:
         code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        code = EXIT_INTERRUPTED
+        code = EXIT_ABORTED
     sys.exit(code or EXIT_OK)

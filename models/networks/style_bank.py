@@ -37,14 +37,20 @@ class StyleBank:
 
     Args:
         rule: how the codes were chosen, in words, as stored beside them.
+        weights: which weights of the run made them ("step 200, averaged"): codes of other weights mean nothing.
     """
 
     def __init__(
-        self, codes: dict[int, Tensor], *, origins: dict[int, list[Origin]] | None = None, rule: str = "unknown"
+        self,
+        codes: dict[int, Tensor],
+        *,
+        origins: dict[int, list[Origin]] | None = None,
+        rule: str = "unknown",
+        weights: str = "",
     ) -> None:
         if not codes:
             raise UserError("the style bank is empty: the training split has no labelled pixel to take a code from")
-        self.codes, self.origins, self.rule = codes, origins or {}, rule
+        self.codes, self.origins, self.rule, self.weights = codes, origins or {}, rule, weights
         self.mean = torch.cat(list(codes.values())).mean(0)
 
     def draw(self, label: int, rng: random.Random) -> Tensor | None:
@@ -60,10 +66,11 @@ class StyleBank:
         tensors = {f"{PREFIX}{label}": rows.contiguous() for label, rows in sorted(self.codes.items())}
         told = {
             "rule": self.rule,
+            "weights": self.weights,
             "codes": {str(label): [asdict(o) for o in origins] for label, origins in sorted(self.origins.items())},
         }
         partial, partial_json = path.with_suffix(".partial"), path.with_suffix(".json.partial")
-        save_file(tensors, partial, metadata={"format": "semedit style bank 1"})
+        save_file(tensors, partial, metadata={"format": "semedit style bank 1", "weights": self.weights})
         partial_json.write_text(json.dumps(told, indent=1) + "\n")
         partial_json.replace(path.with_suffix(".json"))
         partial.replace(path)
@@ -74,9 +81,10 @@ class StyleBank:
         try:
             with safe_open(path, framework="pt") as file:
                 codes = {int(key.removeprefix(PREFIX)): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                weights = (file.metadata() or {}).get("weights", "")
         except (SafetensorError, ValueError) as error:
             raise UserError(f"{path}: not a style bank ({error}). Delete it: test.py makes it again.") from error
-        bank = cls(codes)
+        bank = cls(codes, weights=weights)
         if bank.mean.numel() != style_dim:
             raise UserError(f"{path}: codes of width {bank.mean.numel()}, but the run's --style_dim is {style_dim}")
         return bank
@@ -106,12 +114,13 @@ class BankBuilder:
         elif entry[:3] > heap[0][:3]:
             heapq.heapreplace(heap, entry)
 
-    def bank(self) -> StyleBank:
-        """The codes gathered so far, in the order of their hashes."""
+    def bank(self, *, weights: str) -> StyleBank:
+        """The codes gathered so far, in the order of their hashes; `weights`: which of the run made them."""
         ordered = {label: sorted(heap, key=lambda e: -e[0]) for label, heap in sorted(self._heaps.items())}
         return StyleBank(
             {label: torch.stack([code for *_, code in heap]) for label, heap in ordered.items()},
             origins={label: [Origin(name, number) for _, name, number, _ in heap] for label, heap in ordered.items()},
             rule=f"raw codes of whole training pictures; per class the {self.cap} with the smallest hash of "
             f"(seed {self.seed}, picture, instance)",
+            weights=weights,
         )

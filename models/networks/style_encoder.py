@@ -77,18 +77,23 @@ class StyleEncoder(nn.Module):
         x = self.enc6(self.enc5(e4))
         for layer, skip in ((self.dec5, e4), (self.dec4, e3), (self.dec3, e2), (self.dec2, e1)):
             x = layer(torch.cat([upsample2(x), skip], dim=1))
-        return torch.tanh(self.dec1(x))
+        return torch.tanh(self.dec1(x).float())
 
     def raw_codes(self, image: Tensor, inst: Tensor, count: int) -> Tensor:
         """Return the codes (B, I, D) of a whole picture's instances before normalisation, as a style bank holds."""
-        return Segments(inst, count).mean(self.pixel_codes(image, torch.ones_like(image[:, :1])))
+        return self.whole_codes(image, Segments(inst, count))
+
+    def whole_codes(self, image: Tensor, segments: Segments) -> Tensor:
+        """As `raw_codes`, of segments that are at hand."""
+        return segments.mean(self.pixel_codes(image, torch.ones_like(image[:, :1])))
 
     def normalise(self, code: Tensor, ratio: Tensor) -> Tensor:
         """Scale and shift codes (B, I, D) by functions of their valid ratio (B, I)."""
         if not self.valid_ratio:
             return code
-        r = ratio[..., None]
-        return code * torch.sigmoid(self.gamma(r)) + torch.sigmoid(self.beta(r))
+        with torch.autocast(code.device.type, enabled=False):
+            r = ratio.float()[..., None]
+            return code.float() * torch.sigmoid(self.gamma(r)) + torch.sigmoid(self.beta(r))
 
     def forward(
         self, image: Tensor, mask: Tensor, inst: Tensor, count: int, bank_codes: Tensor | None = None
@@ -111,7 +116,7 @@ class StyleEncoder(nn.Module):
         if not self.dual_encoding:
             code = torch.where(erased[..., None], segments.mean(pixel_codes), code)
         elif bool(erased.any()):  # the second pass costs as much as the first, and most batches do not need it
-            hidden = self.raw_codes(image, inst, count) if bank_codes is None else bank_codes
+            hidden = self.whole_codes(image, segments) if bank_codes is None else bank_codes
             code = torch.where(erased[..., None], hidden, code)
             ratio = torch.where(erased, torch.ones_like(ratio), ratio)
         return segments.paint(self.normalise(code, ratio))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.networks.spm import Modulation, SPMConv, SPMUp
+from util.errors import UserError
 
 ENCODER_WIDTHS = (1, 2, 4, 4, 8, 8, 16, 16, 32, 32)  # of enc1, enc2, ... in units of ngf
 DECODER_WIDTHS_SHALLOW = (1, 1, 2, 4, 8, 16)  # of dec2, dec3, ... up to depth 6
@@ -27,7 +28,9 @@ def stage_widths(size: int) -> tuple[list[int], list[int]]:
     depth = stage_depth(size)
     decoder = DECODER_WIDTHS_SHALLOW if depth <= 6 else DECODER_WIDTHS_DEEP
     if depth + 2 > len(ENCODER_WIDTHS) or depth > len(decoder):
-        raise ValueError(f"a stage of {size} pixels would need {depth} stride-2 layers; at most 8 are defined")
+        raise UserError(
+            f"--crop_size: a stage of {size} pixels would need {depth} stride-2 layers; 8 at most are defined"
+        )
     return list(ENCODER_WIDTHS[: depth + 2]), list(decoder[:depth])
 
 
@@ -39,18 +42,27 @@ class ContextPyramid:
 
     def __init__(self, ctx: Tensor, *, style_dim: int) -> None:
         self.ctx, self.style_dim = ctx, style_dim
-        self._by_size: dict[int, Tensor] = {}
+        self._decoder: dict[int, Tensor] = {}
+        self._encoder: dict[int, Tensor] = {}
 
     def decoder(self, size: int) -> Tensor:
         """Everything, (B, style_dim + N + 2, size, size)."""
-        if size not in self._by_size:
-            step = self.ctx.shape[-1] // size
-            self._by_size[size] = self.ctx[:, :, ::step, ::step].contiguous()
-        return self._by_size[size]
+        if size not in self._decoder:
+            self._decoder[size] = self._slice(self.ctx, size)
+        return self._decoder[size]
 
     def encoder(self, size: int) -> Tensor:
-        """Without the style codes, (B, N + 2, size, size)."""
-        return self.decoder(size)[:, self.style_dim :]
+        """Without the style codes, (B, N + 2, size, size): given, so that no gradient is spent on it."""
+        if not self.style_dim:
+            return self.decoder(size)
+        if size not in self._encoder:
+            self._encoder[size] = self._slice(self.ctx.detach()[:, self.style_dim :], size)
+        return self._encoder[size]
+
+    @staticmethod
+    def _slice(ctx: Tensor, size: int) -> Tensor:
+        step = ctx.shape[-1] // size
+        return ctx[:, :, ::step, ::step].contiguous()
 
 
 class SPMUNet(nn.Module):
@@ -89,4 +101,4 @@ class SPMUNet(nn.Module):
         for j in range(self.depth + 1, 1, -1):
             size *= 2
             x = self.get_submodule(f"dec{j}")(x, skips[j - 1] if j > 2 else None, ctx.decoder(size))
-        return torch.tanh(self.dec1(x))
+        return torch.tanh(self.dec1(x).float())  # bf16 would leave half a grey level near white

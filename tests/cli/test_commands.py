@@ -20,8 +20,9 @@ import train as train_command
 from models import MODELS
 from models.networks.style_bank import StyleBank
 from scripts.build_style_bank import main as build_style_bank
+from scripts.prepare_streets import main as prepare_streets
 from util.errors import EXIT_INTERRUPTED, UserError
-from util.images import read_image
+from util.images import read_image, save_png
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--num_workers", "0", "--image_every", "0", "--no-tensorboard", "--device", "cpu"]
@@ -107,7 +108,9 @@ def test_result_does_not_depend_on_the_batch_size_and_masks_on_nothing_but_task_
 
 
 def test_style_bank_is_rebuilt_where_it_is_missing_and_draws_are_seeded(tmp_path: Path) -> None:
-    run = train("divsem", tmp_path, "run", "--max_steps", "2", "--streets_test_size", "6")
+    run = train(
+        "divsem", tmp_path, "run", "--max_steps", "2", "--streets_test_size", "6", "--ema", "0.9", "--seed", "3"
+    )
     bank = (run / "style_bank.safetensors").read_bytes()
     (run / "style_bank.safetensors").unlink()
     run_test(tmp_path, "run", "--task", "class", "--num_samples", "2")
@@ -120,11 +123,72 @@ def test_style_bank_is_rebuilt_where_it_is_missing_and_draws_are_seeded(tmp_path
     assert first == {p.name: p.read_bytes() for p in (folder / "fake").glob("*.png")}
 
 
+def test_a_bank_of_other_weights_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("divsem", tmp_path, "run", "--max_steps", "1")
+    path = run / "style_bank.safetensors"
+    old = path.read_bytes()
+    train("divsem", tmp_path, "run", "--max_steps", "2", "--continue_train")
+    new = path.read_bytes()
+    path.write_bytes(old)  # as if the second training had been stopped before it made a bank
+    run_test(tmp_path, "run", "--task", "class")
+    assert "made with other weights (step 1, now step 2)" in capsys.readouterr().out
+    assert path.read_bytes() == new
+
+
+def test_without_any_bank_only_pictures_that_need_a_code_fail(tmp_path: Path) -> None:
+    run = train("divsem", tmp_path, "run", "--max_steps", "0")
+    (run / "style_bank.safetensors").unlink()
+    data = tmp_path / "data"
+    assert prepare_streets(["--output", str(data), "--train", "0", "--test", "2"]) == 0
+    own = ["--dataset_mode", "custom", "--dataroot", str(data)]
+    with pytest.raises(UserError, match=r"no style bank for these weights.*--dataroot"):
+        run_test(tmp_path, "run", "--task", "class", *own)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for name in ("a", "b"):  # a little of the road
+        save_png(np.pad(np.full((2, 2), 255, np.uint8), ((60, 2), (31, 31))), masks / f"{name}.png")
+    run_test(tmp_path, "run", "--task", "folder", "--mask_dir", str(masks), *own)
+
+
+def test_a_failed_continuation_leaves_the_options_as_they_were(tmp_path: Path) -> None:
+    run = train("spmpgan", tmp_path, "run", "--max_steps", "1")
+    before = (run / "opt.yaml").read_bytes()
+    where = ["--checkpoints_dir", str(tmp_path), "--name", "run"]
+    with pytest.raises(UserError, match="does not fit"):
+        train_command.main([*where, "--continue_train", "--ngf", "8", "--max_steps", "2"])
+    assert (run / "opt.yaml").read_bytes() == before
+
+
+def test_previews_fall_back_to_training_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    assert prepare_streets(["--output", str(data), "--train", "4", "--test", "0"]) == 0
+    own = ["--dataset_mode", "custom", "--dataroot", str(data)]
+    tiny = "--model spmpgan --crop_size 64 --ngf 4 --ndf 4 --spm_hidden 8 --lambda_vgg 0 --batch_size 2 --num_workers 0"
+    args = [*tiny.split(), *own, "--name", "run", "--checkpoints_dir", str(tmp_path), "--no-tensorboard"]
+    assert train_command.main([*args, "--device", "cpu", "--max_steps", "2", "--image_every", "1"]) == 0
+    assert "previews show training pictures" in capsys.readouterr().out
+    assert [p.name for p in sorted((tmp_path / "run" / "images").iterdir())] == ["step_0000001.png", "step_0000002.png"]
+
+
+@pytest.mark.parametrize("model", MODELS.names())
+def test_two_processes_train_as_one_with_the_doubled_batch(model: str, tmp_path: Path) -> None:
+    """Equal up to float32 rounding, which Adam carries on from step to step; batches differ in what they erase."""
+    steps = ["--max_steps", "3", "--log_every", "1"]
+    one = train(model, tmp_path, "one", *steps, "--batch_size", "2")
+    tiny = [*MODELS.get(model).tiny(tmp_path), "--checkpoints_dir", str(tmp_path), "--name", "two", *QUICK, *steps]
+    launch = command("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(ROOT / "train.py"))
+    done = subprocess.run([*launch, *tiny, "--batch_size", "1"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for a, b in zip(losses(one), losses(tmp_path / "two"), strict=True):
+        assert a == pytest.approx(b, rel=2e-4, abs=1e-5)
+    assert "find_unused_parameters" not in done.stderr
+
+
 def test_a_class_without_a_code_takes_the_mean_and_is_counted(tmp_path: Path) -> None:
     run = train("divsem", tmp_path, "run", "--max_steps", "1", "--streets_test_size", "6")
     bank = StyleBank.load(run / "style_bank.safetensors", style_dim=8)
     kept = {label: rows for label, rows in bank.codes.items() if label == 0}
-    StyleBank(kept).save(run / "style_bank.safetensors")
+    StyleBank(kept, weights=bank.weights).save(run / "style_bank.safetensors")
     counters = run_test(tmp_path, "run", "--task", "outpainting")["protocol"]["counters"]
     assert (
         0 < counters["instances whose class has no code (mean code used)"] <= counters["instances drawn from the bank"]

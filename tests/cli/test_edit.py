@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import train as train_command
-from data.records import Record
+from data.records import Record, read_class_table
 from data.samples import make_sample
 from data.scenes import SceneFiles, load_scene
 from data.streets import CLASSES, render_street
@@ -20,6 +20,7 @@ from models import MODELS
 from models.networks.style_bank import StyleBank
 from options.edit_options import EditOptions
 from scripts import edit
+from scripts.prepare_streets import main as prepare_streets
 from util.batch import collate
 from util.errors import UserError
 from util.images import read_image, read_map, save_png
@@ -97,6 +98,24 @@ def test_known_pixels_come_back_byte_for_byte(root: Path, run: str) -> None:
     different, mask = changed(root, output), read_map(root / "mask/a.png", "mask") > 0
     assert not different[~mask].any()
     assert different[mask].mean() > 0.9
+
+
+def test_class_names_stay_with_the_run(root: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    assert prepare_streets(["--output", str(data), "--height", "64", "--train", "3", "--test", "1"]) == 0
+    custom = ["--dataset_mode", "custom", "--dataroot", str(data)]
+    tiny = MODELS.get("spmpgan").tiny(tmp_path)
+    pairs = [pair for pair in zip(tiny[::2], tiny[1::2], strict=True) if "streets" not in " ".join(pair)]
+    own = [text for pair in pairs for text in pair]
+    quick = ["--num_workers", "0", "--image_every", "0", "--no-tensorboard", "--device", "cpu", "--max_steps", "0"]
+    where = ["--checkpoints_dir", str(root), "--name", "moved"]
+    assert train_command.main([*own, *custom, *where, *quick]) == 0
+    data.rename(tmp_path / "elsewhere")
+    output = call(root, "--add_object", "car", "--box", "10,60,50,90", run="moved", output="moved/o.png")
+    assert changed(root, output).any()
+    saved = read_class_table(root / "moved" / "classes.json")
+    assert saved is not None
+    assert (saved.names, saved.things) == (CLASSES.names, CLASSES.things)
 
 
 def test_samples_are_seeded_and_make_a_strip(root: Path) -> None:

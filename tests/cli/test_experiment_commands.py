@@ -96,6 +96,8 @@ def test_rows_run_are_skipped_resumed_and_tabled(
     out = capsys.readouterr().out
     assert out.count("python train.py") == 2
     assert out.count("python test.py --name ours --task class") == 1
+    assert out.count(f"--checkpoints_dir {experiment.parent / 'runs'}") == 2 + 4
+    assert "finished" not in out
     assert "# later: not built: --model 'not_yet' is unknown" in out
     assert not (experiment.parent / "runs").exists()
     head, _, first, *_ = [t for t in table(experiment, capsys, "markdown").splitlines() if t.startswith("|")]
@@ -131,8 +133,41 @@ def test_rows_run_are_skipped_resumed_and_tabled(
     assert all(torch.equal(broken[k], v) for k, v in unbroken.items())
     assert broken.keys() == unbroken.keys()
 
+    check_what_is_finished(experiment, capsys)
     check_tables(experiment, capsys)
     check_other_options(experiment)
+
+
+def check_what_is_finished(experiment: Path, capsys: Any) -> None:
+    """How a run is watched and kept is not what it is; --dry_run leaves open what a run would do."""
+
+    def open_lines() -> list[str]:
+        assert run(experiment, "--dry_run") == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len([line for line in lines if line.removeprefix("# finished: ").startswith("python t")]) == 6
+        return [line for line in lines if line.startswith("python t")]
+
+    experiment.write_text(FILE.replace("log_every: 1", "log_every: 2\n  save_every: 7\n  keep: 3\n  cache: none"))
+    assert run(experiment) == 0
+    out = capsys.readouterr().out
+    assert "$" not in out
+    assert out.count("already t") == 6
+    assert open_lines() == []
+    runs = experiment.parent / "runs"
+    moves = {runs / "ours/results/test_class/result.json": "result", runs / "base/step_3.pt": "step_2.pt"}
+    for path, name in moves.items():
+        path.rename(path.with_name(name))
+    found = open_lines()
+    assert [line.split()[1:4] for line in found] == [
+        ["train.py", "--name", "base"], *[["test.py", "--name", "base"]] * 2, ["test.py", "--name", "ours"]
+    ]  # fmt: skip
+    assert found[0].endswith("--continue_train")
+    for path, name in moves.items():
+        path.with_name(name).rename(path)
+    experiment.write_text(FILE.replace("max_steps: 3", "max_steps: 2"))
+    with pytest.raises(UserError, match=r"other options \(max_steps 3 -> 2\)"):
+        run(experiment)
+    experiment.write_text(FILE)
 
 
 def check_tables(experiment: Path, capsys: Any) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 import train as train_command
+from data.records import read_class_table
 from models import MODELS
 from models.networks.cascade import CascadeGenerator, resize_nearest
 from models.networks.discriminator import MultiScaleDiscriminator
@@ -64,7 +65,9 @@ def test_a_converted_divsem_gives_the_authors_pictures(tmp_path: Path) -> None:
     assert convert([*args, "--label_nc", "34", "--name", "run", "--checkpoints_dir", str(tmp_path)]) == 0
     model, opt = load(tmp_path, "run")
     assert (opt.style_pool, opt.inst_class_rule, opt.crop_size, opt.ngf) == ("all", "mod120", 256, 4)
-    model.prepare_inference(tmp_path / "run", lambda limit: pytest.fail("the bank is in the run folder"))
+    model.prepare_inference(
+        tmp_path / "run", lambda limit: pytest.fail("the bank is there"), weights="weights.safetensors"
+    )
     raw = formula_inputs(34)
     ids, dense = raw["inst_original"].unique(return_inverse=True)
     from data.edges import instance_edges
@@ -77,6 +80,29 @@ def test_a_converted_divsem_gives_the_authors_pictures(tmp_path: Path) -> None:
     expected = GOLDEN["units"]["small_divsem_ngf4_style8_lab34"]
     for k in range(3):
         assert_stats(out.fake[k].flip(1), expected[f"fake_G{k + 1}"])
+
+
+def test_the_class_names_are_those_of_the_releases_labels(tmp_path: Path) -> None:
+    """The Flickr-Landscape model counts ADE20K's classes from 0, SPMPGAN's room model from 1 (DivSem spec, 2.2)."""
+    encoder = StyleEncoder(style_dim=4, nef=2)
+    wide = {"label_nc": 151, "crop_size": 256, "ngf": 2, "modulation": SMALL}
+    nets = {"divsem": StyleCodeGenerator(style_encoder=encoder, **wide), "spmpgan": CascadeGenerator(**wide)}
+    tables = {}
+    for model, net in nets.items():
+        torch.save({"netG": released_state(net)}, tmp_path / "best.pth")
+        where = ["--name", model, "--checkpoints_dir", str(tmp_path)]
+        assert convert(["--model", model, "--source", str(tmp_path / "best.pth"), *where]) == 0
+        tables[model] = read_class_table(tmp_path / model / "classes.json")
+    flickr, room = tables["divsem"], tables["spmpgan"]
+    assert flickr is not None
+    assert room is not None
+    named = {flickr.names[i]: i for i in (2, 4, 13, 16, 21, 52)}
+    assert named == {"sky": 2, "tree": 4, "earth": 13, "mountain": 16, "water": 21, "path": 52}
+    assert (flickr.names[149], flickr.names[150], flickr.things) == ("flag", "class 150", frozenset())
+    assert (room.names[:4], room.names[150]) == (("other", "wall", "building", "sky"), "flag")
+    assert {room.names.index("bed"), room.names.index("chair")} <= room.things
+    assert room.names.index("wall") not in room.things
+    assert (flickr.palette[2] == room.palette[3]).all()
 
 
 @torch.no_grad()
@@ -144,7 +170,18 @@ def test_a_converted_checkpoint_is_continued(tmp_path: Path) -> None:
         "--batch_size",
         "1",
     ]
-    args += ["--dataset_mode", "custom", "--dataroot", str(data), "--num_workers", "0", "--image_every", "0"]
+    args += [
+        "--dataset_mode",
+        "custom",
+        "--dataroot",
+        str(data),
+        "--num_workers",
+        "0",
+        "--image_every",
+        "0",
+        "--lambda_vgg",
+        "0",
+    ]
     assert train_command.main([*args, "--no-tensorboard", "--device", "cpu"]) == 0
     state = torch.load(tmp_path / "run" / "latest.pt", weights_only=True)
     assert state["step"] == 1

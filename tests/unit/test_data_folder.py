@@ -255,3 +255,11 @@ def test_test_pictures_are_exact_cuts_of_the_file():
 
 def test_table_in_the_tests_is_the_documented_schema():
     assert set(json.loads(json.dumps(TABLE))["classes"][0]) == {"id", "name", "color", "thing"}
+
+
+def test_ade20k_knows_its_classes():
+    room, landscape = (DATASETS.get(f"ade20k_{subset}").class_table(None) for subset in ("room", "landscape"))
+    assert room.names == landscape.names
+    assert [room.names.index(name) for name in ("other", "wall", "bed", "flag")] == [0, 1, 8, 150]
+    assert len(room.things) == 100
+    assert not landscape.things

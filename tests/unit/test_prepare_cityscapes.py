@@ -208,7 +208,7 @@ def test_written_masks_equal_the_drawn_ones(tmp_path):
         read = dataset("cityscapes", task="folder", mask_dir=output / "test" / f"masks_{task}", **common)
         hashes = {mask_set_hash((s["name"], s["mask"].numpy()) for s in map(d.__getitem__, [0])) for d in (drawn, read)}
         assert len(hashes) == 1 and drawn[0]["mask"].any()
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match="free_from"):
         run(make_archives(tmp_path), output, "--write_masks", "free_from")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,13 @@ def test_files_hold_the_drawn_scenes(tmp_path: Path) -> None:
         assert all(torch.equal(a[key], b[key]) for key in ("image", "label", "inst", "inst_id", "mask"))
     with pytest.raises(UserError, match="height"):
         prepare([*args, "--height", "128"])
+
+
+def test_scenes_of_a_larger_set_are_not_kept_in_silence(tmp_path: Path) -> None:
+    args = ["--output", str(tmp_path / "streets"), "--height", "32", "--test", "1", "--train"]
+    assert prepare([*args, "3"]) == 0
+    with pytest.raises(UserError, match=r"--train 2: .*train holds 3 files of other scenes.*train_00002\.png"):
+        prepare([*args, "2"])
+    assert prepare([*args, "4"]) == 0
+    assert len(list((tmp_path / "streets/train/images").iterdir())) == 4
+    assert json.loads((tmp_path / "streets/prepared.json").read_text())["script"] == "prepare_streets.py"

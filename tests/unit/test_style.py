@@ -104,20 +104,21 @@ def test_bank_is_capped_and_independent_of_order(tmp_path: Path) -> None:
     forward.add(codes, ids, classes, names)
     for i in reversed(range(10)):
         backward.add(codes[i : i + 1], ids[i : i + 1], classes[i : i + 1], names[i : i + 1])
-    bank = forward.bank()
+    bank = forward.bank(weights="step 2")
     assert {label: len(rows) for label, rows in bank.codes.items()} == {1: 4, 3: 4}
-    assert all(torch.equal(bank.codes[c], backward.bank().codes[c]) for c in (1, 3))
+    assert all(torch.equal(bank.codes[c], backward.bank(weights="step 2").codes[c]) for c in (1, 3))
     other = BankBuilder(cap=4, seed=1)
     other.add(codes, ids, classes, names)
-    assert not torch.equal(other.bank().codes[1], bank.codes[1])
+    assert not torch.equal(other.bank(weights="").codes[1], bank.codes[1])
     bank.save(tmp_path / "bank.safetensors")
     told = json.loads((tmp_path / "bank.json").read_text())
     assert [len(told["codes"][str(c)]) for c in (1, 3)] == [4, 4]
     wider = BankBuilder(cap=6, seed=0)
     wider.add(codes, ids, classes, names)
-    assert torch.equal(wider.bank().codes[1][:4], bank.codes[1])
+    assert torch.equal(wider.bank(weights="").codes[1][:4], bank.codes[1])
     again = StyleBank.load(tmp_path / "bank.safetensors", style_dim=2)
     assert torch.equal(again.codes[3], bank.codes[3])
+    assert again.weights == "step 2"
     assert torch.equal(again.draw(3, random.Random(4)), bank.draw(3, random.Random(4)))  # type: ignore[arg-type]
     assert again.draw(2, random.Random(4)) is None
     with pytest.raises(UserError, match="--style_dim is 5"):

@@ -1,0 +1,157 @@
+"""Time this code against others, each in a process of its own, imports and decoding included.
+
+    python scripts/benchmark.py metrics --real DIR --fake DIR [--num_images 500] [--repeats 3] [--json FILE]
+
+`metrics`: the FID of two folders by pytorch-fid, torch-fidelity (if installed) and scripts/evaluate.py, with the same
+Inception weights. Without folders, smooth random pictures are made (--size). Times are the best of the repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np
+import torch
+from PIL import Image
+
+from metrics.folders import list_pictures
+from metrics.inception import find_inception, read_inception
+from util.errors import UserError, run_main
+from util.images import save_png
+
+CLASSES = 1008  # of the official file's classifier, which no feature needs
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("metrics", "pytorch_fid", "torch_fidelity"),
+                        help="metrics; the other two are how it starts the other tools")  # fmt: skip
+    parser.add_argument("--real", metavar="DIR")
+    parser.add_argument("--fake", metavar="DIR")
+    parser.add_argument("--num_images", type=int, default=500, help="of each folder")
+    parser.add_argument("--size", type=int, default=256, help="side of the pictures that are made without folders")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--num_workers", type=int, default=2)
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--inception_weights", metavar="FILE")
+    parser.add_argument("--json", metavar="FILE")
+    opt = parser.parse_args(argv)
+    if opt.what != "metrics":
+        (pytorch_fid if opt.what == "pytorch_fid" else torch_fidelity)(opt)
+        return 0
+    if bool(opt.real) != bool(opt.fake):
+        raise UserError("--real DIR and --fake DIR belong together; without both, pictures are made")
+    with tempfile.TemporaryDirectory() as scratch:
+        compare(opt, Path(scratch))
+    return 0
+
+
+def compare(opt: argparse.Namespace, scratch: Path) -> None:
+    """Run every tool, print the table, write the figures."""
+    folders = [gather(opt, which, scratch / which) for which in ("real", "fake")]
+    common = ["--real", str(folders[0]), "--fake", str(folders[1]), "--batch_size", str(opt.batch_size),
+              "--num_workers", str(opt.num_workers), "--device", opt.device]  # fmt: skip
+    weights = ["--inception_weights", opt.inception_weights] if opt.inception_weights else []
+    theirs, ours = [str(Path(__file__)), *weights], [str(ROOT / "scripts" / "evaluate.py"), *weights]
+    out = scratch / "out.json"
+    cache = ["--cache_dir", str(scratch / "cache")]
+    tools = {"pytorch-fid": [*theirs, "pytorch_fid", *common, "--json", str(out)]}
+    if importlib.util.find_spec("torch_fidelity"):
+        tools["torch-fidelity"] = [*theirs, "torch_fidelity", *common, "--json", str(out)]
+    tools["ours"] = [*ours, *common, "--metrics", "fid", "--cache_dir", "none", "--json", str(out)]
+    tools["ours: fid, kid, prdc"] = [*ours, *common, "--metrics", "fid,kid,prdc", *cache, "--json", str(out)]
+    tools["ours, reals cached"] = [*ours, *common, "--metrics", "fid", *cache, "--json", str(out)]
+    figures: dict[str, dict[str, float]] = {}
+    for _ in range(opt.repeats):
+        for name, command in tools.items():
+            measured = timed(command, out)
+            if name not in figures or measured["wall_s"] < figures[name]["wall_s"]:
+                figures[name] = measured
+    count = 2 * len(list(folders[0].iterdir()))
+    base = figures["pytorch-fid"]
+    print(f"{count} pictures, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, {opt.device}")
+    print(f"{'':22}{'wall s':>9}{'CPU s':>9}{'pictures/s':>12}{'FID':>14}{'speed-up':>10}")
+    for name, f in figures.items():
+        speed = base["wall_s"] / f["wall_s"]
+        print(f"{name:22}{f['wall_s']:9.1f}{f['cpu_s']:9.1f}{count / f['wall_s']:12.1f}{f['fid']:14.6f}{speed:9.2f}x")
+    if opt.json:
+        Path(opt.json).write_text(json.dumps({"pictures": count, "device": opt.device, "tools": figures}, indent=1))
+
+
+def gather(opt: argparse.Namespace, which: str, folder: Path) -> Path:
+    """Link the first pictures of a folder, or make some."""
+    folder.mkdir()
+    source = getattr(opt, which)
+    if source is None:
+        rng = np.random.default_rng(which == "fake")
+        for i in range(opt.num_images):
+            coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            save_png(np.asarray(coarse.resize((opt.size, opt.size), Image.Resampling.BICUBIC)), folder / f"{i:05}.png")
+        return folder
+    for path in list(list_pictures(source, f"--{which}")[0].values())[: opt.num_images]:
+        (folder / path.name).symlink_to(path.resolve())
+    return folder
+
+
+def timed(command: list[str], out: Path) -> dict[str, float]:
+    """Run a tool; return its wall and CPU seconds and the FID that it wrote."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise UserError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"wall_s": wall, "cpu_s": cpu, "fid": float(json.loads(out.read_text())["metrics"]["fid"])}
+
+
+def official_tensors(weights: str | None) -> dict[str, Any]:
+    """Return the weights under pytorch-fid's names, with a classifier of zeros: both tools load strictly."""
+    state = read_inception(find_inception(weights))
+    return {**state, "fc.weight": torch.zeros(CLASSES, 2048), "fc.bias": torch.zeros(CLASSES)}
+
+
+def pytorch_fid(opt: argparse.Namespace) -> None:
+    """pytorch-fid as it is, but for where the weights come from."""
+    from pytorch_fid import inception
+    from pytorch_fid.fid_score import calculate_fid_given_paths
+
+    inception.load_state_dict_from_url = lambda *args, **kwargs: official_tensors(opt.inception_weights)
+    value = calculate_fid_given_paths([opt.real, opt.fake], opt.batch_size, opt.device, 2048, opt.num_workers)
+    write(opt.json, float(value))
+
+
+def torch_fidelity(opt: argparse.Namespace) -> None:
+    """torch-fidelity as it is, with the same weights."""
+    import torch_fidelity as package
+
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "weights.pth"
+        torch.save(official_tensors(opt.inception_weights), file)
+        found = package.calculate_metrics(
+            input1=opt.fake, input2=opt.real, fid=True, cuda=opt.device == "cuda", batch_size=opt.batch_size,
+            feature_extractor_weights_path=str(file), cache=False, verbose=False, samples_find_deep=False,
+        )  # fmt: skip
+    write(opt.json, found["frechet_inception_distance"])
+
+
+def write(path: str, value: float) -> None:
+    """Leave the value where `timed` reads it."""
+    Path(path).write_text(json.dumps({"metrics": {"fid": value}}))
+
+
+if __name__ == "__main__":
+    run_main(main)

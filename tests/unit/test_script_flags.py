@@ -1,0 +1,48 @@
+"""Every script answers a wrong flag alike: one line with the near name, exit code 2, no abbreviations."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+
+from util.errors import EXIT_USER_ERROR, run_main
+
+SCRIPTS = {
+    "check_data": ("DIR --dataset_mod x", "--dataset_mode"),
+    "make_table": ("FILE --forma x", "--format"),
+    "run_experiment": ("FILE --dry_ru", "--dry_run"),
+    "train_segmenter": ("--name x --widt 3", "--width"),
+    "prepare_ade20k": ("--subset room --source x --scene y", "--scenes"),
+    "prepare_camvid": ("--source x --mask_see 1", "--mask_seed"),
+    "prepare_cityscapes": ("--source x --hire", "--hires"),
+    "prepare_folder": ("--images x --labels y --short_sid 3", "--short_side"),
+    "prepare_streets": ("--output x --heigh 3", "--height"),
+}
+
+
+def call(name: str, line: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a script with a command line and return its exit code."""
+    monkeypatch.setattr(sys, "argv", [name, *line.split()])
+    with pytest.raises(SystemExit) as left:
+        run_main(importlib.import_module(f"scripts.{name}").main)
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_cut_flag_is_answered_with_the_whole_one(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line, meant = SCRIPTS[name]
+    assert call(name, line, monkeypatch) == EXIT_USER_ERROR
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"is unknown. Did you mean '{meant}'" in said
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_shows_defaults(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(name, "--help", monkeypatch) == 0
+    assert "(default: " in capsys.readouterr().out

@@ -1,0 +1,40 @@
+"""Types of command line flags that a wrong number cannot pass."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def positive_int(text: str) -> int:
+    """Return a whole number of at least 1."""
+    return _checked(text, int, lambda value: value >= 1, "a whole number of at least 1")
+
+
+def natural(text: str) -> int:
+    """Return a whole number of at least 0."""
+    return _checked(text, int, lambda value: value >= 0, "a whole number of at least 0")
+
+
+def positive(text: str) -> float:
+    """Return a number above 0."""
+    return _checked(text, float, lambda value: 0 < value < float("inf"), "a number above 0")
+
+
+def weight(text: str) -> float:
+    """Return a number of at least 0."""
+    return _checked(text, float, lambda value: 0 <= value < float("inf"), "a number of at least 0")
+
+
+def fraction(text: str) -> float:
+    """Return a number of at least 0 and below 1."""
+    return _checked(text, float, lambda value: 0 <= value < 1, "a number of at least 0 and below 1")
+
+
+def _checked(text, kind, fits, wanted):  # type: ignore[no-untyped-def]
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"'{text}' is not {wanted}")
+    return value
