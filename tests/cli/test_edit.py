@@ -190,7 +190,7 @@ def test_a_class_without_a_code_is_an_error_with_ways_out(root: Path) -> None:
     saved = path.read_bytes()
     try:
         bank = StyleBank.load(path, style_dim=8)
-        StyleBank({label: rows for label, rows in bank.codes.items() if label != CAR}).save(path)
+        StyleBank({c: r for c, r in bank.codes.items() if c != CAR}, weights=bank.weights).save(path)
         whole = ["--add_object", "car", "--box", "10,60,50,90"]
         with pytest.raises(UserError, match=r"'car' \(class 6\) is fully erased.*--style_source mean"):
             call(root, *whole)

@@ -147,6 +147,7 @@ def check_what_is_finished(experiment: Path, capsys: Any) -> None:
         assert len([line for line in lines if line.removeprefix("# finished: ").startswith("python t")]) == 6
         return [line for line in lines if line.startswith("python t")]
 
+    capsys.readouterr()
     experiment.write_text(FILE.replace("log_every: 1", "log_every: 2\n  save_every: 7\n  keep: 3\n  cache: none"))
     assert run(experiment) == 0
     out = capsys.readouterr().out
