@@ -89,7 +89,7 @@ class Item:
 class Loaded:
     """A decoded item: draws (K,3,H,W) and real (3,H,W) uint8, mask (1,H,W) uint8, label and inst (H,W) int64.
 
-    `hashes` are of the picture files, `fault` is None or what is wrong; then there are no pictures.
+    `hashes` are of the picture files and of the mask's pixels; `fault` is None or what is wrong: then no pictures.
     """
 
     name: str
@@ -137,6 +137,7 @@ class Items(Dataset):
                 sizes = "{}x{}, {} is {}x{}".format(*array.shape[1::-1], item.real, *real.shape[1::-1])
                 raise DataError(f"{path} is {sizes}; pairs must have one size, and are not resized here")
         self._check(item, label)
+        mask_hash = "" if mask is None else hashlib.sha1((mask > 0).tobytes(), usedforsecurity=False).hexdigest()
         return Loaded(
             name=item.name,
             draws=torch.from_numpy(np.stack([fake for fake, _ in fakes])).movedim(-1, 1) if fakes else None,
@@ -144,7 +145,7 @@ class Items(Dataset):
             mask=None if mask is None else torch.from_numpy((mask > 0).astype(np.uint8))[None],
             label=None if label is None else torch.from_numpy(label.astype(np.int64)),
             inst=None if inst is None else torch.from_numpy(inst.astype(np.int64)),
-            hashes={"fake": " ".join(h for _, h in fakes), "real": real_hash},
+            hashes={"fake": " ".join(h for _, h in fakes), "real": real_hash, "mask": mask_hash},
         )
 
     def _check(self, item: Item, label: np.ndarray | None) -> None:

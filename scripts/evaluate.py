@@ -86,7 +86,8 @@ def main(argv: list[str] | None = None) -> int:
         print(format_summary(summarise(read_lines(opt.summarise))))
         return 0
     names, notes = usable_metrics(opt)
-    items, faults = pair(opt, needs_pairs=not set(names) <= OF_SETS)
+    has_maps = any(getattr(opt, flag) for flag in NEEDS)
+    items, faults = pair(opt, needs_pairs=not set(names) <= OF_SETS or len(opt.fake) > 1 or has_maps)
     evaluator = build_evaluator(
         names,
         device=resolve_device(opt.device),
@@ -98,13 +99,18 @@ def main(argv: list[str] | None = None) -> int:
         required=opt.metrics != "all",
     )
     refuse(faults, opt)
+    if not items:
+        raise DataError(f"no picture is left:\n{listed(faults)}")
     hashes = run(evaluator, items, opt, faults)
     values = evaluator.compute()
     notes += evaluator.notes
+    paired = items[0].real is not None and bool(items[0].fake)
+    if opt.bootstrap and not paired:
+        notes.append("--bootstrap: no intervals, as --real and --fake are no pairs of one name")
     if not values:
         raise UserError("; ".join(["nothing could be computed", *notes]))
     count = max(value.count for value in values.values())
-    protocol = describe(opt, hashes, faults, paired=items[0].real is not None and bool(items[0].fake))
+    protocol = describe(opt, hashes, faults, paired=paired)
     line = result_line(values, step=None, task=opt.task, num_images=count, protocol=protocol)
     print(format_table([(opt.name, values)]))
     if opt.per_class:
@@ -172,7 +178,7 @@ def pair(opt: argparse.Namespace, *, needs_pairs: bool) -> tuple[list[Item], dic
 
 def run(evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, faults: dict[str, str]) -> dict[str, str]:
     """Decode, feed the evaluator, add to `faults`; return the hash of each set of pictures used."""
-    sets: dict[str, list[str]] = {"fake": [], "real": []}
+    sets: dict[str, list[str]] = {"fake": [], "real": [], "mask": []}
     for loaded in tqdm(load(items, evaluator, opt), desc=opt.name, unit="batch", disable=None):
         faults.update({one.name: one.fault for one in loaded if one.fault})
         refuse(faults, opt)
@@ -220,7 +226,8 @@ def describe(
     """Return what the numbers depend on beside the metrics themselves."""
     return {
         "run": opt.name, "real": opt.real, "fake": opt.fake, "masks": opt.masks, "labels": opt.labels,
-        "real_set": hashes["real"], "fake_set": hashes["fake"], "paired": paired, "skipped": faults,
+        "real_set": hashes["real"], "fake_set": hashes["fake"],
+        "mask_set": hashes["mask"] if opt.masks else None, "paired": paired, "skipped": faults,
         "draw": "first of each picture", "reference": "the files as they are, 8 bit",
         "commit": current_commit(), "versions": library_versions(),
     }  # fmt: skip

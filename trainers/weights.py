@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from util.errors import UserError
@@ -23,7 +23,8 @@ def save_weights(networks: Mapping[str, Mapping[str, Tensor]], path: Path, *, st
     """
     tensors = {f"{net}.{key}": value.contiguous() for net, state in networks.items() for key, value in state.items()}
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"format": "semedit weights 1", "step": str(step), "source": source})
+    # Not save_file: it makes files that only their owner can read.
+    partial.write_bytes(save(tensors, metadata={"format": "semedit weights 1", "step": str(step), "source": source}))
     partial.replace(path)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from util.errors import UserError
@@ -70,7 +70,8 @@ class StyleBank:
             "codes": {str(label): [asdict(o) for o in origins] for label, origins in sorted(self.origins.items())},
         }
         partial, partial_json = path.with_suffix(".partial"), path.with_suffix(".json.partial")
-        save_file(tensors, partial, metadata={"format": "semedit style bank 1", "weights": self.weights})
+        # Not save_file: it makes files that only their owner can read.
+        partial.write_bytes(save(tensors, metadata={"format": "semedit style bank 1", "weights": self.weights}))
         partial_json.write_text(json.dumps(told, indent=1) + "\n")
         partial_json.replace(path.with_suffix(".json"))
         partial.replace(path)

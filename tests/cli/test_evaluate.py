@@ -70,7 +70,8 @@ def test_everything_that_needs_no_segmenter_in_one_command(folders: Path, capsys
     assert sum(b["pictures"] for b in line["details"]["l1_masked"]["bins"].values()) == 6
     assert line["per_picture"]["names"] == [str(i) for i in range(6)]
     assert line["protocol"]["versions"]["torch"]
-    assert re.fullmatch("[0-9a-f]{12}", line["protocol"]["real_set"])
+    for which in ("real_set", "fake_set", "mask_set"):
+        assert re.fullmatch("[0-9a-f]{12}", line["protocol"][which])
     page = (folders / "out" / "report.html").read_text()
     assert not re.search(r"<script|https?://|src=|<link", page)
     assert page.count("data:image/jpeg;base64") >= 12
@@ -79,11 +80,12 @@ def test_everything_that_needs_no_segmenter_in_one_command(folders: Path, capsys
     assert "fid ↓" in capsys.readouterr().out
 
 
-def test_sets_that_are_no_pairs_have_a_distance(folders: Path) -> None:
+def test_sets_that_are_no_pairs_have_a_distance(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paired = run(folders, metrics="fid")
     for file in (folders / "fake").iterdir():
         file.rename(file.with_name(f"other_{file.name}"))
-    sets = run(folders, metrics="fid")
+    sets = run(folders, "--bootstrap", "5", metrics="fid")
+    assert "no intervals" in capsys.readouterr().out
     assert (paired["protocol"]["paired"], sets["protocol"]["paired"]) == (True, False)
     assert sets["metrics"]["fid"] == pytest.approx(paired["metrics"]["fid"], rel=1e-5)
     with pytest.raises(DataError, match=r"12 unusable[\s\S]*no file of this name in"):
@@ -127,6 +129,13 @@ def test_bad_files_stop_or_are_counted_and_listed(folders: Path, capsys: pytest.
 def test_wrong_flags_are_answered(folders: Path, args: list[str], fault: str) -> None:
     with pytest.raises(UserError, match=fault):
         main(["--real", str(folders / "real"), "--fake", str(folders / "fake"), *args])
+
+
+def test_nothing_left_is_said(folders: Path) -> None:
+    for file in (folders / "fake").iterdir():
+        file.rename(file.with_name(f"other_{file.name}"))
+    with pytest.raises(DataError, match="no picture is left"):
+        run(folders, "--skip_bad")
 
 
 def test_one_picture_has_no_fid(folders: Path) -> None:

@@ -17,6 +17,7 @@ from metrics.evaluator import (
     parse_metrics,
     result_line,
 )
+from options import metric_flags
 from util.errors import DataError, UserError
 
 NOTHING_TO_LOAD = {
@@ -92,6 +93,7 @@ def test_names_are_parsed_and_wrong_ones_answered() -> None:
     assert parse_metrics(" fid, l1,fid ") == ["fid", "l1"]
     assert parse_metrics("none") == []
     assert parse_metrics(DEFAULT_METRICS) == ["fid", "miou", "acc", "l1", "psnr", "ssim", "seam"]
+    assert metric_flags.DEFAULT_METRICS == DEFAULT_METRICS
     with pytest.raises(UserError, match=r"'ssin' is unknown. Did you mean 'ssim'"):
         parse_metrics("fid,ssin")
     with pytest.raises(UserError, match="Did you mean 'psnr'"):
