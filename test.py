@@ -57,8 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     model.prepare_inference(run_dir, lambda limit: plain_pictures(opt, "train", limit), weights=loaded.name)
     model.choose_styles(opt.style_source)
     folder = Path(opt.results_dir or run_dir / "results" / f"{opt.split}_{opt.task}")
-    results = ResultFolder(folder, palette=dataset.palette, real_title=real_title(opt.task))
     masks, indices = MaskSetHash(), selection.indices
+    results = ResultFolder(folder, count=len(indices), palette=dataset.palette, real_title=real_title(opt.task))
 
     keys = [indices[i : i + opt.batch_size] for i in range(0, len(indices), opt.batch_size)]
     loader = make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=keys)

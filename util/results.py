@@ -23,22 +23,26 @@ class ResultFolder:
 
     Args:
         path: the folder.
+        count: pictures to come; the grid shows some of them, evenly spread.
         palette: (N, 3) uint8 colours of the labels.
         real_title: what the real pictures are called in the grid.
 
     Pictures that an earlier run of the same command left here are removed first, so that a folder never mixes two.
     """
 
-    def __init__(self, path: Path, *, palette: np.ndarray, real_title: str = "truth") -> None:
+    def __init__(self, path: Path, *, count: int, palette: np.ndarray, real_title: str = "truth") -> None:
         self.path, self.palette, self.real_title = path, palette, real_title
         self._rows: list[list[np.ndarray]] = []
-        marker = path / "result.json"
+        self._shown = set(np.linspace(0, count - 1, min(count, GRID_ROWS)).round().astype(int).tolist())
+        self._added = 0
+        marker = path / ".pictures"  # these folders are ours, whether or not their run came to its end
         if marker.is_file():
-            marker.unlink()
+            (path / "result.json").unlink(missing_ok=True)
             for folder in (*path.glob("fake*"), path / "real", path / "mask", path / "label"):
                 for picture in folder.glob("*.png"):
                     picture.unlink()
         path.mkdir(parents=True, exist_ok=True)
+        marker.touch()
 
     def add(self, batch: Batch, draws: list[Tensor]) -> None:
         """Save a batch (on the CPU) and its draws, each (B, 3, H, W) in [-1, 1]."""
@@ -48,12 +52,14 @@ class ResultFolder:
         self._save("mask", batch["name"], (batch["mask"][:, 0].numpy() * 255).astype(np.uint8))
         coloured = np.stack([colour_labels(label.numpy(), self.palette) for label in batch["label"]])
         self._save("label", batch["name"], coloured)
-        if len(self._rows) < GRID_ROWS:
-            self._rows += editing_rows(batch, draws, self.palette)
+        for row in editing_rows(batch, draws, self.palette):
+            if self._added in self._shown:
+                self._rows.append(row)
+            self._added += 1
 
     def finish(self, line: dict[str, Any], metrics_file: Path) -> None:
         """Write the grid and the numbers, and append these to the run's `metrics.jsonl`."""
-        save_png(editing_grid(self._rows[:GRID_ROWS], last=self.real_title), self.path / "grid.png")
+        save_png(editing_grid(self._rows, last=self.real_title), self.path / "grid.png")
         (self.path / "result.json").write_text(json.dumps(line, indent=1) + "\n")
         with metrics_file.open("a") as file:
             file.write(json.dumps(line) + "\n")

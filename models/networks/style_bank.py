@@ -70,8 +70,8 @@ class StyleBank:
             "codes": {str(label): [asdict(o) for o in origins] for label, origins in sorted(self.origins.items())},
         }
         partial, partial_json = path.with_suffix(".partial"), path.with_suffix(".json.partial")
-        # Not save_file: it makes files that only their owner can read.
-        partial.write_bytes(save(tensors, metadata={"format": "semedit style bank 1", "weights": self.weights}))
+        # Not save_file: it makes files that only their owner can read. One metadata key: several have no fixed order.
+        partial.write_bytes(save(tensors, metadata={"weights": self.weights}))
         partial_json.write_text(json.dumps(told, indent=1) + "\n")
         partial_json.replace(path.with_suffix(".json"))
         partial.replace(path)

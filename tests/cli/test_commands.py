@@ -235,6 +235,7 @@ def test_mask_folder(tmp_path: Path) -> None:
 def test_earlier_pictures_of_the_same_test_do_not_stay(tmp_path: Path) -> None:
     run = train("spmpgan", tmp_path, "run", "--max_steps", "0")
     run_test(tmp_path, "run")
+    (run / "results" / "test_free_form" / "result.json").unlink()  # as if it had been interrupted
     run_test(tmp_path, "run", "--num_images", "2")
     assert len(list((run / "results" / "test_free_form" / "fake").glob("*.png"))) == 2
 
