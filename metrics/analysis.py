@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from metrics.base import Metric, MetricValue
+from util.errors import UserError
 from util.seeds import torch_generator
 
 EDGES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)  # of the erased share; a bin holds its upper edge, the first also 0
@@ -75,15 +76,27 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 def summarise(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, tuple[float, float, int]]]:
     """Return {task: {metric: (mean, standard deviation, number of lines)}} of lines of `metrics.jsonl`.
 
-    A later line of the same run, step, task, seed and mask set replaces the earlier one.
+    A later line of the same run, task, seed and mask set replaces the earlier one: of several steps the last tested
+    counts, not their mean.
+
+    Raises:
+        UserError: one task's lines hold values of other units, protocols or segmenters under one name.
     """
     latest: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for line in lines:
         protocol = line["protocol"]
-        key = (line["task"], line["step"], *(protocol.get(name) for name in ("run", "seed", "mask_set", "fake")))
+        key = (line["task"], *(protocol.get(name) for name in ("run", "seed", "mask_set", "fake")))
         latest[key] = line
     grouped: dict[str, dict[str, list[float]]] = {}
+    told: dict[tuple[str, str], Any] = {}
     for line in latest.values():
+        for name, detail in line.get("details", {}).items():
+            found = [detail.get(field) for field in ("unit", "protocol", "weights_sha256", "net", "draws")]
+            if told.setdefault((line["task"], name), found) != found:
+                raise UserError(
+                    f"{name}, {line['task']}: {found} and {told[line['task'], name]} (unit, protocol, weights, net, "
+                    "draws) are not one metric; summarise these files apart"
+                )
         for name, value in line["metrics"].items():
             grouped.setdefault(line["task"], {}).setdefault(name, []).append(value)
     return {

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from util.errors import DataError
 from util.shapes import check_shape
 
 
@@ -125,7 +126,11 @@ class PerPicture(Metric):
         self.values: dict[str, list[float]] = {name: [] for name in self.names}
 
     def update(self, pictures: Pictures) -> None:
-        for name, values in self.score(pictures).items():
+        try:
+            found = self.score(pictures)
+        except DataError as error:  # of their size, which all in a batch have
+            raise DataError(f"{pictures.name[0]}: {error}; or leave the metric out of --metrics") from error
+        for name, values in found.items():
             self.values[name] += values.tolist()
 
     @abstractmethod

@@ -35,7 +35,8 @@ DEFAULT_METRICS = "fid,miou,acc,l1,psnr,ssim,seam"
 WIDEST = 8  # columns of a table
 LOWER_IS_BETTER = ("fid", "kid", "l1", "lpips", "seam", "style")
 NO_SEGMENTER = (
-    "mIoU and accuracy left out: name a segmenter with --segmenter RUN|streets|espnet_camvid|espnet_cityscapes; "
+    "mIoU and accuracy left out: name a segmenter with --segmenter RUN|streets|espnet_camvid|espnet_cityscapes|"
+    "hf:ID|export:FILE; "
     "`python scripts/train_segmenter.py --dataset_mode MODE --dataroot DIR --name RUN` trains one."
 )
 
@@ -158,7 +159,7 @@ def build_evaluator(
     """Load what `names` (see `parse_metrics`) need and return the evaluator.
 
     Args:
-        label_nc: number of label ids; None: the segmenter's own.
+        label_nc: number of label ids; None: the segmenter's own, or one more than the highest id of its class map.
         required: a network that cannot be had is an error; otherwise its metrics are left out with a note.
 
     Raises:
@@ -191,7 +192,8 @@ def build_evaluator(
             str(files.segmenter), weights=files.segmenter_weights, checkpoints_dir=files.checkpoints_dir,
             device=device, classes=files.segmenter_classes,
         )  # fmt: skip
-        count = net.num_classes if label_nc is None else label_nc
+        own = max([net.num_classes - 1, *(net.label_map or {})]) + 1  # a class map tells the highest label id
+        count = own if label_nc is None else label_nc
         table = label_table(net, label_nc=count, ignore_label=ignore_label, class_names=class_names)
         wanted = tuple(name for name in SEGMENTATION if name in names)
         return [SegmentationMetric(net, table=table, ignore_label=ignore_label, names=wanted, per_class=per_class)]

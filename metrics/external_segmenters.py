@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,6 @@ from metrics.files import file_hash
 from metrics.segmenters import Segmenter
 from util.errors import UserError
 
-PREFIXES = ("hf:", "export:")
-IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of 0..255
 CARD_KEYS = {"class_names", "short_side", "mean", "std", "label_map", "void"}
 
 
@@ -46,7 +45,13 @@ class Normalised(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, rgb: Tensor) -> Tensor:
-        out = self.net((rgb - self.mean) / self.std)
+        try:
+            out = self.net((rgb - self.mean) / self.std)
+        except (RuntimeError, AssertionError) as error:  # a graph of fixed sizes asserts these
+            raise UserError(
+                f"the segmenter does not take pictures of {tuple(rgb.shape)} (B, RGB, H, W): {str(error)[:200]}; a "
+                "saved graph needs a dynamic batch, height and width"
+            ) from error
         if self.queries:  # Mask2Former: each query has a mask and a class, the last of which is "none"
             classes = out.class_queries_logits.softmax(-1)[..., :-1]
             scores: Tensor = torch.einsum("bqc,bqhw->bchw", classes, out.masks_queries_logits.sigmoid())
@@ -81,7 +86,31 @@ def read_card(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is no YAML: {error}") from error
     if not isinstance(card, dict) or not card.keys() <= CARD_KEYS:
         raise UserError(f"{path}: a class map has the keys {', '.join(sorted(CARD_KEYS))} only")
+    for key, (fits, wanted) in _FORMS.items():
+        if card.get(key) is not None and not fits(card[key]):
+            raise UserError(f"{path}: {key} is {card[key]!r}, expected {wanted}")
     return card
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _colour(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)
+
+
+_FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "class_names": (lambda value: isinstance(value, list) and len(value) > 0, "a list of names"),
+    "short_side": (lambda value: _whole(value) and value > 0, "a number of pixels"),
+    "mean": (_colour, "three numbers"),
+    "std": (lambda value: _colour(value) and min(value) > 0, "three numbers above 0"),
+    "label_map": (
+        lambda value: isinstance(value, dict) and all(map(_whole, [*value, *value.values()])),
+        "whole numbers, label id: class",
+    ),
+    "void": (_whole, "the number of a channel"),
+}
 
 
 def _hugging_face(spec: str, card: dict[str, Any], device: torch.device) -> Segmenter:
@@ -108,12 +137,15 @@ def _hugging_face(spec: str, card: dict[str, Any], device: torch.device) -> Segm
     short_side = (
         card.get("short_side") or size.get("shortest_edge") or min(size.get("height", 512), size.get("width", 512))
     )
-    mean, std = (tuple(255 * v for v in values) for values in (prepared.image_mean, prepared.image_std))
+    mean, std = (
+        tuple(card.get(key) or [255 * v for v in values])
+        for key, values in (("mean", prepared.image_mean), ("std", prepared.image_std))
+    )
     notes = {"revision": getattr(config, "_commit_hash", None)}
     return Segmenter(
         name=source.rstrip("/").rpartition("/")[2],
         net=Normalised(model, mean=mean, std=std, queries=queries).eval().requires_grad_(False).to(device),
-        class_names=tuple(card.get("class_names") or names),
+        class_names=tuple(map(str, card.get("class_names") or names)),
         short_side=int(short_side),
         weights=source,
         sha256=_state_hash(model),
@@ -132,7 +164,7 @@ def _exported(spec: str, classes: str | None, device: torch.device) -> Segmenter
     if not card.get("class_names") or not card.get("short_side"):
         raise UserError(f"{classes or f'{path}.yaml'}: class_names and short_side are missing")
     net = _read_graph(path, device)
-    mean, std = tuple(card.get("mean", (0.0,) * 3)), tuple(card.get("std", (1.0,) * 3))
+    mean, std = (tuple(card.get(key) or (default,) * 3) for key, default in (("mean", 0.0), ("std", 1.0)))
     return Segmenter(
         name=path.stem,
         net=Normalised(net, mean=mean, std=std).to(device),

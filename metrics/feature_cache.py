@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from util.errors import UserError
+
 
 def default_cache_dir() -> Path:
     """Return the user's cache folder for this project ($XDG_CACHE_HOME, else ~/.cache)."""
@@ -38,12 +40,18 @@ class FeatureCache:
         return torch.from_numpy(np.frombuffer(data, "<f4").astype(np.float32))
 
     def put(self, key: bytes, features: Tensor) -> None:
-        """Keep features (width,) of a picture."""
+        """Keep features (width,) of a picture; raises `UserError` for a folder that cannot be written."""
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(features.cpu().numpy().astype("<f4").tobytes())
-        os.replace(file.name, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                file.write(features.cpu().numpy().astype("<f4").tobytes())
+            os.replace(file.name, path)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: features of real pictures cannot be kept here ({error}); name another folder with "
+                "--cache_dir DIR, or --cache_dir none keeps nothing"
+            ) from error
 
     def _path(self, key: bytes) -> Path:
         name = key.hex()

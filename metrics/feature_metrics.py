@@ -133,7 +133,7 @@ class FeatureMetrics(Metric):
             needed = {"fid": 2, "kid": 4, "prdc": K_DENSITY + 1}[name]
             if least < needed:
                 few = {2: "two", 4: "four"}.get(needed, str(needed))
-                self.notes.append(f"{self._full(name)}: left out, it needs at least {few} pictures (--num_images)")
+                self.notes.append(f"{self._full(name)}: left out, it needs at least {few} pictures in each set")
             elif name == "fid":
                 found[self._full(name)] = self._value(name, frechet_distance(generated, real), "distance", self._few())
             elif name == "kid":

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,10 @@ from metrics.base import Pictures
 from util.errors import DataError
 from util.images import read_map
 
+# What Pillow raises for broken files of the formats below; TIFF adds TypeError and KeyError.
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, struct.error, zlib.error,
+           Image.DecompressionBombError)  # fmt: skip
+LOSSY = (".jpg", ".jpeg", ".webp")  # ids and masks do not survive these
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
@@ -56,7 +62,7 @@ def read_exact(path: Path) -> tuple[np.ndarray, str]:
             mode = picture.tile[0][3] if picture.tile else None  # tells 16-bit colours, which Pillow cuts to 8
             raw = mode[0] if isinstance(mode, tuple) else mode
             picture.load()
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise DataError(f"{path}: cannot be decoded ({error}); replace or remove the file") from error
     if getattr(picture, "n_frames", 1) > 1:
         raise DataError(f"{path}: holds several pictures; save the one that is meant")
@@ -124,6 +130,9 @@ class Items(Dataset):
 
     def _load(self, item: Item) -> Loaded:
         fakes = [read_exact(path) for path in item.fake]
+        for path in (item.mask, item.label, item.inst):
+            if path is not None and path.suffix.lower() in LOSSY:
+                raise DataError(f"{path}: a lossy format changes ids and the mask's border; save maps as PNG")
         real, real_hash = read_exact(item.real) if item.real else (None, "")
         mask, label, inst = (
             None if path is None else read_map(path, what)

@@ -65,7 +65,7 @@ class Perceptual(PerPicture):
 
     def why_empty(self, name: str) -> str:
         if name.startswith("div") and self._draws < 2:
-            return "it needs at least two draws per picture (--num_samples 2)"
+            return "it needs at least two draws per picture (test.py --num_samples 2, or several --fake folders)"
         return NO_TRUTH if name.startswith("lpips") and self._without_truth else super().why_empty(name)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import yaml
@@ -77,6 +77,11 @@ class Segmenter:
         x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
         with torch.autocast(self.device.type, enabled=False):
             logits = self.net(x)
+        if logits.shape[1] != self.num_classes:  # more would be counted as other classes
+            raise UserError(
+                f"--segmenter {self.name}: the network gives {logits.shape[1]} channels, its class map names "
+                f"{self.num_classes} classes; name one per channel"
+            )
         return F.interpolate(logits, size=(h, w), mode="bilinear", align_corners=False).argmax(1)
 
 
@@ -134,11 +139,16 @@ def label_table(
                     f"0..{label_nc - 1}, classes 0..{segmenter.num_classes - 1}"
                 )
             table[label] = found
-    elif segmenter.class_names[:19] == CITYSCAPES_CLASSES[:19] and label_nc >= 34:
+    elif segmenter.class_names[:19] == CITYSCAPES_CLASSES[:19] and label_nc in (34, 35):
+        named = [class_names[i] for i in CITYSCAPES_LABEL_IDS] if class_names else []
+        known = [name for name in named if not name.startswith("class ")]  # those are ids without a name
+        if not set(known) <= set(CITYSCAPES_CLASSES):
+            _refuse(segmenter, label_nc, class_names)
         table = torch.full((label_nc,), IGNORED)
         table[list(CITYSCAPES_LABEL_IDS)] = torch.arange(len(CITYSCAPES_LABEL_IDS))
-    elif class_names and class_names[0] == "other" and label_nc == segmenter.num_classes + 1:
-        _check_classes(segmenter, label_nc - 1, class_names[1:])  # ADE20K's 0 = other, which its networks do not know
+    elif label_nc == segmenter.num_classes + 1 and (class_names[0] == "other" if class_names else label_nc == 151):
+        # ADE20K's 0 = other, which its networks do not know
+        _check_classes(segmenter, label_nc - 1, class_names[1:] if class_names else None)
         table = torch.arange(-1, label_nc - 1)
     else:
         _check_classes(segmenter, label_nc, class_names)
@@ -155,6 +165,10 @@ def _check_classes(segmenter: Segmenter, label_nc: int, class_names: list[str] |
     theirs = [_plain(name) for name in segmenter.class_names[:label_nc]]
     if fits and (not class_names or [_plain(name) for name in class_names] == theirs):
         return
+    _refuse(segmenter, label_nc, class_names)
+
+
+def _refuse(segmenter: Segmenter, label_nc: int, class_names: list[str] | None) -> NoReturn:
     raise UserError(
         f"--segmenter {segmenter.name} knows {segmenter.num_classes} classes ({', '.join(segmenter.class_names)}), the "
         f"data set has {label_nc}{f' ({chr(44).join(class_names)})' if class_names else ''}: their ids do not mean the "

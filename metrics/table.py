@@ -8,12 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from metrics.evaluator import LOWER_IS_BETTER, METRICS
+from metrics.evaluator import METRICS, arrow
 from metrics.protocol import Line, columns, describe_protocol, require_one_protocol
 
-REPORTED = ("lpips", "div")  # what papers report beside METRICS
-TABLE_METRICS = tuple(dict.fromkeys((*METRICS, *REPORTED)))
-SMALLER = (*LOWER_IS_BETTER, "lpips")
+TABLE_METRICS = METRICS  # those that published tables may hold
 CSV_HEAD = (
     "group", "task", "row", "label", "metric", "published", "ours", "difference", "status", "pictures", "step",
     "protocol", "provenance", "notes",
@@ -84,7 +82,7 @@ class Table:
         """Return the head and all rows as text."""
         head = [""]
         for column, metric in self.columns.items():
-            name = f"{self.full_name(column)} {'↓' if column.split('_')[0] in SMALLER else '↑'}"
+            name = f"{self.full_name(column)} {arrow(column)}"
             head += [f"{name} published", f"{name} ours", "difference"] if metric else [name]
         body = [self._row(entry) for entry in self.entries]
         return [[*head, "pictures", "step"], *body]

@@ -53,6 +53,10 @@ def main(argv: list[str] | None = None) -> int:
     if opt.what != "metrics":
         (pytorch_fid if opt.what == "pytorch_fid" else torch_fidelity)(opt)
         return 0
+    if opt.num_images < 2 or opt.repeats < 1:
+        raise UserError("--num_images must be at least 2 and --repeats at least 1")
+    if opt.json and not Path(opt.json).parent.is_dir():
+        raise UserError(f"--json {opt.json}: its folder does not exist")
     if bool(opt.real) != bool(opt.fake):
         raise UserError("--real DIR and --fake DIR belong together; without both, pictures are made")
     with tempfile.TemporaryDirectory() as scratch:

@@ -3,7 +3,7 @@
     python scripts/evaluate.py --real DIR --fake DIR
     python scripts/evaluate.py --real DIR --fake DIR --masks DIR --labels DIR --segmenter espnet_camvid \
         --segmenter_weights FILE --metrics all --bootstrap 1000 --json out.json --report out
-    python scripts/evaluate.py --summarise checkpoints/*/metrics.jsonl
+    python scripts/evaluate.py --summarise checkpoints/mine_seed*/metrics.jsonl
 
 Files of one base name belong together; FID, KID and prdc alone need no pairs. Several --fake folders are several draws.
 docs/protocols.md says what each number means.
@@ -14,14 +14,17 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+from PIL import Image
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -29,14 +32,14 @@ from data.loader import Loader
 from metrics.analysis import format_summary, summarise
 from metrics.evaluator import METRICS, Evaluator, Files, build_evaluator, format_table, parse_metrics, result_line
 from metrics.feature_metrics import FROM_FEATURES
-from metrics.folders import Item, Items, Loaded, batches, list_pictures
+from metrics.folders import BROKEN, Item, Items, Loaded, batches, list_pictures, read_exact
 from metrics.reconstruction import RECONSTRUCTION
 from metrics.report import write_report
 from metrics.segmentation import SEGMENTATION, class_table
 from options.metric_flags import add_metric_flags, validate_metric_flags
 from util.device import resolve_device
 from util.errors import DataError, UserError, run_main
-from util.images import read_image, read_map
+from util.images import read_map
 from util.versions import current_commit, library_versions
 from util.workers import shield_worker
 
@@ -77,7 +80,23 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         raise UserError("--real DIR and --fake DIR are needed, or --summarise FILE")
     if opt.batch_size < 1 or opt.num_workers < 0:
         raise UserError("--batch_size must be at least 1 and --num_workers at least 0")
+    if opt.json:
+        writable(Path(opt.json).parent, "--json")
+        if Path(opt.json).is_dir():
+            raise UserError(f"--json {opt.json}: is a folder; name a file")
+    if opt.report:
+        writable(Path(opt.report), "--report")
     return opt
+
+
+def writable(folder: Path, flag: str) -> None:
+    """Make a folder for results before hours are spent on them; raises `UserError` where that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{flag}: the folder {folder} cannot be made ({error})") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{flag}: the folder {folder} cannot be written")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -87,7 +106,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     names, notes = usable_metrics(opt)
     has_maps = any(getattr(opt, flag) for flag in NEEDS)
-    items, faults = pair(opt, needs_pairs=not set(names) <= OF_SETS or len(opt.fake) > 1 or has_maps)
+    needs_pairs = not set(names) <= OF_SETS or len(opt.fake) > 1 or has_maps
+    items, faults = pair(opt, needs_pairs=needs_pairs)
+    if not needs_pairs and any(map(differ_in_size, items)):  # equal names are no promise: sets may have any sizes
+        items = [part for item in items for part in (replace(item, real=None), replace(item, fake=[]))]
+        notes.append("--real and --fake have equal names but other sizes: taken as two sets, not as pairs")
     evaluator = build_evaluator(
         names,
         device=resolve_device(opt.device),
@@ -106,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     notes += evaluator.notes
     paired = items[0].real is not None and bool(items[0].fake)
     if opt.bootstrap and not paired:
-        notes.append("--bootstrap: no intervals, as --real and --fake are no pairs of one name")
+        notes.append("--bootstrap: no intervals, as --real and --fake are no pairs of one name and size")
     if not values:
         raise UserError("; ".join(["nothing could be computed", *notes]))
     count = max(value.count for value in values.values())
@@ -122,7 +145,6 @@ def main(argv: list[str] | None = None) -> int:
     if opt.json:
         each = {name: [None if v != v else v for v in values] for name, values in evaluator.per_picture().items()}
         kept = {"names": evaluator.names, **each}
-        Path(opt.json).parent.mkdir(parents=True, exist_ok=True)
         Path(opt.json).write_text(json.dumps({**line, "per_picture": kept}, indent=1, allow_nan=False) + "\n")
     if opt.report:
         by_name = {item.name: item for item in items}
@@ -176,11 +198,25 @@ def pair(opt: argparse.Namespace, *, needs_pairs: bool) -> tuple[list[Item], dic
     return items, faults
 
 
+def differ_in_size(item: Item) -> bool:
+    """Tell from the files' heads whether the two pictures of a pair differ in size; broken ones are told later."""
+    sizes = set()
+    for path in (*item.fake, *([item.real] if item.real else [])):
+        try:
+            with Image.open(path) as picture:
+                sizes.add(picture.size)
+        except BROKEN:
+            pass
+    return len(sizes) > 1
+
+
 def run(evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, faults: dict[str, str]) -> dict[str, str]:
     """Decode, feed the evaluator, add to `faults`; return the hash of each set of pictures used."""
     sets: dict[str, list[str]] = {"fake": [], "real": [], "mask": []}
     for loaded in tqdm(load(items, evaluator, opt), desc=opt.name, unit="batch", disable=None):
-        faults.update({one.name: one.fault for one in loaded if one.fault})
+        for one in loaded:
+            if one.fault:  # in sets that are no pairs two files may have one name
+                faults[f"{one.name}, second" if one.name in faults else one.name] = one.fault
         refuse(faults, opt)
         good = [one for one in loaded if not one.fault]
         for one in good:
@@ -235,12 +271,12 @@ def describe(
 
 def shown(item: Item) -> dict[str, Any]:
     """Return the pictures of an item for the report."""
-    real = {"real": read_image(item.real)} if item.real else {}
+    real = {"real": read_exact(item.real)[0]} if item.real else {}
     erased = {}
     if item.mask and item.real:
         mask = read_map(item.mask, "mask")[..., None]
         erased = {"input": np.where(mask > 0, 128, real["real"]).astype(np.uint8)}
-    draws = {f"result {k}".removesuffix(" 1"): read_image(path) for k, path in enumerate(item.fake[:3], start=1)}
+    draws = {f"result {k}".removesuffix(" 1"): read_exact(path)[0] for k, path in enumerate(item.fake[:3], start=1)}
     return {**erased, **draws, **real}
 
 
@@ -251,9 +287,12 @@ def read_lines(files: list[str]) -> list[dict[str, Any]]:
         try:
             text = Path(file).read_text()
             whole = file.endswith(".json")
-            lines += [json.loads(text)] if whole else [json.loads(line) for line in text.splitlines() if line.strip()]
+            found = [json.loads(text)] if whole else [json.loads(line) for line in text.splitlines() if line.strip()]
         except (OSError, ValueError) as error:
             raise UserError(f"--summarise {file}: cannot be read as result lines: {error}") from error
+        if not all(isinstance(line, dict) and {"metrics", "protocol", "task", "step"} <= line.keys() for line in found):
+            raise UserError(f"--summarise {file}: holds no result lines (of metrics.jsonl or --json)")
+        lines += found
     return lines
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scripts.benchmark import main as benchmark
 from scripts.evaluate import main
 from util.errors import DataError, UserError
 
@@ -92,6 +93,33 @@ def test_sets_that_are_no_pairs_have_a_distance(folders: Path, capsys: pytest.Ca
         run(folders, metrics="psnr_whole")
 
 
+def test_equal_names_of_other_sizes_are_two_sets(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in (folders / "real").iterdir():
+        with Image.open(file) as picture:
+            picture.resize((40, 32)).save(file)
+    line = run(folders, metrics="fid")
+    assert not line["protocol"]["paired"]
+    assert line["details"]["fid"]["num_real"] == 6
+    assert "taken as two sets" in capsys.readouterr().out
+    with pytest.raises(DataError, match="pairs must have one size"):
+        run(folders, metrics="fid,l1_whole")
+
+
+def test_two_bad_files_of_one_name_count_twice(folders: Path) -> None:
+    (folders / "fake" / "5.png").rename(folders / "fake" / "other.png")
+    for which in ("real", "fake"):
+        (folders / which / "0.png").write_bytes(b"broken")
+    assert len(run(folders, "--skip_bad", metrics="fid")["protocol"]["skipped"]) == 2
+
+
+def test_pictures_of_one_bit_stand_in_the_report(folders: Path) -> None:
+    for which in ("real", "fake"):
+        for file in (folders / which).iterdir():
+            save(file, np.random.default_rng(1).random((64, 80)) > 0.5)
+    run(folders, "--report", str(folders / "out"))
+    assert "data:image/jpeg" in (folders / "out" / "report.html").read_text()
+
+
 def test_bad_files_stop_or_are_counted_and_listed(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folders / "fake" / "0.png").write_bytes(b"\x89PNG broken")
     save(folders / "fake" / "1.png", np.zeros((64, 80, 4), np.uint8))
@@ -124,11 +152,30 @@ def test_bad_files_stop_or_are_counted_and_listed(folders: Path, capsys: pytest.
         (["--metrics", "fidd"], "Did you mean 'fid'"),
         (["--bootstrap", "1"], "--bootstrap 1"),
         (["--masks", "nowhere", "--metrics", "l1"], "--masks nowhere: no such folder"),
+        (["--json", "."], "--json .: is a folder"),
+        (["--json", f"{__file__}/out.json"], "--json: the folder .* cannot be made"),
+        (["--report", __file__], "--report: the folder .* cannot be made"),
+        (["--cache_dir", __file__], "cannot be kept here .* name another folder with --cache_dir"),
     ],
 )
 def test_wrong_flags_are_answered(folders: Path, args: list[str], fault: str) -> None:
     with pytest.raises(UserError, match=fault):
         main(["--real", str(folders / "real"), "--fake", str(folders / "fake"), *args])
+
+
+def test_too_small_a_picture_is_named(folders: Path) -> None:
+    for which in ("real", "fake"):
+        for file in (folders / which).iterdir():
+            save(file, np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(DataError, match="0: SSIM needs pictures of at least 11 pixels"):
+        run(folders, metrics="ssim_whole")
+
+
+@pytest.mark.parametrize(("args", "fault"), [(["--num_images", "1"], "--num_images"), (["--repeats", "0"], "--repeats"),
+                                             (["--json", "/nowhere/x.json"], "folder does not exist")])  # fmt: skip
+def test_wrong_flags_of_the_benchmark_are_answered(args: list[str], fault: str) -> None:
+    with pytest.raises(UserError, match=fault):
+        benchmark(["metrics", *args])
 
 
 def test_nothing_left_is_said(folders: Path) -> None:
@@ -153,6 +200,9 @@ def test_result_lines_are_summarised(folders: Path, capsys: pytest.CaptureFixtur
             file.write(json.dumps(line) + "\n")
     assert main(["--summarise", str(folders / "metrics.jsonl")]) == 0
     assert "3 +- 1.414  (2 runs)" in capsys.readouterr().out
+    (folders / "other.json").write_text("[1]")
+    with pytest.raises(UserError, match="holds no result lines"):
+        main(["--summarise", str(folders / "other.json")])
     (folders / "metrics.jsonl").write_text("{")
     with pytest.raises(UserError, match="cannot be read as result lines"):
         main(["--summarise", str(folders / "metrics.jsonl")])

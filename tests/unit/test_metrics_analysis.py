@@ -20,6 +20,7 @@ from metrics.inception import InceptionFile
 from metrics.reconstruction import Reconstruction
 from metrics.segmentation import SegmentationMetric
 from metrics.segmenters import Segmenter
+from util.errors import UserError
 
 
 def draw(seed: int, *shape: int, high: int = 256) -> Tensor:
@@ -137,6 +138,10 @@ def test_seeds_are_summarised_by_task() -> None:
     assert found["class"]["fid"] == pytest.approx((4.0, math.sqrt(2), 2))  # the first line was measured again
     assert found["brush"]["fid"][2] == 1
     assert "4 +- 1.414  (2 runs)" in format_summary(found)
+    later = {**line("a", 0, "class", 1.0), "step": 9}
+    assert summarise([*lines, later])["class"]["fid"] == pytest.approx((3.0, math.sqrt(8), 2))  # a step is no run
+    with pytest.raises(UserError, match=r"(?s)fid, class: .*not one metric"):
+        summarise([{**one, "details": {"fid": {"protocol": str(one["metrics"])}}} for one in lines])
     assert math.isnan(mean_and_spread([1.0])[1])
 
 

@@ -92,6 +92,8 @@ def test_ade20ks_other_is_ignored() -> None:
     segmenter = Segmenter("ade", nn.Identity(), ("wall;brick", "Building"), 64, "", "", CPU)
     table = label_table(segmenter, label_nc=3, ignore_label=None, class_names=["other", "wall", "building"])
     assert table.tolist() == [IGNORED, 0, 1]
+    full = Segmenter("ade", nn.Identity(), tuple(f"c{i}" for i in range(150)), 64, "", "", CPU)
+    assert label_table(full, label_nc=151, ignore_label=None).tolist() == [IGNORED, *range(150)]
     with pytest.raises(UserError, match="their ids do not mean the same"):
         label_table(segmenter, label_nc=3, ignore_label=None, class_names=["other", "building", "wall"])
 
@@ -129,6 +131,18 @@ def test_a_saved_graph_answers_through_its_class_map(graph: Path) -> None:
         label_table(segmenter, label_nc=9, ignore_label=None)
 
 
+def test_a_graph_that_does_not_fit_is_told(graph: Path, tmp_path: Path) -> None:
+    card = tmp_path / "two.yaml"
+    card.write_text("class_names: [red, green]\nshort_side: 16\n")
+    with pytest.raises(UserError, match="gives 3 channels, its class map names 2"):
+        load(f"export:{graph}", str(card)).predict(photographs(3, 3, 16, 32))
+    fixed = tmp_path / "fixed.pt"
+    torch.export.save(torch.export.export(nn.ReLU(), (torch.zeros(1, 3, 16, 16),)), str(fixed))
+    card.write_text("class_names: [red, green, blue]\nshort_side: 16\n")
+    with pytest.raises(UserError, match="needs a dynamic batch"):
+        load(f"export:{fixed}", str(card)).predict(photographs(3, 3, 16, 32))
+
+
 def test_wrong_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     with pytest.raises(UserError, match=r"export:.*net.pt: no such file"):
@@ -143,6 +157,17 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     card.write_text("classes: [a]\n")
     with pytest.raises(UserError, match="has the keys class_names"):
         load(f"export:{path}", str(card))
+    for text, fault in (
+        ("mean: 3", "mean is 3, expected three numbers"),
+        ("std: [1, 0, 1]", "three numbers above 0"),
+        ("short_side: big", "expected a number of pixels"),
+        ("class_names: road", "expected a list of names"),
+        ("label_map: {'7': 0}", "whole numbers, label id: class"),
+        ("void: none", "expected the number of a channel"),
+    ):
+        card.write_text(text)
+        with pytest.raises(UserError, match=fault):
+            load(f"export:{path}", str(card))
     card.write_text("short_side: 8\n")
     with pytest.raises(UserError, match="class_names and short_side are missing"):
         load(f"export:{path}", str(card))

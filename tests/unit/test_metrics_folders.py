@@ -51,6 +51,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     frames = folder / "frames.tif"
     Image.fromarray(rgb).save(frames, save_all=True, append_images=[Image.fromarray(rgb)])
     return {
+        "tiff without sizes": (_tiff_without_sizes(folder / "t.tif"), "cannot be decoded"),
         "cut": (cut, "cannot be decoded"),
         "text": (text, "cannot be decoded"),
         "empty": (_touch(folder / "empty.png"), "cannot be decoded"),
@@ -64,6 +65,13 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "cmyk": (save(folder / "cmyk.jpg", Image.fromarray(rgb).convert("CMYK")), "mode CMYK"),
         "frames": (frames, "several pictures"),
     }
+
+
+def _tiff_without_sizes(path: Path) -> Path:
+    """The tag of the width becomes one that no reader knows."""
+    data = save(path, Image.fromarray(picture())).read_bytes()
+    path.write_bytes(data.replace(b"\x00\x01\x04\x00\x01", b"\xf0\xf0\x04\x00\x01", 1))
+    return path
 
 
 def _touch(path: Path) -> Path:
@@ -102,6 +110,8 @@ def test_faults_of_pairs_are_returned_with_the_file(tmp_path: Path) -> None:
     assert "12x8" in str(items[0].fault)
     assert "label 7 lies outside 0..4" in str(items[1].fault)
     assert Items([Item("b", [small], small, label=label)], label_nc=5, ignore_label=7)[0].fault is None
+    lossy = save(tmp_path / "mask.jpg", Image.fromarray(np.full((8, 8), 255, np.uint8)))
+    assert "mask.jpg: a lossy format" in str(Items([Item("b", [small], small, mask=lossy)])[0].fault)
 
 
 def test_batches_hold_one_size_each_and_all_draws(tmp_path: Path) -> None:

@@ -153,6 +153,11 @@ def test_cityscapes_label_ids_become_train_ids() -> None:
     assert (table != IGNORED).sum() == 19
     assert label_table(segmenter, label_nc=19, ignore_label=None).tolist() == list(range(19))
     assert label_table(segmenter, label_nc=20, ignore_label=None).tolist() == [*range(19), IGNORED]
+    generic = [f"class {i}" for i in range(34)]
+    assert torch.equal(label_table(segmenter, label_nc=34, ignore_label=None, class_names=generic), table[:34])
+    for count, given in ((151, None), (182, None), (34, [f"thing {i}" for i in range(34)])):  # ADE20K, COCO-Stuff
+        with pytest.raises(UserError, match="their ids do not mean the same"):
+            label_table(segmenter, label_nc=count, ignore_label=None, class_names=given)
 
 
 def test_other_classes_are_refused() -> None:
