@@ -16,11 +16,18 @@ from util.registry import did_you_mean
 PROVENANCE = "provenance"  # the part of a saved opt.yaml that is no flag
 
 
+class ShowDefaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells defaults in --help, where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class StrictParser(argparse.ArgumentParser):
     """Errors are raised as `UserError`; defaults are checked like values given by a user."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+        super().__init__(allow_abbrev=False, formatter_class=ShowDefaults, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
@@ -104,7 +111,7 @@ def read_yaml(path: Path, flag: str) -> dict[str, Any]:
 def script_parser(text: str | None) -> StrictParser:
     """Return a parser of a script, whose --help shows the script's docstring with its lines as they are."""
 
-    class Format(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    class Format(argparse.RawDescriptionHelpFormatter, ShowDefaults):
         pass
 
     parser = StrictParser(description=text)

@@ -29,6 +29,7 @@ from PIL import Image
 
 from metrics.folders import list_pictures
 from metrics.inception import find_inception, read_inception
+from options.parser import script_parser
 from util.errors import UserError, run_main
 from util.images import save_png
 
@@ -36,7 +37,7 @@ CLASSES = 1008  # of the official file's classifier, which no feature needs
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("what", choices=("metrics", "pytorch_fid", "torch_fidelity"),
                         help="metrics; the other two are how it starts the other tools")  # fmt: skip
     parser.add_argument("--real", metavar="DIR")

@@ -37,6 +37,7 @@ from metrics.reconstruction import RECONSTRUCTION
 from metrics.report import write_report
 from metrics.segmentation import SEGMENTATION, class_table
 from options.metric_flags import add_metric_flags, validate_metric_flags
+from options.parser import script_parser
 from util.device import resolve_device
 from util.errors import DataError, UserError, run_main
 from util.images import read_map
@@ -54,8 +55,7 @@ LISTED = 10  # faults told one by one
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse and check the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)  # fmt: skip
+    parser = script_parser(__doc__)
     parser.add_argument("--real", metavar="DIR", help="real pictures")
     parser.add_argument("--fake", metavar="DIR", nargs="+", help="generated pictures; several folders: several draws")
     parser.add_argument("--masks", metavar="DIR", help="masks, not 0 where a pixel was generated")

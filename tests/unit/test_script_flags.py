@@ -11,6 +11,8 @@ from util.errors import EXIT_USER_ERROR, run_main
 
 SCRIPTS = {
     "check_data": ("DIR --dataset_mod x", "--dataset_mode"),
+    "benchmark": ("metrics --rea x", "--real"),
+    "evaluate": ("--real x --fak y", "--fake"),
     "make_table": ("FILE --forma x", "--format"),
     "run_experiment": ("FILE --dry_ru", "--dry_run"),
     "train_segmenter": ("--name x --widt 3", "--width"),
