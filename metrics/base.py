@@ -79,6 +79,7 @@ class Metric(ABC):
     """One or several values that share their work over a stream of pictures."""
 
     smallest_bin = 1  # pictures; bins with fewer are left out
+    smallest_side = 1  # pixels; smaller pictures have no value
 
     def __init__(self) -> None:
         self.notes: list[str] = []  # sentences for the reader of the table, filled by `compute`

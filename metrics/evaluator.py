@@ -96,6 +96,11 @@ class Evaluator:
         return {name: values for metric in self.metrics for name, values in metric.per_picture().items()}
 
     @property
+    def smallest_side(self) -> int:
+        """Pixels a side that pictures need for every metric here."""
+        return max((metric.smallest_side for metric in self.metrics), default=1)
+
+    @property
     def label_nc(self) -> int | None:
         """Number of label ids that may occur; None where no segmenter reads labels."""
         return next((len(m.table) for m in self.metrics if isinstance(m, SegmentationMetric)), None)

@@ -113,10 +113,19 @@ class Items(Dataset):
 
     Args:
         label_nc, ignore_label: labels must lie in 0..label_nc - 1 or be ignored; None: not checked.
+        smallest_side: pixels that the metrics need.
     """
 
-    def __init__(self, items: Sequence[Item], *, label_nc: int | None = None, ignore_label: int | None = None) -> None:
+    def __init__(
+        self,
+        items: Sequence[Item],
+        *,
+        label_nc: int | None = None,
+        ignore_label: int | None = None,
+        smallest_side: int = 1,
+    ) -> None:
         self.items, self.label_nc, self.ignore_label = list(items), label_nc, ignore_label
+        self.smallest_side = smallest_side
 
     def __len__(self) -> int:
         return len(self.items)
@@ -145,6 +154,10 @@ class Items(Dataset):
             if real is not None and array.shape[:2] != real.shape[:2]:
                 sizes = "{}x{}, {} is {}x{}".format(*array.shape[1::-1], item.real, *real.shape[1::-1])
                 raise DataError(f"{path} is {sizes}; pairs must have one size, and are not resized here")
+        for path, array in arrays:
+            if min(array.shape[:2]) < self.smallest_side:
+                size = "{}x{}".format(*array.shape[1::-1])
+                raise DataError(f"{path} is {size}; SSIM or LPIPS needs at least {self.smallest_side} pixels a side")
         self._check(item, label)
         mask_hash = "" if mask is None else hashlib.sha1((mask > 0).tobytes(), usedforsecurity=False).hexdigest()
         return Loaded(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metrics.base import PerPicture, Pictures
-from metrics.lpips import LPIPS, LPIPSFiles, masked, whole
+from metrics.lpips import LPIPS, SMALLEST, LPIPSFiles, masked, whole
 from metrics.reconstruction import NO_TRUTH
 
 PERCEPTUAL = ("lpips", "div")
@@ -29,6 +29,7 @@ class Perceptual(PerPicture):
             for kind in kinds
             for where, text in _WHERE.items()
         }
+        self.smallest_side = SMALLEST[net.net]
         super().__init__(names)
 
     def reset(self) -> None:

@@ -75,6 +75,8 @@ class Reconstruction(PerPicture):
         self.UNIT = {name: _UNIT[name.split("_")[0]] for name in full}
         where = {"masked": "masked", "whole": "all"}
         self.PROTOCOL = {name: _PROTOCOL[name.split("_")[0]].format(where[name.split("_")[1]]) for name in full}
+        if any(name.startswith("ssim") for name in full):
+            self.smallest_side = SSIM_WINDOW
         super().__init__(full)
 
     def reset(self) -> None:

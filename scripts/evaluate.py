@@ -235,7 +235,8 @@ def run(evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, faults
 
 def load(items: list[Item], evaluator: Evaluator, opt: argparse.Namespace) -> Iterator[list[Loaded]]:
     """Yield decoded batches."""
-    dataset = Items(items, label_nc=evaluator.label_nc, ignore_label=opt.ignore_label)
+    dataset = Items(items, label_nc=evaluator.label_nc, ignore_label=opt.ignore_label,
+                    smallest_side=evaluator.smallest_side)  # fmt: skip
     workers = min(opt.num_workers, len(items))
     loader: Any = DataLoader(dataset, batch_size=opt.batch_size, num_workers=workers, collate_fn=list,
                              worker_init_fn=shield_worker)  # fmt: skip

@@ -163,12 +163,14 @@ def test_wrong_flags_are_answered(folders: Path, args: list[str], fault: str) ->
         main(["--real", str(folders / "real"), "--fake", str(folders / "fake"), *args])
 
 
-def test_too_small_a_picture_is_named(folders: Path) -> None:
+def test_too_small_pictures_are_named_or_skipped(folders: Path) -> None:
     for which in ("real", "fake"):
-        for file in (folders / which).iterdir():
-            save(file, np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(DataError, match="0: SSIM needs pictures of at least 11 pixels"):
+        save(folders / which / "0.png", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(DataError, match=r"0\.png is 8x8; SSIM or LPIPS needs at least 11 pixels a side"):
         run(folders, metrics="ssim_whole")
+    count = len(list((folders / "fake").iterdir()))
+    line = run(folders, "--skip_bad", metrics="ssim_whole")
+    assert line["details"]["ssim_whole"]["count"] == count - 1
 
 
 @pytest.mark.parametrize(("args", "fault"), [(["--num_images", "1"], "--num_images"), (["--repeats", "0"], "--repeats"),

@@ -110,6 +110,8 @@ def test_faults_of_pairs_are_returned_with_the_file(tmp_path: Path) -> None:
     assert "12x8" in str(items[0].fault)
     assert "label 7 lies outside 0..4" in str(items[1].fault)
     assert Items([Item("b", [small], small, label=label)], label_nc=5, ignore_label=7)[0].fault is None
+    too_small = Items([Item("c", [small], small)], smallest_side=11)[0].fault
+    assert "s.png is 8x8; SSIM or LPIPS needs at least 11 pixels" in str(too_small)
     lossy = save(tmp_path / "mask.jpg", Image.fromarray(np.full((8, 8), 255, np.uint8)))
     assert "mask.jpg: a lossy format" in str(Items([Item("b", [small], small, mask=lossy)])[0].fault)
 
