@@ -33,7 +33,7 @@ def pictures(folder: Path, kind: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("task", ["object_addition", "object_removal"])
 def test_task(root: Path, task: str, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--checkpoints_dir", str(root), "--name", "run", "--task", task]
-    metrics = ["--metrics", "miou,l1,psnr,ssim", "--segmenter", "streets"]
+    metrics = ["--metrics", "miou,l1,psnr,ssim,seam", "--segmenter", "streets"]
     assert test_command.main([*where, *QUICK, *metrics, "--num_samples", "2", "--num_images", "4"]) == 0
     shown = capsys.readouterr().out
     folder = root / "run" / "results" / f"test_{task}"
@@ -47,10 +47,10 @@ def test_task(root: Path, task: str, capsys: pytest.CaptureFixture[str]) -> None
         assert np.array_equal(fake[name][mask[name] == 0], real[name][mask[name] == 0])
         assert 0.01 < (mask[name] > 0).mean() < 0.6
     if task == "object_addition":
-        assert set(line["metrics"]) == {"miou_streets", "l1_masked", "psnr_masked", "ssim_masked"}
+        assert set(line["metrics"]) == {"miou_streets", "l1_masked", "psnr_masked", "ssim_masked", "seam"}
         assert "real" in line["details"]["miou_streets"]
     else:
-        assert set(line["metrics"]) == {"miou_streets"}
+        assert set(line["metrics"]) == {"miou_streets", "seam"}
         assert "real" not in line["details"]["miou_streets"]
         assert "l1_masked" in shown and "do not show what the labels ask for" in shown
 
