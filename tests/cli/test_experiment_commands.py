@@ -7,6 +7,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +237,11 @@ def test_rows_in_parallel_leave_logs_and_the_same_table(experiment: Path, capsys
     assert run(experiment, "--jobs", "2") == 0
     assert "Two rows: free_form, 3 pictures" in capsys.readouterr().out
     assert "$ python train.py --name base" in (experiment.parent / "runs" / "two_base.log").read_text()
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    root = Path(__file__).resolve().parents[2]
+    line = f"{sys.executable} -u scripts/run_experiment.py experiments/streets_ablation.yaml --dry_run | head -n 1"
+    done = subprocess.run(line, shell=True, cwd=root, capture_output=True, text=True)
+    assert done.stdout.startswith("python train.py")
+    assert done.stderr == ""
