@@ -14,11 +14,12 @@ from data.checks import quick_check
 from data.loader import Loader, make_loader, plain_pictures
 from data.prepare import save_classes
 from models import MODELS
-from options.base_options import OPTIONS_FILE, Options, run_folder
+from options.base_options import OPTIONS_FILE, Options, input_folder, run_folder
 from options.train_options import TrainOptions
 from trainers.distributed import Distributed
 from trainers.failures import out_of_memory_hint
 from trainers.preview import Preview
+from trainers.restore import load_inputs
 from trainers.run_dir import open_run
 from trainers.sampler import BatchKeys
 from trainers.trainer import Trainer, TrainerSettings
@@ -35,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         quick_check(dataset)
         torch.manual_seed(opt.seed)
         model = MODELS.get(opt.model).from_options(opt, is_train=True)
+        if not opt.continue_train:  # a run that goes on has them in its checkpoint
+            load_inputs(model, {flag: input_folder(opt, getattr(opt, flag)) for flag in model.input_runs})
 
         def restored() -> None:  # not before: options that do not fit the checkpoint must not replace its own
             if world.is_main:

@@ -52,6 +52,8 @@ class BaseModel(ABC):
     """
 
     summary: ClassVar[str] = ""
+    flow: ClassVar[str] = "editing"  # what test.py does with a run: a module of `testing`
+    input_runs: ClassVar[tuple[str, ...]] = ()  # flags that name trained runs whose networks this method builds on
     ema_networks: ClassVar[tuple[str, ...]] = ("netG",)
     unused_parameters: ClassVar[bool] = False  # whether a step may leave parameters of a phase out (tells DDP)
 
@@ -66,6 +68,18 @@ class BaseModel(ABC):
         """Add this method's flags in a group of its own; `parser.set_defaults` changes shared defaults."""
 
     @classmethod
+    def complete_options(cls, opt: Any, *, classes: Any, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return values for this method's flags that were not given and follow from others.
+
+        Args:
+            opt: parsed options, completed by the data set.
+            classes: the data set's `ClassTable`.
+            runs: options and class names (`"classes"`) of the runs that `input_runs` name, by flag; those not given
+                are absent.
+        """
+        return {}
+
+    @classmethod
     @abstractmethod
     def from_options(cls, opt: Any, *, is_train: bool) -> BaseModel:
         """Build from parsed options; the only place of a method that reads `opt`. Optimisers only if `is_train`."""
@@ -74,6 +88,11 @@ class BaseModel(ABC):
     @abstractmethod
     def tiny(cls, tmp_path: Path) -> list[str]:
         """Return the smallest `train.py` command line with all it needs, for the tests that run over every model."""
+
+    @classmethod
+    def tiny_inputs(cls, tmp_path: Path) -> list[list[str]]:
+        """Return the `train.py` command lines that make the runs which `tiny` builds on, in their order."""
+        return []
 
     # --- training --------------------------------------------------------------------------------------------------
     @abstractmethod
@@ -86,6 +105,9 @@ class BaseModel(ABC):
 
     def begin_step(self, batch: Batch) -> None:
         """Run the forward pass that the phases of this step share."""
+
+    def load_input(self, flag: str, networks: Mapping[str, Mapping[str, Tensor]], run_dir: Path) -> None:
+        """Take over what a new run needs of the run that a flag of `input_runs` names: its state dicts, its folder."""
 
     # --- inference -------------------------------------------------------------------------------------------------
     @abstractmethod
@@ -134,8 +156,9 @@ class BaseModel(ABC):
         return self.train(False)
 
     def distribute(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
-        """Wrap every network that has parameters (DDP); `call` then goes through the wrapper."""
-        self._wrapped = {n: wrap(net) for n, net in self.networks().items() if any(True for _ in net.parameters())}
+        """Wrap every network that has parameters to train (DDP); `call` then goes through the wrapper."""
+        trained = {n: net for n, net in self.networks().items() if any(p.requires_grad for p in net.parameters())}
+        self._wrapped = {name: wrap(net) for name, net in trained.items()}
 
     def call(self, name: str) -> nn.Module:
         """The network to call where its parameters are trained: wrapped if distributed. Call it once per update."""

@@ -14,9 +14,12 @@ from typing import Any
 import yaml
 
 from data import DATASETS
+from data.records import CLASSES_FILE, read_class_table
 from models import MODELS
+from models.base_model import BaseModel
 from options.parser import PROVENANCE, StrictParser, check_name, read_yaml
 from util.errors import UserError
+from util.registry import did_you_mean
 from util.versions import current_commit, library_versions
 
 OPTIONS_FILE = "opt.yaml"
@@ -93,6 +96,7 @@ class BaseOptions:
 
     is_train: bool
     description: str
+    model: type[BaseModel]  # the chosen method, known before the flags are added
 
     def add_flags(self, parser: StrictParser) -> None:
         add_run_flags(parser)
@@ -116,9 +120,9 @@ class BaseOptions:
         def chosen(name: str, default: str) -> str:
             return getattr(probe, name) or config.get(name) or run.get(name) or default
 
+        model = self.model = MODELS.get(chosen("model", "divsem"))
         parser = StrictParser(description=self.description)
         self.add_flags(parser)
-        model = MODELS.get(chosen("model", "divsem"))
         dataset = DATASETS.get(chosen("dataset_mode", "streets"))
         model.modify_commandline_options(parser, is_train=self.is_train)
         dataset.modify_commandline_options(parser, is_train=self.is_train)
@@ -135,6 +139,10 @@ class BaseOptions:
         derived = dataset.complete_options(parsed)
         values.update(derived)
         set_by.update({name: "data set" for name in derived if set_by[name] == "default"})
+        inputs = read_input_runs(parsed, model.input_runs) if self.is_train else {}
+        derived = model.complete_options(parsed, classes=dataset.class_table(parsed.dataroot), runs=inputs)
+        values.update(derived)
+        set_by.update({name: "model" for name in derived if set_by[name] == "default"})
         self.validate(parsed)
         return Options(values, set_by)
 
@@ -156,6 +164,27 @@ class BaseOptions:
         for name, least in (("batch_size", 1), ("num_workers", 0)):
             if getattr(opt, name) < least:
                 raise UserError(f"--{name} {getattr(opt, name)} is less than {least}")
+
+
+def read_input_runs(opt: argparse.Namespace, flags: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Return the options of the runs that flags name, with the names of their classes; raises `UserError`."""
+    found = {}
+    for flag in flags:
+        name = getattr(opt, flag)
+        if name is None:
+            continue
+        folder = input_folder(opt, name)
+        if not (folder / OPTIONS_FILE).is_file():
+            runs = [path.parent.name for path in Path(opt.checkpoints_dir).glob(f"*/{OPTIONS_FILE}")]
+            raise UserError(f"--{flag} {name}: no run at {folder}; train it first.{did_you_mean(name, runs)}")
+        table = read_class_table(folder / CLASSES_FILE)
+        found[flag] = {**read_yaml(folder / OPTIONS_FILE, f"--{flag}"), "classes": table.names if table else ()}
+    return found
+
+
+def input_folder(opt: argparse.Namespace, name: str) -> Path:
+    """Return the folder of another run, given by its name in --checkpoints_dir or by its path."""
+    return Path(name) if "/" in name else Path(opt.checkpoints_dir) / name
 
 
 def run_folder(opt: argparse.Namespace) -> Path:

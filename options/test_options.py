@@ -17,6 +17,11 @@ class TestOptions(RunOptions):
 
     def add_flags(self, parser: StrictParser) -> None:
         super().add_flags(parser)
+        if self.model.flow == "editing":
+            self.add_editing_flags(parser)
+
+    @staticmethod
+    def add_editing_flags(parser: StrictParser) -> None:
         group = parser.add_argument_group("testing")
         group.add_argument("--split", default="test", help="split to generate")
         group.add_argument("--task", choices=(*TASKS, "folder"), default="free_form", help="which masks")
@@ -34,6 +39,8 @@ class TestOptions(RunOptions):
 
     def validate(self, opt: argparse.Namespace) -> None:
         super().validate(opt)
+        if self.model.flow != "editing":
+            return
         validate_metric_flags(opt)
         if (opt.task == "folder") != (opt.mask_dir is not None):
             raise UserError("--task folder and --mask_dir DIR belong together")

@@ -53,6 +53,18 @@ def load_run(model: BaseModel, run_dir: Path, *, step: int | None = None, averag
     return loaded
 
 
+def load_inputs(model: BaseModel, folders: Mapping[str, Path]) -> None:
+    """Give a new model the networks of the runs that it builds on, by flag: averaged ones where a run has them."""
+    for flag, folder in folders.items():
+        networks, _, path = read_run(folder, step=None, averaged=True)
+        try:
+            model.load_input(flag, networks, folder)
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"--{flag} {folder}: {path} is no run of the method that is wanted ({error})"
+            ) from error
+
+
 def read_run(run_dir: Path, *, step: int | None, averaged: bool) -> tuple[Mapping[str, Any], Loaded, Path]:
     """Return the state dicts by network, which they are and their file: of a checkpoint, or of a converted run."""
     checkpoints = Checkpoints(run_dir)

@@ -12,7 +12,7 @@ from data import DATASETS
 from models import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = {"data", "metrics", "models", "options", "scripts", "trainers", "util", "train", "test"}
+OURS = {"data", "metrics", "models", "options", "scripts", "testing", "trainers", "util", "train", "test"}
 MAY_IMPORT = {
     "util": ("util",),
     "data": ("data", "util"),
@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "models": ("models", "util"),
     "trainers": ("trainers", "models.base_model", "metrics", "util"),
     "options": ("options", "models", "data", "util"),
+    "testing": ("testing", "options", "models", "data", "metrics", "trainers", "util"),
 }
 HEAVY = {"cv2", "tensorboard", "pytorch_fid", "torchvision", "scipy"}  # GPU machines lack some of them
 
@@ -44,7 +45,7 @@ def sources(folder: str) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    "path", [p for f in ("util", "data", "metrics", "models", "trainers", "options") for p in sources(f)]
+    "path", [p for f in ("util", "data", "metrics", "models", "trainers", "options", "testing") for p in sources(f)]
 )
 def test_imports_go_downwards(path: Path) -> None:
     name = path.relative_to(ROOT).as_posix()

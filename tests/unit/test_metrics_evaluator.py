@@ -122,7 +122,7 @@ def test_many_metrics_stand_below_each_other_with_their_errors() -> None:
 
 
 def test_a_generated_picture_that_is_not_finite_is_named() -> None:
-    from test import as_saved
+    from testing.editing import as_saved
 
     image = torch.zeros(2, 3, 16, 16)
     ids = torch.zeros(2, 16, 16, dtype=torch.int64)

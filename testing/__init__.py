@@ -1,0 +1,1 @@
+"""What test.py does with a trained run, by kind of method (`BaseModel.flow`)."""
