@@ -9,30 +9,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base_model import BaseModel, Phase
+from models.base_gan import GANModel
 from models.losses.gan import feature_matching, hinge_fake, hinge_generator, hinge_real
-from models.losses.perceptual import PerceptualLoss
 from models.networks.cascade import Cascade, CascadeGenerator, resize_nearest
 from models.networks.discriminator import MultiScaleDiscriminator
 from models.networks.init import init_normal
 from models.networks.spm import Modulation
 from util.batch import Batch, one_hot
 from util.errors import UserError
-from util.flags import fraction, positive, positive_int, weight
+from util.flags import positive_int, weight
 
 PerScale = dict[str, list[Tensor]]
 
 
-class CascadeGAN(BaseModel):
+class CascadeGAN(GANModel):
     """A cascade generator against three patch discriminators.
 
     One step: the generator runs once; the discriminators learn from its detached composites; then the generator learns
     against the updated discriminators on the same forward pass.
 
     Args:
-        netG: the generator; netD: None where only inference is wanted.
-        perceptual: None leaves the VGG term out.
-        weights: `G/gan`, `G/l1`, `G/vgg`, `G/feat`; the discriminator's terms take the first.
+        netG, netD, perceptual, lr_G, lr_D, betas: see `GANModel`.
+        weights: `G/gan`, `G/l1`, `G/vgg`, `G/feat`.
     """
 
     def __init__(
@@ -42,20 +40,12 @@ class CascadeGAN(BaseModel):
         label_nc: int,
         ignore_label: int | None = None,
         netD: MultiScaleDiscriminator | None = None,
-        perceptual: PerceptualLoss | None = None,
         weights: dict[str, float] | None = None,
-        lr_G: float = 1e-4,
-        lr_D: float = 4e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
+        **optimisation: Any,
     ) -> None:
-        super().__init__()
-        self.netG, self.netD, self.perceptual = netG, netD, perceptual
+        lambdas = {"G/gan": 1.0, "G/l1": 1.0, "G/vgg": 10.0, "G/feat": 0.0, **(weights or {})}
+        super().__init__(netG=netG, netD=netD, weights=lambdas, **optimisation)
         self.label_nc, self.ignore_label = label_nc, ignore_label
-        if netD is not None:
-            lambdas = {"G/gan": 1.0, "G/l1": 1.0, "G/vgg": 10.0, "G/feat": 0.0, **(weights or {})}
-            self.loss_weights = {**lambdas, "D/fake": lambdas["G/gan"], "D/real": lambdas["G/gan"]}
-            self.optimizer_D = torch.optim.Adam(netD.parameters(), lr=lr_D, betas=betas)
-            self.optimizer_G = torch.optim.Adam(netG.parameters(), lr=lr_G, betas=betas)
 
     # --- options ---------------------------------------------------------------------------------------------------
     @staticmethod
@@ -71,22 +61,8 @@ class CascadeGAN(BaseModel):
         group.add_argument("--raw_modulation", **switch, help="modulate by features as they are; off: normalised")
         if not is_train:
             return
-        group.add_argument("--ndf", type=positive_int, default=64, help="base width of the discriminators")
-        group.add_argument("--lr_G", type=positive, default=1e-4, help="Adam's rate of the generator")
-        group.add_argument("--lr_D", type=positive, default=4e-4, help="Adam's rate of the discriminators")
-        group.add_argument("--beta1", type=fraction, default=0.5, help="Adam's first moment")
-        group.add_argument("--beta2", type=fraction, default=0.999, help="Adam's second moment")
-        group.add_argument("--lambda_gan", type=weight, default=1.0, help="weight of the adversarial losses")
-        group.add_argument("--lambda_l1", type=weight, default=1.0, help="weight of the L1 loss")
-        group.add_argument("--lambda_vgg", type=weight, default=10.0, help="weight of the perceptual loss")
+        CascadeGAN.add_training_flags(group, lr_G=1e-4, lr_D=4e-4, lambda_l1=1.0)
         group.add_argument("--lambda_feat", type=weight, default=0.0, help="weight of feature matching")
-        group.add_argument("--perceptual", choices=("vgg19", "vgg16"), default="vgg19", help="its network")
-        group.add_argument("--vgg_weights", metavar="FILE", help="its weights; default: torchvision's download")
-        group.add_argument("--perceptual_order", choices=("rgb", "bgr"), default="rgb", help="bgr: as released")
-        group.add_argument(
-            "--perceptual_input", choices=("released", "imagenet"), default="released",
-            help="released: [-1,1] as it is; imagenet: with ImageNet's mean and deviation",
-        )  # fmt: skip
 
     @staticmethod
     def generator_arguments(opt: Any) -> dict[str, Any]:
@@ -107,48 +83,23 @@ class CascadeGAN(BaseModel):
             return {}
         if opt.lambda_feat and not opt.lambda_gan:
             raise UserError("--lambda_feat compares features of the discriminators, which --lambda_gan 0 leaves out")
-        if not (opt.lambda_gan or opt.lambda_l1 or opt.lambda_vgg):
-            raise UserError("--lambda_gan, --lambda_l1 and --lambda_vgg are all 0: nothing to learn from")
-        perceptual = None
-        if opt.lambda_vgg:
-            perceptual = PerceptualLoss(
-                arch=opt.perceptual,
-                weights=opt.vgg_weights,
-                order=opt.perceptual_order,
-                input_scale=opt.perceptual_input,
-            )
+        CascadeGAN.require_a_loss(opt, ("lambda_gan", "lambda_l1", "lambda_vgg"))
         netD = MultiScaleDiscriminator(
             label_nc=opt.label_nc, crop_size=opt.crop_size, ndf=opt.ndf, multi_scale=opt.multi_scale
         )
         init_normal(netD)
         return {
             "netD": netD,
-            "perceptual": perceptual,
             "weights": {
                 "G/gan": opt.lambda_gan,
                 "G/l1": opt.lambda_l1,
                 "G/vgg": opt.lambda_vgg,
                 "G/feat": opt.lambda_feat,
             },
-            "lr_G": opt.lr_G,
-            "lr_D": opt.lr_D,
-            "betas": (opt.beta1, opt.beta2),
+            **CascadeGAN.optimisation(opt),
         }
 
     # --- training --------------------------------------------------------------------------------------------------
-    def networks(self) -> dict[str, nn.Module]:
-        return {"netG": self.netG} if self.netD is None else {"netG": self.netG, "netD": self.netD}
-
-    def to(self, device: torch.device) -> BaseModel:
-        if self.perceptual is not None:
-            self.perceptual.to(device)
-        return super().to(device)
-
-    def phases(self) -> list[Phase]:
-        phase_D = Phase("D", ("netD",), self.optimizer_D, self.losses_D)
-        phase_G = Phase("G", ("netG",), self.optimizer_G, self.losses_G)
-        return [phase_D, phase_G] if self.weighted("G/gan") else [phase_G]
-
     def begin_step(self, batch: Batch) -> None:
         self.out = self.run_generator(batch, self.call("netG"))
         self.segs = [resize_nearest(self.seg, picture.shape[-1]) for picture in self.out.real]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from models import MODELS
+from models.base_bank import BankedModel, without
 from models.base_cascade_gan import CascadeGAN
 from models.networks.cascade import Cascade, CascadeGenerator
 from models.networks.init import init_normal
 from models.networks.segments import Segments
-from models.networks.style_bank import BankBuilder, StyleBank
 from models.networks.style_encoder import StyleEncoder
 from models.networks.style_generator import StyleCodeGenerator
-from models.networks.style_sources import MeanSource, StyleSource
-from util.batch import PAD, Batch, to_device
-from util.errors import UserError
+from util.batch import PAD, Batch
 from util.flags import positive_int
-
-BANK_FILE = "style_bank.safetensors"
 
 
 @MODELS.register("divsem")
-class DivSemModel(CascadeGAN):
-    """SPMPGAN with style codes: diverse where an instance is fully erased, faithful where some of it is visible.
-
-    Args:
-        bank_size: codes kept per class; bank_pictures: training pictures read for it; bank_seed: of their choice.
-    """
+class DivSemModel(CascadeGAN, BankedModel):
+    """SPMPGAN with style codes: diverse where an instance is fully erased, faithful where some of it is visible."""
 
     summary = "DivSem (2023): mask-aware style encoder and style codes on SPMPGAN's cascade"
 
-    def __init__(self, *, bank_size: int = 100, bank_pictures: int = 500, bank_seed: int = 0, **gan: Any) -> None:
+    def __init__(self, **gan: Any) -> None:
         super().__init__(**gan)
-        self.bank_size, self.bank_pictures, self.bank_seed = bank_size, bank_pictures, bank_seed
         self.encoder = self.netG.style_encoder if isinstance(self.netG, StyleCodeGenerator) else None
-        self.bank: StyleSource | None = None
-        self.mean_code: Tensor | None = None
-        self.bank_error = UserError("a style code is drawn before prepare_inference() was called")
+        self.style_dim = self.netG.style_dim
 
     @property
     def draws_codes(self) -> bool:
@@ -67,11 +55,7 @@ class DivSemModel(CascadeGAN):
             "--dual_encoding", **switch,
             help="erased instances take a code of the unerased picture or the bank; off: of the masked one, ratio 0",
         )  # fmt: skip
-        group.add_argument("--style_bank_seed", type=int, default=0, help="of the choice of codes")
-        group.add_argument("--style_bank_size", type=positive_int, default=100, help="codes kept per class")
-        group.add_argument(
-            "--style_bank_pictures", type=positive_int, default=500, help="training pictures read for the bank"
-        )
+        BankedModel.add_bank_flags(group)
 
     @classmethod
     def from_options(cls, opt: Any, *, is_train: bool) -> DivSemModel:
@@ -89,15 +73,9 @@ class DivSemModel(CascadeGAN):
             netG = CascadeGenerator(**cascade)
         init_normal(netG)
         training = cls.training_arguments(opt, is_train=is_train)
-        return cls(
-            netG=netG,
-            label_nc=opt.label_nc,
-            ignore_label=opt.ignore_label,
-            bank_size=opt.style_bank_size,
-            bank_pictures=opt.style_bank_pictures,
-            bank_seed=opt.style_bank_seed,
-            **training,
-        )
+        model = cls(netG=netG, label_nc=opt.label_nc, ignore_label=opt.ignore_label, **training)
+        model.set_bank_options(opt)
+        return model
 
     @classmethod
     def tiny(cls, tmp_path: Path) -> list[str]:
@@ -134,64 +112,12 @@ class DivSemModel(CascadeGAN):
             rng = random.Random(seed)
             for i, is_erased in enumerate(erased[b]):
                 if is_erased:
-                    if self.bank is None or self.mean_code is None:
-                        raise self.bank_error
-                    drawn = self.bank.draw(labels[b][i], rng)
-                    codes[b, i] = self.mean_code if drawn is None else drawn
-                    self.counters["instances drawn from the bank"] += 1
-                    self.counters["instances whose class has no code (mean code used)"] += drawn is None
+                    codes[b, i] = self.draw_code(labels[b][i], rng)
         return codes.to(batch["image"].device)
 
-    def prepare_inference(
-        self,
-        run_dir: Path,
-        training_pictures: Callable[[int], Iterable[Batch]],
-        *,
-        weights: str,
-        refresh: bool = False,
-    ) -> None:
-        """Load the run's style bank, or gather it from the training split and store it.
-
-        Where it can be neither, the error comes when a code is drawn: a picture without erased instances needs none.
-        """
-        if not self.draws_codes:
-            return
-        path = run_dir / BANK_FILE
-        if path.is_file() and not refresh:
-            bank = StyleBank.load(path, style_dim=self.netG.style_dim)
-            if bank.weights == weights:
-                self.bank, self.mean_code = bank, bank.mean
-                return
-            print(f"{path} was made with other weights ({bank.weights or 'unknown'}, now {weights}): making it again")
-        try:
-            bank = self.gather_bank(training_pictures(self.bank_pictures), weights=weights)
-        except UserError as error:
-            self.bank_error = UserError(
-                f"{run_dir} has no style bank for these weights, and none can be made: {error}. Give --dataroot with a "
-                "training split (or convert the authors' --style_codes with the weights)."
-            )
-            return
-        bank.save(path)
-        self.bank, self.mean_code = bank, bank.mean
-
-    def choose_styles(self, source: str) -> None:
-        if source == "mean" and isinstance(self.bank, StyleBank):
-            self.bank = MeanSource(self.bank)
-        else:
-            super().choose_styles(source)
-
-    @torch.no_grad()
-    def gather_bank(self, pictures: Iterable[Batch], *, weights: str) -> StyleBank:
-        """Collect raw codes of whole pictures' instances by class; what is labelled as no class has no code."""
+    def instance_codes(self, batch: Batch) -> Tensor:
         assert self.encoder is not None
-        builder = BankBuilder(cap=self.bank_size, seed=self.bank_seed)
-        device = next(self.netG.parameters()).device
-        self.netG.eval()
-        for batch in pictures:
-            moved = to_device(batch, device)
-            codes = self.encoder.raw_codes(moved["image"], moved["inst"], batch["inst_id"].shape[1])
-            labels = batch["inst_class"]
-            if self.ignore_label is not None:
-                labels = torch.where(labels == self.ignore_label, PAD, labels)
-            builder.add(codes, batch["inst_id"], labels, batch["name"])
-        return builder.bank(weights=weights)
+        return self.encoder.raw_codes(batch["image"], batch["inst"], batch["inst_id"].shape[1])
+
+    def codes_of_class(self, batch: Batch) -> Tensor:
+        return without(batch["inst_class"], self.ignore_label)

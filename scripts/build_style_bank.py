@@ -18,7 +18,7 @@ from tqdm import tqdm
 from data import DATASETS
 from data.loader import plain_pictures
 from models import MODELS
-from models.divsem_model import BANK_FILE
+from models.base_bank import BANK_FILE
 from options.base_options import run_folder
 from options.run_options import RunOptions
 from trainers.restore import load_run

@@ -24,15 +24,15 @@ from data.ade20k_classes import NAMES
 from data.prepare import write_class_table
 from data.records import ClassTable
 from models import MODELS
+from models.base_bank import BANK_FILE
 from models.base_cascade_gan import CascadeGAN
-from models.divsem_model import BANK_FILE
 from models.networks.style_bank import StyleBank
+from models.released_weights.common import adam_state, renamed
 from models.released_weights.divsem import (
-    adam_state,
     read_architecture,
     released_discriminator_key,
     released_generator_key,
-    renamed,
+    to_rgb,
 )
 from options.base_options import OPTIONS_FILE, Options, add_run_folder_flags, run_folder
 from options.parser import StrictParser
@@ -79,7 +79,7 @@ def convert(args: argparse.Namespace) -> Path:
         raise UserError(f"{folder} exists already: give another --name")
     with torch.device("meta"):
         model: Any = MODELS.get(args.model).from_options(opt, is_train=False)
-    netG = renamed(model.netG.state_dict(), source["netG"], released_generator_key)
+    netG = renamed(model.netG.state_dict(), source["netG"], released_generator_key, to_rgb)
     bank = read_bank(args.style_codes, arch.style_dim) if args.style_codes else None
     folder.mkdir(parents=True, exist_ok=True)
     if all(key in source for key in ("optimizer_G", *DISCRIMINATORS, *OPTIMIZERS_D)):
@@ -130,15 +130,16 @@ def save_training_state(opt: Options, source: Mapping[str, Any], netG: dict[str,
     netD: dict[str, Tensor] = {}
     for entry in DISCRIMINATORS:
         own = {k: v for k, v in model.netD.state_dict().items() if released_discriminator_key(k)[0] == entry}
-        netD |= renamed(own, source[entry], lambda key: released_discriminator_key(key)[1])
+        netD |= renamed(own, source[entry], lambda key: released_discriminator_key(key)[1], to_rgb)
     model.netD.load_state_dict(netD)
     state_G, state_D = model.optimizer_G.state_dict(), model.optimizer_D.state_dict()
     names_G = parameter_names(model.netG, released_generator_key)
-    adam_state(source["optimizer_G"], released_parameters(source["netG"]), names_G.index, state_G)
+    adam_state(source["optimizer_G"], released_parameters(source["netG"]), names_G.index, state_G, to_rgb)
     names_D = parameter_names(model.netD, lambda key: ":".join(released_discriminator_key(key)))
     for number, entry in enumerate(DISCRIMINATORS, start=1):
         keys = released_parameters(source[entry])
-        adam_state(source[OPTIMIZERS_D[number - 1]], keys, lambda key, e=entry: names_D.index(f"{e}:{key}"), state_D)
+        moments = source[OPTIMIZERS_D[number - 1]]
+        adam_state(moments, keys, lambda key, e=entry: names_D.index(f"{e}:{key}"), state_D, to_rgb)
     model.optimizer_G.load_state_dict(state_G)
     model.optimizer_D.load_state_dict(state_D)
     Checkpoints(folder).save(pack(step=0, nimg=0, model=model, ema=None, options=opt.values()), 0)

@@ -147,8 +147,7 @@ class Session:
             window = window_around(bounding_box(scene.inst == number), scene.label.shape, opt.crop_size)
             batch = to_device(self.painter.batch(scene.maps, scene.mask, window, scene.name), self.device)
             place = (batch["inst_id"][0] == number).nonzero().flatten()  # none: too small to survive the scaling
-            count = batch["inst_id"].shape[1]
-            codes.append(self.model.encoder.raw_codes(batch["image"], batch["inst"], count)[0, place])
+            codes.append(self.model.instance_codes(batch)[0, place])
         if not sum(len(rows) for rows in codes):
             present = ", ".join(self.names[i] for i in sorted(set(whole["inst_class"].tolist())))
             raise UserError(

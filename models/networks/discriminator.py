@@ -1,4 +1,4 @@
-"""Patch discriminators, one per stage of the cascade (SPMPGAN, Sec. 3.4)."""
+"""Patch discriminators: one per stage of the cascade (SPMPGAN, Sec. 3.4), or alone (SIEDOB)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ class PatchDiscriminator(nn.Module):
     Args:
         in_channels: labels and picture.
         num_layers: the last one has 3 outputs; the others ndf x (1, 2, 4, 4, ...).
+        padding_mode: "replicate" (SPMPGAN) or "zeros" (SIEDOB).
     """
 
-    def __init__(self, in_channels: int, *, ndf: int, num_layers: int) -> None:
+    def __init__(self, in_channels: int, *, ndf: int, num_layers: int, padding_mode: str = "replicate") -> None:
         super().__init__()
         widths = [min(2**i, 4) * ndf for i in range(num_layers - 1)] + [OUTPUT_CHANNELS]
         self.layers = nn.ModuleList(
-            SpectralConv2d(cin, cout, 5, stride=2, padding=2, padding_mode="replicate", bias=False)
+            SpectralConv2d(cin, cout, 5, stride=2, padding=2, padding_mode=padding_mode, bias=False)
             for cin, cout in zip([in_channels, *widths], widths, strict=False)
         )
 
@@ -69,3 +70,11 @@ class MultiScaleDiscriminator(nn.Module):
             for row, picture in zip(outputs, pictures, strict=True):
                 row.append(net(torch.cat([seg, picture[k]], dim=1)))
         return outputs
+
+
+class SetDiscriminator(PatchDiscriminator):
+    """A patch discriminator that judges several sets of pictures in one call, as shared training needs (`call`)."""
+
+    def forward(self, *sets: Tensor) -> list[list[Tensor]]:  # type: ignore[override]
+        """Return the layers' outputs of each set, judged one after the other as in `MultiScaleDiscriminator`."""
+        return [super(SetDiscriminator, self).forward(x) for x in sets]

@@ -1,0 +1,138 @@
+"""What methods with style codes share: a bank of codes per class in the run's folder, and draws from it."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.base_model import BaseModel
+from models.networks.style_bank import BankBuilder, StyleBank
+from models.networks.style_sources import MeanSource, StyleSource
+from util.batch import PAD, Batch, to_device
+from util.errors import UserError
+from util.flags import positive_int
+
+BANK_FILE = "style_bank.safetensors"
+
+
+class BankedModel(BaseModel):
+    """A method whose styles are drawn from codes of training pictures (DivSem, Sec. 3.3; SIEDOB's style bank).
+
+    Attributes:
+        style_dim: width of a code.
+        bank: where codes are drawn from; None before `prepare_inference`, or where none could be made.
+        mean_code: of the whole bank, for classes that it has no code of.
+        bank_error: what to raise then, when a code is drawn.
+        bank_size: codes kept per class; bank_pictures: training pictures read for it; bank_seed: of their choice.
+    """
+
+    style_dim: int = 0
+    bank: StyleSource | None = None
+    mean_code: Tensor | None = None
+    bank_error = UserError("a style code is drawn before prepare_inference() was called")
+    bank_size, bank_pictures, bank_seed = 100, 500, 0
+
+    @staticmethod
+    def add_bank_flags(group: argparse._ArgumentGroup) -> None:
+        """Add the flags of the choice of codes."""
+        group.add_argument("--style_bank_seed", type=int, default=0, help="of the choice of codes")
+        group.add_argument("--style_bank_size", type=positive_int, default=100, help="codes kept per class")
+        group.add_argument(
+            "--style_bank_pictures", type=positive_int, default=500, help="training pictures read for the bank"
+        )
+
+    def set_bank_options(self, opt: Any) -> None:
+        """Take the values of `add_bank_flags`."""
+        self.bank_size, self.bank_pictures = opt.style_bank_size, opt.style_bank_pictures
+        self.bank_seed = opt.style_bank_seed
+
+    @property
+    def draws_codes(self) -> bool:
+        """Whether generation takes codes from `bank`; not so in some ablations."""
+        return True
+
+    @abstractmethod
+    def instance_codes(self, batch: Batch) -> Tensor:
+        """Return the codes (B, I, D) of the instances of whole pictures, on the networks' device."""
+
+    def codes_of_class(self, batch: Batch) -> Tensor:
+        """Return the class (B, I) under which each instance's code is kept, -1 for none."""
+        return batch["inst_class"]
+
+    def prepare_inference(
+        self,
+        run_dir: Path,
+        training_pictures: Callable[[int], Iterable[Batch]],
+        *,
+        weights: str,
+        refresh: bool = False,
+    ) -> None:
+        """Load the run's style bank, or gather it from the training split and store it.
+
+        Where it can be neither, the error comes when a code is drawn: some pictures need none.
+        """
+        if not self.draws_codes:
+            return
+        path = run_dir / BANK_FILE
+        if path.is_file() and not refresh:
+            bank = StyleBank.load(path, style_dim=self.style_dim)
+            if bank.weights == weights:
+                self.use_bank(bank)
+                return
+            print(f"{path} was made with other weights ({bank.weights or 'unknown'}, now {weights}): making it again")
+        try:
+            bank = self.gather_bank(training_pictures(self.bank_pictures), weights=weights)
+        except UserError as error:
+            self.bank_error = UserError(
+                f"{run_dir} has no style bank for these weights, and none can be made: {error}. Give --dataroot with a "
+                "training split (or convert the authors' --style_codes with the weights)."
+            )
+            return
+        bank.save(path)
+        self.use_bank(bank)
+
+    def use_bank(self, bank: StyleBank) -> None:
+        """Draw from this bank from now on."""
+        self.bank, self.mean_code = bank, bank.mean
+
+    def draw_code(self, label: int, rng: random.Random) -> Tensor:
+        """Return a code (D,) of a class, the mean code where the bank has none; both are counted.
+
+        Raises:
+            UserError: there is no bank.
+        """
+        if self.bank is None or self.mean_code is None:
+            raise self.bank_error
+        drawn = self.bank.draw(label, rng)
+        self.counters["instances drawn from the bank"] += 1
+        self.counters["instances whose class has no code (mean code used)"] += drawn is None
+        return self.mean_code if drawn is None else drawn
+
+    def choose_styles(self, source: str) -> None:
+        if source == "mean" and isinstance(self.bank, StyleBank):
+            self.bank = MeanSource(self.bank)
+        else:
+            super().choose_styles(source)
+
+    @torch.no_grad()
+    def gather_bank(self, pictures: Iterable[Batch], *, weights: str) -> StyleBank:
+        """Collect the codes of whole pictures' instances by class; what is labelled as no class has no code."""
+        builder = BankBuilder(cap=self.bank_size, seed=self.bank_seed)
+        device = next(next(iter(self.networks().values())).parameters()).device
+        self.eval()
+        for batch in pictures:
+            codes = self.instance_codes(to_device(batch, device))
+            builder.add(codes, batch["inst_id"], self.codes_of_class(batch), batch["name"])
+        return builder.bank(weights=weights)
+
+
+def without(labels: Tensor, ignored: int | None) -> Tensor:
+    """Return class ids with one of them replaced by -1."""
+    return labels if ignored is None else torch.where(labels == ignored, PAD, labels)

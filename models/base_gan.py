@@ -1,0 +1,123 @@
+"""What the adversarial methods share: flags of training, losses' weights, networks and optimisers, hinge losses."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.base_model import BaseModel, Phase
+from models.losses.gan import hinge_fake, hinge_real
+from models.losses.perceptual import PerceptualLoss
+from util.errors import UserError
+from util.flags import fraction, positive, positive_int, weight
+
+
+class GANModel(BaseModel):
+    """A generator against one discriminator. One step: the discriminator's update, then the generator's.
+
+    Args:
+        netG: the generator; netD: None where only inference is wanted.
+        perceptual: None leaves the VGG term out.
+        weights: of the generator's terms, "G/gan" among them; the discriminator's terms take that one.
+    """
+
+    def __init__(
+        self,
+        *,
+        netG: nn.Module,
+        netD: nn.Module | None = None,
+        perceptual: PerceptualLoss | None = None,
+        weights: dict[str, float] | None = None,
+        lr_G: float = 1e-4,
+        lr_D: float = 4e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+    ) -> None:
+        super().__init__()
+        self.netG: Any = netG
+        self.netD: Any = netD
+        self.perceptual = perceptual
+        if netD is not None:
+            lambdas = {"G/gan": 1.0, **(weights or {})}
+            self.loss_weights = {**lambdas, "D/fake": lambdas["G/gan"], "D/real": lambdas["G/gan"]}
+            self.optimizer_D = torch.optim.Adam(netD.parameters(), lr=lr_D, betas=betas)
+            self.optimizer_G = torch.optim.Adam(netG.parameters(), lr=lr_G, betas=betas)
+
+    # --- options ---------------------------------------------------------------------------------------------------
+    @staticmethod
+    def add_training_flags(
+        group: argparse._ArgumentGroup, *, lr_G: float, lr_D: float, lambda_l1: float | None
+    ) -> None:
+        """Add the flags of discriminator, optimisers and losses; the values are defaults, None leaves L1 out."""
+        group.add_argument("--ndf", type=positive_int, default=64, help="base width of the discriminators")
+        group.add_argument("--lr_G", type=positive, default=lr_G, help="Adam's rate of the generator")
+        group.add_argument("--lr_D", type=positive, default=lr_D, help="Adam's rate of the discriminators")
+        group.add_argument("--beta1", type=fraction, default=0.5, help="Adam's first moment")
+        group.add_argument("--beta2", type=fraction, default=0.999, help="Adam's second moment")
+        group.add_argument("--lambda_gan", type=weight, default=1.0, help="weight of the adversarial losses")
+        if lambda_l1 is not None:
+            group.add_argument("--lambda_l1", type=weight, default=lambda_l1, help="weight of the L1 loss")
+        group.add_argument("--lambda_vgg", type=weight, default=10.0, help="weight of the perceptual loss")
+        group.add_argument("--perceptual", choices=("vgg19", "vgg16"), default="vgg19", help="its network")
+        group.add_argument("--vgg_weights", metavar="FILE", help="its weights; default: torchvision's download")
+        group.add_argument("--perceptual_order", choices=("rgb", "bgr"), default="rgb", help="bgr: as released")
+        group.add_argument(
+            "--perceptual_input", choices=("released", "imagenet"), default="released",
+            help="released: [-1,1] as it is; imagenet: with ImageNet's mean and deviation",
+        )  # fmt: skip
+
+    @staticmethod
+    def optimisation(opt: Any) -> dict[str, Any]:
+        """Return the constructor's arguments for the optimisers and the perceptual loss, from options."""
+        perceptual = None
+        if opt.lambda_vgg:
+            perceptual = PerceptualLoss(
+                arch=opt.perceptual,
+                weights=opt.vgg_weights,
+                order=opt.perceptual_order,
+                input_scale=opt.perceptual_input,
+            )
+        betas = (opt.beta1, opt.beta2)
+        return {"perceptual": perceptual, "lr_G": opt.lr_G, "lr_D": opt.lr_D, "betas": betas}
+
+    @staticmethod
+    def require_a_loss(opt: Any, names: Sequence[str]) -> None:
+        """Raise `UserError` if all of these weights are zero."""
+        if not any(getattr(opt, name) for name in names):
+            flags = [f"--{name}" for name in names]
+            raise UserError(f"{', '.join(flags[:-1])} and {flags[-1]} are all 0: nothing to learn from")
+
+    # --- training --------------------------------------------------------------------------------------------------
+    def networks(self) -> dict[str, nn.Module]:
+        return {"netG": self.netG} if self.netD is None else {"netG": self.netG, "netD": self.netD}
+
+    def to(self, device: torch.device) -> BaseModel:
+        if self.perceptual is not None:
+            self.perceptual.to(device)
+        return super().to(device)
+
+    def phases(self) -> list[Phase]:
+        phase_D = Phase("D", ("netD",), self.optimizer_D, self.losses_D)
+        phase_G = Phase("G", ("netG",), self.optimizer_G, self.losses_G)
+        return [phase_D, phase_G] if self.weighted("G/gan") else [phase_G]
+
+    def losses_D(self) -> dict[str, Tensor]:
+        """The discriminator's losses, unweighted."""
+        raise NotImplementedError
+
+    def losses_G(self) -> dict[str, Tensor]:
+        """The generator's losses, unweighted."""
+        raise NotImplementedError
+
+    def judge(self, name: str, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """Return a discriminator's hinge losses on detached fakes and on real pictures, in this order.
+
+        Args:
+            name: of a `SetDiscriminator`, whose last letter names the phase ("netD" gives "D/fake" and "D/real").
+        """
+        phase = name[-1]
+        on_fake, on_real = self.call(name)(fake.detach(), real)
+        return {f"{phase}/fake": hinge_fake(on_fake[-1]), f"{phase}/real": hinge_real(on_real[-1])}
