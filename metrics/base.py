@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +81,8 @@ class Metric(ABC):
 
     smallest_bin = 1  # pictures; bins with fewer are left out
     smallest_side = 1  # pixels; smaller pictures have no value
+    lower_is_better: tuple[str, ...] = ()  # first words of the values that are better when lower
+    limits: Mapping[str, tuple[float, float]] = {}  # by first word: what a value, and so its interval, cannot leave
 
     def __init__(self) -> None:
         self.notes: list[str] = []  # sentences for the reader of the table, filled by `compute`
@@ -97,15 +100,19 @@ class Metric(ABC):
         """Return the values by name. A value that no picture defines is left out and named in `notes`."""
 
     def subset(self, times: Tensor) -> dict[str, float]:
-        """Return the values over the n pictures seen, each counted `times` (n,) int64, from what was kept of them.
+        """Return the values over the n pictures seen, each counted `times` (n,) integer, from what was kept of them.
 
         Values that cannot be had so (not from repeats, or not from so few pictures) are left out.
         """
         return {}
 
-    def resamples(self, wanted: int) -> int:
-        """Return how many bootstrap resamples this metric can afford of those wanted."""
-        return wanted
+    def resampled(self, times: Tensor) -> dict[str, list[float]]:
+        """Return the values of R bootstrap resamples, `times` (R,n) as of `subset`; fewer where more cost too much."""
+        found: dict[str, list[float]] = {}
+        for each in times:
+            for name, value in self.subset(each).items():
+                found.setdefault(name, []).append(value)
+        return found
 
     def per_picture(self) -> dict[str, list[float]]:
         """Return values of single pictures in the order seen, NaN where undefined."""

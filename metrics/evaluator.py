@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.analysis import with_bins, with_intervals
+from metrics.analysis import draw_times, with_bins, with_intervals
 from metrics.base import Metric, MetricValue, Pictures
 from metrics.feature_cache import default_cache_dir
 from metrics.feature_metrics import FROM_FEATURES, FeatureMetrics
@@ -31,9 +31,9 @@ METRICS = (
     "fid", "kid", "prdc", "fid_clean", "fid_region", *SEGMENTATION,
     *RECONSTRUCTION, *WHOLE, *PERCEPTUAL, "seam", "style",
 )  # fmt: skip
-DEFAULT_METRICS = "fid,miou,acc,l1,psnr,ssim,seam"
 WIDEST = 8  # columns of a table
-LOWER_IS_BETTER = ("fid", "kid", "l1", "lpips", "seam", "style")
+FAMILIES = (FeatureMetrics, SegmentationMetric, Reconstruction, Perceptual, Seam, Style)
+LOWER_IS_BETTER = {word for family in FAMILIES for word in family.lower_is_better}
 NO_SEGMENTER = (
     "mIoU and accuracy left out: name a segmenter with --segmenter RUN|streets|espnet_camvid|espnet_cityscapes|"
     "hf:ID|export:FILE; "
@@ -72,8 +72,8 @@ class Evaluator:
         for metric in self.metrics:
             metric.update(pictures)
 
-    def add_sets(self, *, fake: list[Tensor], real: list[Tensor]) -> None:
-        """Take generated and real pictures (3,H,W) uint8 that are no pairs; only `FeatureMetrics` read these."""
+    def add_sets(self, *, fake: Mapping[str, Tensor], real: Mapping[str, Tensor]) -> None:
+        """Take generated and real pictures (3,H,W) uint8 by name, no pairs; only `FeatureMetrics` read these."""
         for metric in self.metrics:
             if isinstance(metric, FeatureMetrics):
                 metric.add_sets(fake=fake, real=real)
@@ -87,9 +87,18 @@ class Evaluator:
             if values and bool((share >= 0).any()):
                 values = with_bins(metric, values, share=share)
             if values and self.bootstrap:
-                values = with_intervals(metric, values, count=len(self.names), resamples=self.bootstrap)
+                values = with_intervals(metric, values, self._resampled(metric))
             found |= values
         return found
+
+    def _resampled(self, metric: Metric) -> dict[str, list[float]]:
+        """Draw pictures with their truth; of sets that are no pairs, from each apart."""
+        if isinstance(metric, FeatureMetrics) and metric.apart:
+            sizes = dict(zip(("generated", "real"), metric.apart, strict=True))
+            drawn = (draw_times(self.bootstrap, torch.arange(n), f"bootstrap {which}") for which, n in sizes.items())
+            return metric.resampled_sets(*drawn)
+        order = torch.tensor(sorted(range(len(self.names)), key=self.names.__getitem__), dtype=torch.int64)
+        return metric.resampled(draw_times(self.bootstrap, order, "bootstrap")) if len(order) > 1 else {}
 
     def per_picture(self) -> dict[str, list[float]]:
         """Return the values of single pictures, in the order of `names`."""
@@ -114,10 +123,13 @@ class Evaluator:
 
 
 def parse_metrics(text: str) -> list[str]:
-    """Split --metrics at commas (`none`: none, `all`: all); raises `UserError` for an unknown name."""
-    names = [name.strip() for name in text.split(",") if name.strip() not in ("", "none")]
-    if "all" in names:
-        return list(METRICS)
+    """Split --metrics at commas; `all` and `none` stand alone. Raises `UserError` for an unknown name."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for word, meant in (("all", list(METRICS)), ("none", [])):
+        if names == [word]:
+            return meant
+        if word in names:
+            raise UserError(f"--metrics {text}: '{word}' stands alone; leave it or the other names out")
     for name in names:
         if name not in METRICS:
             known = ", ".join((*METRICS, "all", "none"))
@@ -272,7 +284,7 @@ def _cell(value: float | MetricValue | None) -> str:
     if "ci95" in value.extra:
         low, high = value.extra["ci95"]
         text += f" [{low:.4g}, {high:.4g}]"
-    if "standard_error" in value.extra:
+    elif "standard_error" in value.extra:
         text += f" ± {value.extra['standard_error']:.4f}"
     real = value.extra.get("real")
     return text if real is None else f"{text} (real {real:.{4 if abs(real) < 1 else 2}f})"

@@ -141,7 +141,7 @@ def _hugging_face(spec: str, card: dict[str, Any], device: torch.device) -> Segm
         tuple(card.get(key) or [255 * v for v in values])
         for key, values in (("mean", prepared.image_mean), ("std", prepared.image_std))
     )
-    notes = {"revision": getattr(config, "_commit_hash", None)}
+    notes = {"revision": getattr(config, "_commit_hash", None), "transformers": transformers.__version__}
     return Segmenter(
         name=source.rstrip("/").rpartition("/")[2],
         net=Normalised(model, mean=mean, std=std, queries=queries).eval().requires_grad_(False).to(device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -19,14 +20,15 @@ def default_cache_dir() -> Path:
 
 
 class FeatureCache:
-    """A file of float32 numbers per picture below `folder`, whose name tells network and preparation.
+    """A file per picture below `folder`, whose name tells network and preparation: float32 numbers and their SHA-1.
 
-    Files are written by rename, so that several tests may share a folder. What cannot be read is computed again.
+    Files are written by rename, so that several tests may share a folder. A file that is not what was written (cut
+    short, changed, of an older form) is as good as none; `damaged` counts these.
     """
 
     def __init__(self, folder: Path, *, width: int) -> None:
         self.folder, self.width = folder, width
-        self.found = 0
+        self.found = self.damaged = 0
 
     def get(self, key: bytes) -> Tensor | None:
         """Return the features (width,) of the picture with this hash, or None."""
@@ -34,10 +36,12 @@ class FeatureCache:
             data = self._path(key).read_bytes()
         except OSError:
             return None
-        if len(data) != 4 * self.width:
+        numbers, check = data[: 4 * self.width], data[4 * self.width :]
+        if len(numbers) != 4 * self.width or check != _checksum(numbers):
+            self.damaged += 1
             return None
         self.found += 1
-        return torch.from_numpy(np.frombuffer(data, "<f4").astype(np.float32))
+        return torch.from_numpy(np.frombuffer(numbers, "<f4").astype(np.float32))
 
     def put(self, key: bytes, features: Tensor) -> None:
         """Keep features (width,) of a picture; raises `UserError` for a folder that cannot be written."""
@@ -45,7 +49,8 @@ class FeatureCache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                file.write(features.cpu().numpy().astype("<f4").tobytes())
+                numbers = features.cpu().numpy().astype("<f4").tobytes()
+                file.write(numbers + _checksum(numbers))
             os.replace(file.name, path)
         except OSError as error:
             raise UserError(
@@ -56,3 +61,7 @@ class FeatureCache:
     def _path(self, key: bytes) -> Path:
         name = key.hex()
         return self.folder / name[:2] / f"{name}.f32"
+
+
+def _checksum(data: bytes) -> bytes:
+    return hashlib.sha1(data, usedforsecurity=False).digest()

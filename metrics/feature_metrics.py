@@ -1,12 +1,14 @@
 """FID, KID, precision, recall, density, coverage: what is computed from Inception features of two sets of pictures.
 
 Features are computed once per picture and kept (float32, 8 kB each); those of real pictures also on disk.
-Shapes: n generated, m distinct real pictures; 2048 features.
+Shapes: n generated, m distinct real pictures; 2048 features; R resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,8 @@ from metrics.base import Distinct, Metric, MetricValue, Pictures, picture_hash
 from metrics.feature_cache import FeatureCache
 from metrics.fid import Resampled, frechet_distance
 from metrics.inception import FEATURES, FIDFeatures, InceptionFile, resize_clean, resize_plain
-from metrics.kid import SUBSETS, kid
-from metrics.manifold import K_DENSITY, K_PRECISION, prdc
+from metrics.kid import SUBSETS, kid, resampled_mmd2
+from metrics.manifold import K_DENSITY, K_PRECISION, manifolds, prdc
 
 NETWORK = "Inception-2015-12-05 pool3 features (float32, RGB, "
 RESIZE = {
@@ -35,9 +37,27 @@ PROTOCOL = {
     "coverage": f"share of real balls (k = {K_DENSITY}) with a generated picture",
 }
 FROM_FEATURES = ("fid", "kid", "prdc")
+LEAST = {"fid": 2, "kid": 4, "prdc": K_DENSITY + 1}  # pictures in each set
 REGION_SIDE = 32
 BATCH = 16  # prepared pictures per forward pass
 FID_RESAMPLES = 200  # a Frechet distance takes up to a second
+FEW = f"fewer pictures than the {FEATURES} features: biased upwards, compare only with equal counts"
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Features in the order of the pictures' names, so that random subsets do not depend on how they were read.
+
+    Args:
+        generated: (n,2048); real: (m,2048).
+        place: (n,) where each generated picture stands among those seen; None: the sets are no pairs.
+        partner: (n,) its truth's row of `real`; None likewise.
+    """
+
+    generated: Tensor
+    real: Tensor
+    place: Tensor | None
+    partner: Tensor | None
 
 
 class FeatureMetrics(Metric):
@@ -51,6 +71,12 @@ class FeatureMetrics(Metric):
     """
 
     smallest_bin = 50
+    lower_is_better = ("fid", "kid")
+    limits = {
+        **dict.fromkeys(("precision", "recall", "coverage"), (0, 1)),
+        "fid": (0, math.inf),
+        "density": (0, math.inf),
+    }
 
     def __init__(
         self,
@@ -73,8 +99,10 @@ class FeatureMetrics(Metric):
         self._distinct = Distinct()
         self._generated: list[Tensor] = []
         self._real: list[Tensor] = []
-        self._partner: list[int] = []  # of each picture seen: the place of its truth, -1 where it has no crop
-        self._resampled: Resampled | None = None
+        self._names: dict[str, list[str]] = {"generated": [], "real": []}
+        self._seen = 0
+        self._place: list[int] = []  # of each generated picture of a pair: its place among those seen
+        self._partner: list[int] = []  # and that of its truth among the real ones
 
     def update(self, pictures: Pictures) -> None:
         fakes, reals, kept = list(pictures.fake), list(pictures.real), list(range(len(pictures)))
@@ -83,14 +111,20 @@ class FeatureMetrics(Metric):
             boxes = {i: box for i, box in enumerate(found) if box}
             kept = list(boxes)
             fakes, reals = ([_cut(p[i], boxes[i]) for i in kept] for p in (pictures.fake, pictures.real))
-        fresh, places = self._distinct.places([pictures.name[i] for i in kept], reals)
-        place_of = dict(zip(kept, places, strict=True))
-        self._partner += [place_of.get(i, -1) for i in range(len(pictures))]
+        names = [pictures.name[i] for i in kept]
+        fresh, partners = self._distinct.places(names, reals)
+        self._place += [self._seen + i for i in kept]
+        self._partner += partners
+        self._seen += len(pictures)
+        self._names["generated"] += names
+        self._names["real"] += [names[i] for i in fresh]
         self._add(fakes, [reals[i] for i in fresh])
 
-    def add_sets(self, *, fake: list[Tensor], real: list[Tensor]) -> None:
-        """Take generated and real pictures (3,H,W) uint8 of any sizes, no pairs; bins and intervals need pairs."""
-        self._add(fake, real)
+    def add_sets(self, *, fake: Mapping[str, Tensor], real: Mapping[str, Tensor]) -> None:
+        """Take generated and real pictures (3,H,W) uint8 of any sizes by name, which are no pairs."""
+        self._names["generated"] += fake
+        self._names["real"] += real
+        self._add(list(fake.values()), list(real.values()))
 
     def _add(self, fake: list[Tensor], real: list[Tensor]) -> None:
         keys = [picture_hash(picture) for picture in real] if self.cache else []
@@ -115,27 +149,35 @@ class FeatureMetrics(Metric):
             parts.append(self.net.features(x).cpu())
         return torch.cat(parts) if parts else torch.empty(0, FEATURES)
 
-    @property
-    def generated(self) -> Tensor:
-        """Features (n, 2048) of the generated pictures."""
-        return torch.cat(self._generated) if self._generated else torch.empty(0, FEATURES)
+    def sets(self) -> Sets:
+        """Return all features so far."""
+        generated, real = (torch.cat([torch.empty(0, FEATURES), *parts]) for parts in (self._generated, self._real))
+        order, real_order = (_by_name(self._names[which]) for which in ("generated", "real"))
+        if self.apart:
+            return Sets(generated[order], real[real_order], None, None)
+        row = torch.empty_like(real_order)
+        row[real_order] = torch.arange(len(row))
+        place, partner = (torch.tensor(each, dtype=torch.int64)[order] for each in (self._place, self._partner))
+        return Sets(generated[order], real[real_order], place, row[partner])
 
     @property
-    def real(self) -> Tensor:
-        """Features (m, 2048) of the distinct real pictures."""
-        return torch.cat(self._real) if self._real else torch.empty(0, FEATURES)
+    def apart(self) -> tuple[int, int] | None:
+        """Sizes of the two sets where they are no pairs, else None."""
+        sizes = len(self._names["generated"]), len(self._names["real"])
+        return None if len(self._place) == sizes[0] else sizes
 
     def compute(self) -> dict[str, MetricValue]:
-        generated, real = self.generated, self.real
-        least, self.notes = min(len(generated), len(real)), []
+        sets = self.sets()
+        generated, real = sets.generated, sets.real
+        self.notes = self._damaged()
         found: dict[str, MetricValue] = {}
         for name in self.names:
-            needed = {"fid": 2, "kid": 4, "prdc": K_DENSITY + 1}[name]
-            if least < needed:
-                few = {2: "two", 4: "four"}.get(needed, str(needed))
+            if not self._has(name, sets):
+                few = {2: "two", 4: "four"}.get(LEAST[name], str(LEAST[name]))
                 self.notes.append(f"{self._full(name)}: left out, it needs at least {few} pictures in each set")
             elif name == "fid":
-                found[self._full(name)] = self._value(name, frechet_distance(generated, real), "distance", self._few())
+                note = {"note": FEW} if min(len(generated), len(real)) < FEATURES else {}
+                found[self._full(name)] = self._value(name, frechet_distance(generated, real), "distance", note)
             elif name == "kid":
                 value, error, size = kid(generated, real)
                 extra = {"standard_error": error, "subsets": SUBSETS, "subset_size": size}
@@ -149,37 +191,79 @@ class FeatureMetrics(Metric):
     def _full(self, name: str) -> str:
         return f"{name}_{self.variant}" if self.variant else name
 
-    def _few(self) -> dict[str, Any]:
-        if min(len(self.generated), len(self.real)) >= FEATURES:
-            return {}
-        return {"note": f"fewer pictures than the {FEATURES} features: biased upwards, compare only with equal counts"}
+    def _damaged(self) -> list[str]:
+        if not (self.cache and self.cache.damaged):
+            return []
+        return [
+            f"{self.cache.folder}: {self.cache.damaged} kept features were damaged or of an older form, and were "
+            "computed and kept again"
+        ]
 
     def _value(self, name: str, value: float, unit: str, extra: dict[str, Any]) -> MetricValue:
         protocol = f"{PROTOCOL[name]}; {NETWORK}{RESIZE[self.variant]} of the 8-bit generated and real pictures"
-        counts = {"num_generated": len(self.generated), "num_real": len(self.real)}
+        counts = {"num_generated": len(self._names["generated"]), "num_real": len(self._names["real"])}
         source = {"weights": self.source.path.name, "weights_sha256": self.source.sha256}
-        return MetricValue(value, unit, protocol, len(self.generated), {**counts, **source, **extra})
+        return MetricValue(value, unit, protocol, counts["num_generated"], {**counts, **source, **extra})
 
     def subset(self, times: Tensor) -> dict[str, float]:
-        partner = torch.tensor(self._partner)
-        if len(partner) != len(times) or not bool(times[partner >= 0].any()):
+        sets = self.sets()
+        if sets.place is None or sets.partner is None:
             return {}
-        times, partner = times[partner >= 0], partner[partner >= 0]
-        found = {}
-        if "fid" in self.names and int(times.sum()) >= 2:
-            self._resampled = self._resampled or Resampled(self.generated, self.real[partner])
-            found[self._full("fid")] = self._resampled.distance(times)
-        if int(times.max()) > 1:
-            return found  # repeats are their own nearest neighbours: the others cannot be had from resamples
-        generated, real = self.generated[times > 0], self.real[partner[times > 0].unique()]
-        if "kid" in self.names and min(len(generated), len(real)) >= 4:
+        times = times[sets.place]
+        if not times.any() or int(times.max()) > 1:  # repeats are their own nearest neighbours: see `resampled`
+            return {}
+        generated, real = sets.generated[times > 0], sets.real[sets.partner[times > 0].unique()]
+        part, found = Sets(generated, real, None, None), {}
+        if self._has("fid", part):
+            found[self._full("fid")] = frechet_distance(generated, real)
+        if self._has("kid", part):
             found[self._full("kid")] = kid(generated, real)[0]
-        if "prdc" in self.names and min(len(generated), len(real)) > K_DENSITY:
+        if self._has("prdc", part):
             found |= {self._full(name): value for name, value in prdc(generated, real).items()}
         return found
 
-    def resamples(self, wanted: int) -> int:
-        return min(wanted, FID_RESAMPLES) if "fid" in self.names else 0
+    def resampled(self, times: Tensor) -> dict[str, list[float]]:
+        """Return values of resampled pairs: a generated picture is drawn with its truth. No feature is computed again.
+
+        At most `FID_RESAMPLES` of FID, all of the others. A truth of several results counts the mean of theirs.
+        """
+        sets = self.sets()
+        if sets.place is None or sets.partner is None or not len(sets.place):
+            return {}
+        times = times[:, sets.place]
+        shared = torch.bincount(sets.partner, minlength=len(sets.real))
+        real_times = torch.zeros(len(times), len(sets.real), dtype=torch.float64)
+        real_times = real_times.index_add(1, sets.partner, times.double()) / shared
+        pairs = Resampled(sets.generated, sets.real[sets.partner]) if self._has("fid", sets) else None
+        return self._resampled(sets, times, real_times, pairs=pairs, partner_times=times)
+
+    def resampled_sets(self, times: Tensor, real_times: Tensor) -> dict[str, list[float]]:
+        """Return values of resamples of two sets that are no pairs, drawn apart: `times` (R,n), `real_times` (R,m)."""
+        sets = self.sets()
+        pairs = Resampled(sets.generated, sets.real) if self._has("fid", sets) else None
+        return self._resampled(sets, times, real_times, pairs=pairs, partner_times=real_times)
+
+    def _resampled(
+        self, sets: Sets, times: Tensor, real_times: Tensor, *, pairs: Resampled | None, partner_times: Tensor
+    ) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {}
+        if pairs is not None:
+            both = zip(times[:FID_RESAMPLES], partner_times, strict=False)
+            found["fid"] = [pairs.distance(*each) for each in both]
+        if self._has("kid", sets):
+            found["kid"] = resampled_mmd2(sets.generated, sets.real, times, real_times).tolist()
+        if self._has("prdc", sets):
+            values = manifolds(sets.generated, sets.real).weighted(times, real_times)
+            found |= {name: each.tolist() for name, each in values.items()}
+        return {self._full(name): each for name, each in found.items()}
+
+    def _has(self, name: str, sets: Sets) -> bool:
+        return name in self.names and min(len(sets.generated), len(sets.real)) >= LEAST[name]
+
+
+def _by_name(names: Sequence[str]) -> Tensor:
+    """Return the order of the names; those that are equal stay as they came."""
+    return torch.tensor(sorted(range(len(names)), key=names.__getitem__), dtype=torch.int64)
 
 
 def region_box(mask: Tensor) -> tuple[int, int, int, int] | None:

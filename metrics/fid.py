@@ -72,28 +72,31 @@ class Resampled:
     """Frechet distances of resamples of two sets of features, from what needs to be computed but once.
 
     Args:
-        features_a: (n,d); features_b: (n,d), the partner of each, resampled with it.
+        features_a: (n,d); features_b: (m,d).
     """
 
     def __init__(self, features_a: Tensor, features_b: Tensor) -> None:
         self.a, self.b = _checked(features_a, "generated"), _checked(features_b, "real")
-        self.small = len(self.a) <= self.a.shape[1]
+        self.small = max(len(self.a), len(self.b)) <= self.a.shape[1]
         if self.small:  # Gram matrices hold all that the distance needs: no work of size d is left
             self.aa, self.bb, self.ab = self.a @ self.a.T, self.b @ self.b.T, self.a @ self.b.T
 
-    def distance(self, times: Tensor) -> float:
-        """Return the distance with row i counted times[i] (n,) int64; NaN for fewer than two rows."""
-        if int(times.sum()) < 2:
+    def distance(self, times_a: Tensor, times_b: Tensor) -> float:
+        """Return the distance with the rows counted `times_a` (n,) and `times_b` (m,) int; NaN for fewer than two."""
+        if min(int(times_a.sum()), int(times_b.sum())) < 2:
             return float("nan")
         if not self.small:
-            return frechet_distance(self.a.repeat_interleave(times, 0), self.b.repeat_interleave(times, 0))
-        kept = times.nonzero().flatten()
-        w = times[kept].double()
-        share = w / w.sum()
-        aa, bb, ab = (gram[kept][:, kept] for gram in (self.aa, self.bb, self.ab))
-        mean_aa, mean_bb, mean_ab = (share @ gram @ share for gram in (aa, bb, ab))
-        traces = w @ (aa.diagonal() + bb.diagonal()) - w.sum() * (mean_aa + mean_bb)
-        centred = ab - (ab @ share)[:, None] - share @ ab + mean_ab
-        cross = torch.linalg.svdvals(w.sqrt()[:, None] * centred * w.sqrt()).sum()
-        distance = mean_aa + mean_bb - 2 * mean_ab + (traces - 2 * cross) / (w.sum() - 1)
+            return frechet_distance(self.a.repeat_interleave(times_a, 0), self.b.repeat_interleave(times_b, 0))
+        kept_a, kept_b = times_a.nonzero().flatten(), times_b.nonzero().flatten()
+        w_a, w_b = times_a[kept_a].double(), times_b[kept_b].double()
+        aa, bb = self.aa[kept_a][:, kept_a], self.bb[kept_b][:, kept_b]
+        ab = self.ab[kept_a][:, kept_b]
+        share_a, share_b = w_a / w_a.sum(), w_b / w_b.sum()
+        mean_aa, mean_bb, mean_ab = share_a @ aa @ share_a, share_b @ bb @ share_b, share_a @ ab @ share_b
+        trace_a = (w_a @ aa.diagonal() - w_a.sum() * mean_aa) / (w_a.sum() - 1)
+        trace_b = (w_b @ bb.diagonal() - w_b.sum() * mean_bb) / (w_b.sum() - 1)
+        centred = ab - (ab @ share_b)[:, None] - share_a @ ab + mean_ab
+        cross = torch.linalg.svdvals(w_a.sqrt()[:, None] * centred * w_b.sqrt()).sum()
+        cross = cross / ((w_a.sum() - 1) * (w_b.sum() - 1)).sqrt()
+        distance = mean_aa + mean_bb - 2 * mean_ab + trace_a + trace_b - 2 * cross
         return max(float(distance), 0.0)

@@ -34,13 +34,15 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 def list_pictures(folder: str, flag: str) -> tuple[dict[str, Path], dict[str, str]]:
     """Return {base name: path} of a folder, not recursive, and {name: fault} of names that two files share.
 
+    Hidden files (a leading dot) are no pictures; what else is not read, `other_entries` tells.
+
     Raises:
         DataError: there is no such folder, or no picture in it.
     """
     path = Path(folder)
     if not path.is_dir():
         raise DataError(f"{flag} {folder}: no such folder")
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in EXTENSIONS)
+    files = sorted(file for file in path.iterdir() if _is_picture(file))
     if not files:
         inner = next((d for d in sorted(path.iterdir()) if d.is_dir()), None)
         hint = f"; it has folders, such as {inner}: name one of them" if inner else ""
@@ -52,6 +54,16 @@ def list_pictures(folder: str, flag: str) -> tuple[dict[str, Path], dict[str, st
             faults[file.stem] = f"{flag}: {found[file.stem].name} and {file.name} share the name {file.stem}"
         found[file.stem] = file
     return {name: file for name, file in found.items() if name not in faults}, faults
+
+
+def other_entries(folder: str) -> list[str]:
+    """Return what of a folder is not read: files of other kinds and, with a slash, folders; not what is hidden."""
+    entries = sorted(entry for entry in Path(folder).iterdir() if not entry.name.startswith("."))
+    return [f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries if not _is_picture(entry)]
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and not path.is_dir()
 
 
 def read_exact(path: Path) -> tuple[np.ndarray, str]:

@@ -1,6 +1,6 @@
 """Kernel Inception distance (Binkowski et al. 2018, arXiv 1801.01401, section 4): an unbiased estimate of MMD^2.
 
-Kernel (x.y / d + 1)^3. Shapes: n and m pictures, d features. Computed in float64.
+Kernel (x.y / d + 1)^3. Shapes: n and m pictures, d features, R resamples. Computed in float64.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from torch import Tensor
 from util.seeds import torch_generator
 
 SUBSETS, SUBSET_SIZE = 100, 1000
+ROWS = 1024  # of a kernel matrix that are held at a time
 
 
 def kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ def mmd2(x: Tensor, y: Tensor) -> float:
 
 
 def kid(generated: Tensor, real: Tensor) -> tuple[float, float, int]:
-    """Return mean over subsets, standard error of that mean, and the size b of a subset.
+    """Return mean over subsets, standard error of the full sets' value, and the size b of a subset.
 
     100 pairs of subsets of b = min(1000, half the smaller set) pictures are drawn without replacement by a fixed seed.
     The error follows from the subsets' spread: about the full set's value a subset's has the variance
@@ -44,3 +45,26 @@ def kid(generated: Tensor, real: Tensor) -> tuple[float, float, int]:
         values.append(mmd2(x, y))
     spread = torch.tensor(values, dtype=torch.float64).std()
     return sum(values) / SUBSETS, float(spread) * (b / (n - b)) ** 0.5, b
+
+
+def resampled_mmd2(x: Tensor, y: Tensor, times_x: Tensor, times_y: Tensor) -> Tensor:
+    """Return (R,) estimates with the rows of x counted `times_x` (R,n) and those of y `times_y` (R,m) times.
+
+    All pictures enter, not subsets. A picture is never paired with itself, its repeats included: k(x, x) is larger than
+    any other value, and would bias every resample upwards. Resamples with fewer than two distinct pictures are NaN.
+    """
+    x, y, times_x, times_y = (t.double() for t in (x, y, times_x, times_y))
+    within = _mean_kernel(x, x, times_x, times_x, same=True) + _mean_kernel(y, y, times_y, times_y, same=True)
+    return within - 2 * _mean_kernel(x, y, times_x, times_y, same=False)
+
+
+def _mean_kernel(x: Tensor, y: Tensor, times_x: Tensor, times_y: Tensor, *, same: bool) -> Tensor:
+    """Weighted means (R,) of the kernel, the diagonal left out where x and y are the `same` pictures."""
+    total = torch.zeros(len(times_x), dtype=torch.float64)
+    for start in range(0, len(x), ROWS):
+        values = kernel(x[start : start + ROWS], y)
+        if same:
+            values.diagonal(start).zero_()
+        total += (times_x[:, start : start + ROWS] @ values * times_y).sum(1)
+    pairs = times_x.sum(1) * times_y.sum(1)
+    return total / (pairs - (times_x * times_y).sum(1) if same else pairs)

@@ -1,29 +1,82 @@
 """Precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991), density and coverage (Naeem et al. 2020).
 
 The latter is arXiv 2002.09797. A picture's ball reaches to its k-th nearest neighbour of its own set.
-Shapes: n generated, m real pictures, d features.
+Shapes: n generated, m real pictures, d features, R resamples.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 PRDC = ("precision", "recall", "density", "coverage")
 K_PRECISION, K_DENSITY = 3, 5  # the papers' own
+ROWS = 1024  # of a distance matrix that are held at a time
+
+
+@dataclass(frozen=True)
+class Manifolds:
+    """What each picture adds to the four values.
+
+    Args:
+        in_real: (n,) bool, a generated picture lies in some real one's ball (k = 3).
+        in_generated: (m,) bool, a real picture lies in some generated one's ball (k = 3).
+        balls: (n,) int64, real balls (k = 5) around a generated picture.
+        covered: (m,) bool, a real picture's ball (k = 5) holds a generated one.
+    """
+
+    in_real: Tensor
+    in_generated: Tensor
+    balls: Tensor
+    covered: Tensor
+
+    def weighted(self, generated: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """Return the four values (R,) with pictures counted `generated` (R,n) and `real` (R,m) times, any real number.
+
+        The balls stay those of the whole sets: a resample's own would shrink to nothing around its repeats.
+        """
+        return {
+            "precision": _means(self.in_real, generated),
+            "recall": _means(self.in_generated, real),
+            "density": _means(self.balls, generated) / K_DENSITY,
+            "coverage": _means(self.covered, real),
+        }
+
+
+def manifolds(generated: Tensor, real: Tensor) -> Manifolds:
+    """Compare features (n,d) and (m,d), at most `ROWS` rows of distances at a time, in float64.
+
+    Each set needs more than `K_DENSITY` pictures.
+    """
+    generated, real = generated.double(), real.double()
+    of_real, of_generated = _radii(real), _radii(generated)
+    in_real = torch.zeros(len(generated), dtype=torch.bool)
+    balls = torch.zeros(len(generated), dtype=torch.int64)
+    in_generated, covered = [], []
+    for rows, (narrow, wide) in zip(real.split(ROWS), (r.T for r in of_real.split(ROWS)), strict=True):
+        across = torch.cdist(rows, generated)
+        in_real |= (across <= narrow[:, None]).any(0)
+        in_generated.append((across <= of_generated[:, 0]).any(1))
+        inside = across < wide[:, None]
+        balls += inside.sum(0)
+        covered.append(inside.any(1))
+    return Manifolds(in_real, torch.cat(in_generated), balls, torch.cat(covered))
 
 
 def prdc(generated: Tensor, real: Tensor) -> dict[str, float]:
     """Return the four values of features (n,d) and (m,d); each set needs more than `K_DENSITY` pictures."""
-    generated, real = generated.double(), real.double()
-    across = torch.cdist(real, generated)  # (m,n)
-    of_real, of_generated = (torch.cdist(x, x).sort(1).values for x in (real, generated))  # column 0: itself
-    in_real = across <= of_real[:, K_PRECISION, None]
-    in_generated = across <= of_generated[:, K_PRECISION]
-    wide = of_real[:, K_DENSITY, None]
-    return {
-        "precision": float(in_real.any(0).double().mean()),
-        "recall": float(in_generated.any(1).double().mean()),
-        "density": float((across < wide).sum() / (K_DENSITY * across.shape[1])),
-        "coverage": float((across.min(1).values < wide[:, 0]).double().mean()),
-    }
+    found = manifolds(generated, real).weighted(torch.ones(1, len(generated)), torch.ones(1, len(real)))
+    return {name: float(value) for name, value in found.items()}
+
+
+def _radii(features: Tensor) -> Tensor:
+    """Return (n,2) distances to the `K_PRECISION`-th and `K_DENSITY`-th nearest other picture."""
+    nearest = [torch.cdist(rows, features).topk(K_DENSITY + 1, largest=False).values for rows in features.split(ROWS)]
+    return torch.cat(nearest)[:, [K_PRECISION, K_DENSITY]]  # column 0 is the picture itself
+
+
+def _means(each: Tensor, times: Tensor) -> Tensor:
+    weight = times.double()
+    return weight @ each.double() / weight.sum(1)

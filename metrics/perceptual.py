@@ -20,6 +20,8 @@ _WHERE = {"whole": "", "masked": ", its map (taps scaled up bilinearly, summed) 
 class Perceptual(PerPicture):
     """`lpips_whole`, `lpips_masked`, `div_whole`, `div_masked`; a picture's features are computed once for all."""
 
+    lower_is_better = ("lpips",)
+
     def __init__(self, net: LPIPS, files: LPIPSFiles, *, device: torch.device, kinds: tuple[str, ...]) -> None:
         self.net, self.files, self.kinds = net.to(device), files, kinds
         names = tuple(f"{kind}_{where}" for kind in kinds for where in _WHERE)

@@ -13,14 +13,22 @@ from util.errors import UserError
 Line = Mapping[str, Any]
 OF_THE_TEST = (
     "dataset_mode", "split", "split_size", "mask_set", "seed", "draw", "crop_size", "load_size", "reference",
-    "weights", "precision",
+    "real_set", "weights", "precision",
 )  # fmt: skip
 OF_A_METRIC = ("unit", "protocol", "count", "segmenter", "ignore_label", "num_generated", "num_real", "net", "draws")
+WHERE_TOLD = ("label_nc", "transformers")  # of a metric too; lines of before they were written do not have them
+COUNTS = ("count", "num_generated", "num_real")
+OF_A_SEED = ("seed", "mask_set")
 
 
 def columns(line: Line) -> dict[str, str]:
     """Return the line's metrics as {column: full name}; one column holds a metric of whatever segmenter."""
-    return {_column(name, line["details"].get(name, {})): name for name in line["metrics"]}
+    return {_column(name, _detail(line, name)): name for name in line["metrics"]}
+
+
+def _detail(line: Line, name: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = line.get("details", {}).get(name, {})
+    return found
 
 
 def _column(name: str, detail: Mapping[str, Any]) -> str:
@@ -30,21 +38,30 @@ def _column(name: str, detail: Mapping[str, Any]) -> str:
 
 def protocol_fields(line: Line) -> dict[str, Any]:
     """Return all that must agree between two lines of a table; a metric's fields are called `<column>: <field>`."""
-    fields = {"task": line["task"], "num_images": line["num_images"]}
+    fields = {"task": line["task"], "num_images": line.get("num_images")}
     fields |= {name: line["protocol"].get(name) for name in OF_THE_TEST}
     for column, name in columns(line).items():
-        detail = line["details"].get(name, {})
-        hashes = [field for field in detail if field.endswith("sha256")]
-        fields |= {f"{column}: {field}": detail.get(field) for field in (*OF_A_METRIC, *hashes)}
+        detail = _detail(line, name)
+        further = [field for field in detail if field.endswith("sha256") or field in WHERE_TOLD]
+        fields |= {f"{column}: {field}": detail.get(field) for field in (*OF_A_METRIC, *further)}
     return fields
 
 
-def require_one_protocol(lines: Mapping[str, Line], where: str) -> None:
-    """Raise `UserError` naming rows and fields if the lines (by row) were not measured alike.
+def is_count(field: str) -> bool:
+    """Tell whether a field of `protocol_fields` is how many pictures a metric had."""
+    return field.rpartition(": ")[2] in COUNTS
 
-    A row without a metric is not compared in that metric's column.
+
+def fields_of_seeds(line: Line) -> dict[str, Any]:
+    """Return what must agree between runs and seeds of one method: all but the seed, its masks, and what these allow.
+
+    Masks of another seed leave other pictures without a masked value, so that a metric's counts may differ.
     """
-    found = {row: protocol_fields(line) for row, line in lines.items()}
+    return {k: v for k, v in protocol_fields(line).items() if k not in OF_A_SEED and not is_count(k)}
+
+
+def differences(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a sentence per field that is not the same in all rows which have it (row -> field -> value)."""
     faults = []
     for field in dict.fromkeys(field for fields in found.values() for field in fields):
         rows_of: dict[str, list[str]] = {}
@@ -52,12 +69,19 @@ def require_one_protocol(lines: Mapping[str, Line], where: str) -> None:
             if field in fields:
                 rows_of.setdefault(str(fields[field]), []).append(row)
         if len(rows_of) > 1:
-            values = "; ".join(f"{value} ({', '.join(rows)})" for value, rows in rows_of.items())
-            faults.append(f"  {field}: {values}")
-    if faults:
+            faults.append(f"{field}: " + "; ".join(f"{value} ({', '.join(rows)})" for value, rows in rows_of.items()))
+    return faults
+
+
+def require_one_protocol(lines: Mapping[str, Line], where: str) -> None:
+    """Raise `UserError` naming rows and fields if the lines (by row) were not measured alike.
+
+    A row without a metric is not compared in that metric's column.
+    """
+    if faults := differences({row: protocol_fields(line) for row, line in lines.items()}):
         raise UserError(
             f"{where}: the rows were not measured under one protocol, so no table holds them all:\n"
-            + "\n".join(faults)
+            + "\n".join(f"  {fault}" for fault in faults)
             + "\nTest them again with the same flags (scripts/run_experiment.py does), or give them different groups."
         )
 
@@ -71,9 +95,11 @@ def describe_protocol(line: Line) -> list[str]:
         f"seed {protocol.get('seed')}, {protocol.get('draw')}; reference: {protocol.get('reference')}"
     ]
     for name in line["metrics"]:
-        detail = line["details"].get(name, {})
+        detail = _detail(line, name)
         sha = detail.get("weights_sha256")
         weights = f"; weights {detail.get('weights')}, sha256 {sha[:12]}" if sha else ""
         real = f"; real pictures {detail['real']:.2f}" if "real" in detail else ""
-        told.append(f"{name}: {detail.get('protocol')}; {detail.get('count')} pictures{weights}{real}")
+        labels = f"; {detail['label_nc']} label ids" if "label_nc" in detail else ""
+        library = f"; transformers {detail['transformers']}" if "transformers" in detail else ""
+        told.append(f"{name}: {detail.get('protocol')}; {detail.get('count')} pictures{labels}{weights}{library}{real}")
     return told

@@ -70,6 +70,8 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 class Reconstruction(PerPicture):
     """`l1_masked`, ..., `ssim_whole`: those asked for by `names` ('l1' is the masked one, 'l1_whole' the other)."""
 
+    lower_is_better = ("l1",)
+
     def __init__(self, names: tuple[str, ...] = RECONSTRUCTION) -> None:
         full = tuple(name if name in WHOLE else f"{name}_masked" for name in names)
         self.UNIT = {name: _UNIT[name.split("_")[0]] for name in full}

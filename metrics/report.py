@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,14 @@ Load = Callable[[str], Mapping[str, np.ndarray]]
 
 
 def write_report(
-    line: Mapping[str, Any], evaluator: Evaluator, folder: Path, *, title: str, load: Load | None = None
+    line: Mapping[str, Any],
+    evaluator: Evaluator,
+    folder: Path,
+    *,
+    title: str,
+    load: Load | None = None,
+    sets: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    notes: Sequence[str] | None = None,
 ) -> Path:
     """Write `<folder>/report.html` and return its path.
 
@@ -31,17 +38,19 @@ def write_report(
         title: of the page.
         load: gives the pictures (H,W,3) uint8 of a name by title, among them "result"; default: from the folders that
             test.py writes.
+        sets: pictures by title and name, shown where there are no pairs.
+        notes: what is missing and why; default: the evaluator's.
     """
     load = load or (lambda name: load_results(folder, name))
     thumbnails = Thumbnails()
     sections = [
         ("Values", values_table(line)),
         ("By erased share", bins_table(line["details"])),
-        ("Pictures", overview(evaluator, load, thumbnails)),
+        ("Pictures", strips(sets, thumbnails) if sets else overview(evaluator, load, thumbnails)),
         ("Best and worst", extremes(evaluator, load, thumbnails)),
         ("Classes", classes(line["details"])),
         ("Confusion", confusion(evaluator)),
-        ("Notes", notes(evaluator)),
+        ("Notes", note_list(evaluator.notes if notes is None else notes)),
         ("Protocol", f"<pre>{escape(json.dumps(line['protocol'], indent=1))}</pre>"),
     ]
     present = [(head, text) for head, text in sections if text]
@@ -85,8 +94,10 @@ def values_table(line: Mapping[str, Any]) -> str:
     rows = []
     for name, value in line["metrics"].items():
         detail = line["details"][name]
-        interval = " to ".join(number(end) for end in detail["ci95"]) if "ci95" in detail else ""
-        if "standard_error" in detail:
+        interval = ""
+        if "ci95" in detail:
+            interval = " to ".join(number(end) for end in detail["ci95"])
+        elif "standard_error" in detail:
             interval = f"standard error {number(detail['standard_error'])}"
         real = number(detail["real"]) if "real" in detail else ""
         note = f"; {detail['note']}" if "note" in detail else ""
@@ -123,6 +134,18 @@ def overview(evaluator: Evaluator, load: Load, thumbnails: Thumbnails) -> str:
         titles = list(pictures)
         rows.append([thumbnails.box(picture, f"{title} of {name}") for title, picture in pictures.items()])
     return grid(titles, rows) if rows else ""
+
+
+def strips(sets: Mapping[str, Mapping[str, np.ndarray]], thumbnails: Thumbnails) -> str:
+    """Some pictures of each of two sets that are no pairs."""
+    parts = []
+    for title, pictures in sets.items():
+        shown = (
+            f"<figure>{thumbnails.box(picture, f'{title}: {name}')}<figcaption>{escape(name)}</figcaption></figure>"
+            for name, picture in pictures.items()
+        )
+        parts.append(f'<p>{escape(title)}</p><div class="strip">{"".join(shown)}</div>')
+    return "".join(parts)
 
 
 def extremes(evaluator: Evaluator, load: Load, thumbnails: Thumbnails) -> str:
@@ -171,7 +194,7 @@ def confusion(evaluator: Evaluator) -> str:
     return told + heat_map([names[i] for i in used], (100 * share).tolist())
 
 
-def notes(evaluator: Evaluator) -> str:
+def note_list(notes: Sequence[str]) -> str:
     """What is missing and why."""
-    items = "".join(f"<li>{escape(note)}</li>" for note in evaluator.notes)
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f"<ul>{items}</ul>" if items else ""

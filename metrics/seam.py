@@ -33,6 +33,7 @@ def border_jump(pictures: Tensor, mask: Tensor) -> Tensor:
 class Seam(PerPicture):
     """`seam`; `extra` has the signed mean: above 0 the borders are stronger than in the truth, below 0 weaker."""
 
+    lower_is_better = ("seam",)
     UNIT = {"seam": "1"}
     PROTOCOL = {
         "seam": "|ln((J_fake + 1/255) / (J_real + 1/255))|, J the mean absolute RGB step between neighbours across the "

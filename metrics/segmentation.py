@@ -78,6 +78,8 @@ class SegmentationMetric(Metric):
         per_class: add the confusion matrix and the accuracy of each class.
     """
 
+    limits = dict.fromkeys(("miou", "acc", "class"), (0, 100))
+
     def __init__(
         self,
         segmenter: Segmenter,
@@ -163,6 +165,7 @@ class SegmentationMetric(Metric):
             **({"real": real} if len(self._distinct) else {}),
             "num_real": len(self._distinct),
             "pixels": int(self.generated.counts.sum()),
+            "label_nc": len(self.table),
             "ignore_label": self.ignore_label,
             "segmenter": self.segmenter.name,
             "weights": self.segmenter.weights,

@@ -55,6 +55,7 @@ def _sums(part: Tensor, values: Tensor, bins: int) -> Tensor:
 class Style(PerPicture):
     """`style_colour` and `style_texture` of the generated pictures; the truth's own stand beside them."""
 
+    lower_is_better = ("style",)
     UNIT = dict.fromkeys(STYLE, "1")
     PROTOCOL = dict(
         zip(

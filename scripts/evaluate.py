@@ -12,30 +12,30 @@ docs/protocols.md says what each number means.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from PIL import Image
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.loader import Loader
-from metrics.analysis import format_summary, summarise
 from metrics.evaluator import METRICS, Evaluator, Files, build_evaluator, format_table, parse_metrics, result_line
 from metrics.feature_metrics import FROM_FEATURES
-from metrics.folders import BROKEN, Item, Items, Loaded, batches, list_pictures, read_exact
+from metrics.folders import Item, Items, Loaded, batches, read_exact
+from metrics.pairing import pair_folders
 from metrics.reconstruction import RECONSTRUCTION
-from metrics.report import write_report
+from metrics.report import ROWS, write_report
 from metrics.segmentation import SEGMENTATION, class_table
+from metrics.summary import format_summary, read_lines, summarise
 from options.metric_flags import add_metric_flags, validate_metric_flags
 from options.parser import script_parser
 from util.device import resolve_device
@@ -50,6 +50,8 @@ NEEDS = {
     "labels": set(SEGMENTATION),
     "instances": {"style"},
 }
+ONLY_FOR = {"labels": SEGMENTATION, "label_nc": SEGMENTATION, "ignore_label": SEGMENTATION, "segmenter": SEGMENTATION,
+            "instances": ("style",)}  # fmt: skip
 LISTED = 10  # faults told one by one
 
 
@@ -102,15 +104,15 @@ def writable(folder: Path, flag: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     opt = parse_options(argv)
     if opt.summarise:
-        print(format_summary(summarise(read_lines(opt.summarise))))
+        summary, told = summarise(read_lines(opt.summarise))
+        print("\n".join([format_summary(summary), *(f"note: {note}" for note in told)]))
         return 0
     names, notes = usable_metrics(opt)
-    has_maps = any(getattr(opt, flag) for flag in NEEDS)
-    needs_pairs = not set(names) <= OF_SETS or len(opt.fake) > 1 or has_maps
-    items, faults = pair(opt, needs_pairs=needs_pairs)
-    if not needs_pairs and any(map(differ_in_size, items)):  # equal names are no promise: sets may have any sizes
-        items = [part for item in items for part in (replace(item, real=None), replace(item, fake=[]))]
-        notes.append("--real and --fake have equal names but other sizes: taken as two sets, not as pairs")
+    maps = {flag: getattr(opt, flag) for flag in NEEDS if getattr(opt, flag)}
+    needs_pairs = not set(names) <= OF_SETS or len(opt.fake) > 1 or bool(maps)
+    found = pair_folders(opt.real, opt.fake, maps, needs_pairs=needs_pairs)
+    items, faults = found.items, found.faults
+    notes += found.notes
     evaluator = build_evaluator(
         names,
         device=resolve_device(opt.device),
@@ -121,19 +123,17 @@ def main(argv: list[str] | None = None) -> int:
         bootstrap=opt.bootstrap,
         required=opt.metrics != "all",
     )
-    refuse(faults, opt)
+    refuse(faults, opt, found.notes)
     if not items:
         raise DataError(f"no picture is left:\n{listed(faults)}")
     hashes = run(evaluator, items, opt, faults)
     values = evaluator.compute()
     notes += evaluator.notes
     paired = items[0].real is not None and bool(items[0].fake)
-    if opt.bootstrap and not paired:
-        notes.append("--bootstrap: no intervals, as --real and --fake are no pairs of one name and size")
     if not values:
         raise UserError("; ".join(["nothing could be computed", *notes]))
     count = max(value.count for value in values.values())
-    protocol = describe(opt, hashes, faults, paired=paired)
+    protocol = describe(opt, hashes, faults, paired=paired, label_nc=evaluator.label_nc, notes=notes)
     line = result_line(values, step=None, task=opt.task, num_images=count, protocol=protocol)
     print(format_table([(opt.name, values)]))
     if opt.per_class:
@@ -148,8 +148,8 @@ def main(argv: list[str] | None = None) -> int:
         Path(opt.json).write_text(json.dumps({**line, "per_picture": kept}, indent=1, allow_nan=False) + "\n")
     if opt.report:
         by_name = {item.name: item for item in items}
-        title = f"{opt.name}, {opt.task}"
-        print(write_report(line, evaluator, Path(opt.report), title=title, load=lambda name: shown(by_name[name])))
+        print(write_report(line, evaluator, Path(opt.report), title=f"{opt.name}, {opt.task}", notes=notes,
+                           load=lambda name: shown(by_name[name]), sets={} if paired else strips(items)))  # fmt: skip
     return 0
 
 
@@ -165,49 +165,11 @@ def usable_metrics(opt: argparse.Namespace) -> tuple[list[str], list[str]]:
         if lacking:
             names = [name for name in names if name not in lacking]
             notes.append(f"{', '.join(lacking)}: left out, no --{flag}")
+    for flag, readers in ONLY_FOR.items():
+        if getattr(opt, flag) is not None and not set(readers) & set(names):
+            notes.append(f"--{flag} {getattr(opt, flag)}: no use was made of it, as none of {', '.join(readers)} is "
+                         "computed")  # fmt: skip
     return names, notes
-
-
-def pair(opt: argparse.Namespace, *, needs_pairs: bool) -> tuple[list[Item], dict[str, str]]:
-    """List the folders and join files of one base name; sets that are no pairs give items of one picture each."""
-    real, faults = list_pictures(opt.real, "--real")
-    draws = []
-    for folder in opt.fake:
-        found, more = list_pictures(folder, "--fake")
-        draws.append(found)
-        faults |= more
-    if not needs_pairs and real.keys() != draws[0].keys():
-        fakes = [Item(name, [path], None) for name, path in draws[0].items()]
-        return fakes + [Item(name, [], path) for name, path in real.items()], faults
-    maps: dict[str, dict[str, Path]] = {}
-    for flag in NEEDS:
-        folder = getattr(opt, flag)
-        maps[flag], more = list_pictures(folder, f"--{flag}") if folder else ({}, {})
-        faults |= more
-    folders = {"--real": real, **dict(zip(opt.fake, draws, strict=True))}
-    folders |= {f"--{flag}": found for flag, found in maps.items() if getattr(opt, flag)}
-    items = []
-    for name in sorted(set().union(*(draw.keys() for draw in draws), real)):
-        lacking = [where for where, found in folders.items() if name not in found]
-        if lacking:
-            faults.setdefault(name, f"{name}: no file of this name in {', '.join(lacking)}")
-        elif name not in faults:
-            each = {flag: found.get(name) for flag, found in maps.items()}
-            items.append(Item(name, [draw[name] for draw in draws], real[name], each["masks"], each["labels"],
-                              each["instances"]))  # fmt: skip
-    return items, faults
-
-
-def differ_in_size(item: Item) -> bool:
-    """Tell from the files' heads whether the two pictures of a pair differ in size; broken ones are told later."""
-    sizes = set()
-    for path in (*item.fake, *([item.real] if item.real else [])):
-        try:
-            with Image.open(path) as picture:
-                sizes.add(picture.size)
-        except BROKEN:
-            pass
-    return len(sizes) > 1
 
 
 def run(evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, faults: dict[str, str]) -> dict[str, str]:
@@ -227,8 +189,8 @@ def run(evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, faults
             evaluator.update(pictures)
         single = [one for one in good if one.draws is None or one.real is None]
         evaluator.add_sets(
-            fake=[one.draws[0] for one in single if one.draws is not None],
-            real=[one.real for one in single if one.real is not None],
+            fake={one.name: one.draws[0] for one in single if one.draws is not None},
+            real={one.name: one.real for one in single if one.real is not None},
         )
     return {kind: hashlib.sha256("\n".join(sorted(each)).encode()).hexdigest()[:12] for kind, each in sets.items()}
 
@@ -243,11 +205,12 @@ def load(items: list[Item], evaluator: Evaluator, opt: argparse.Namespace) -> It
     return iter(Loader(loader))  # type: ignore[arg-type]
 
 
-def refuse(faults: dict[str, str], opt: argparse.Namespace) -> None:
-    """Raise `DataError` for faults unless they are to be skipped."""
+def refuse(faults: dict[str, str], opt: argparse.Namespace, notes: Sequence[str] = ()) -> None:
+    """Raise `DataError` for faults unless they are to be skipped; `notes` may explain them."""
     if faults and not opt.skip_bad:
+        lines = [listed(faults), *notes]
         raise DataError(
-            f"{len(faults)} unusable (--skip_bad leaves such pictures out and lists them):\n{listed(faults)}"
+            f"{len(faults)} unusable (--skip_bad leaves such pictures out and lists them):\n" + "\n".join(lines)
         )
 
 
@@ -258,13 +221,20 @@ def listed(faults: dict[str, str]) -> str:
 
 
 def describe(
-    opt: argparse.Namespace, hashes: dict[str, str], faults: dict[str, str], *, paired: bool
+    opt: argparse.Namespace,
+    hashes: dict[str, str],
+    faults: dict[str, str],
+    *,
+    paired: bool,
+    label_nc: int | None,
+    notes: list[str],
 ) -> dict[str, Any]:
     """Return what the numbers depend on beside the metrics themselves."""
     return {
         "run": opt.name, "real": opt.real, "fake": opt.fake, "masks": opt.masks, "labels": opt.labels,
         "real_set": hashes["real"], "fake_set": hashes["fake"],
         "mask_set": hashes["mask"] if opt.masks else None, "paired": paired, "skipped": faults,
+        "label_nc": label_nc, "ignore_label": opt.ignore_label, "notes": notes,
         "draw": "first of each picture", "reference": "the files as they are, 8 bit",
         "commit": current_commit(), "versions": library_versions(),
     }  # fmt: skip
@@ -281,20 +251,15 @@ def shown(item: Item) -> dict[str, Any]:
     return {**erased, **draws, **real}
 
 
-def read_lines(files: list[str]) -> list[dict[str, Any]]:
-    """Read result lines of metrics.jsonl and --json files."""
-    lines = []
-    for file in files:
-        try:
-            text = Path(file).read_text()
-            whole = file.endswith(".json")
-            found = [json.loads(text)] if whole else [json.loads(line) for line in text.splitlines() if line.strip()]
-        except (OSError, ValueError) as error:
-            raise UserError(f"--summarise {file}: cannot be read as result lines: {error}") from error
-        if not all(isinstance(line, dict) and {"metrics", "protocol", "task", "step"} <= line.keys() for line in found):
-            raise UserError(f"--summarise {file}: holds no result lines (of metrics.jsonl or --json)")
-        lines += found
-    return lines
+def strips(items: list[Item]) -> dict[str, dict[str, np.ndarray]]:
+    """Return some pictures of two sets that are no pairs, for the report; those that were skipped stay out."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for title in ("generated", "real"):
+        files = {i.name: i.fake[0] if i.fake else i.real for i in items if bool(i.fake) == (title == "generated")}
+        for name in list(files)[:: -(-len(files) // ROWS) or 1]:
+            with contextlib.suppress(DataError):
+                found.setdefault(title, {})[name] = read_exact(files[name])[0]
+    return found
 
 
 if __name__ == "__main__":

@@ -29,13 +29,14 @@ from tqdm import tqdm
 import test as test_command
 import train as train_command
 from data.masks import real_title
-from metrics.evaluator import DEFAULT_METRICS, format_table, parse_metrics
+from metrics.evaluator import format_table, parse_metrics
 from metrics.inception import find_inception
 from metrics.protocol import require_one_protocol
 from metrics.segmenters import load_segmenter
 from metrics.table import TABLE_METRICS
 from options.base_options import OPTIONS_FILE, Options, run_folder
 from options.experiment import Experiment, Row, read_experiment
+from options.metric_flags import DEFAULT_METRICS
 from options.parser import read_yaml, script_parser
 from options.test_options import TestOptions
 from options.train_options import TrainOptions

@@ -9,9 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metrics import kid as kid_module
+from metrics import manifold as manifold_module
 from metrics.fid import Resampled, frechet_distance
-from metrics.kid import kid, mmd2
-from metrics.manifold import K_DENSITY, K_PRECISION, prdc
+from metrics.kid import kid, mmd2, resampled_mmd2
+from metrics.manifold import K_DENSITY, K_PRECISION, manifolds, prdc
 
 QUICK = settings(deadline=None, max_examples=25)
 seeds = st.integers(0, 2**31)
@@ -22,14 +24,16 @@ def features(seed: int, n: int, d: int) -> torch.Tensor:
 
 
 @QUICK
-@given(seeds, st.integers(2, 30), st.integers(2, 12))
-def test_resampled_distance_is_that_of_the_repeated_rows(seed: int, n: int, d: int) -> None:
-    a, b = features(seed, n, d), features(seed + 1, n, d) + 0.5
-    times = torch.randint(0, 4, (n,), generator=torch.Generator().manual_seed(seed))
-    times[:2] += 1
-    expected = frechet_distance(a.repeat_interleave(times, 0), b.repeat_interleave(times, 0))
-    assert Resampled(a, b).distance(times) == pytest.approx(expected, rel=1e-6, abs=1e-8)
-    assert math.isnan(Resampled(a, b).distance(torch.zeros_like(times)))
+@given(seeds, st.integers(2, 30), st.integers(2, 30), st.integers(2, 32))
+def test_resampled_distance_is_that_of_the_repeated_rows(seed: int, n: int, m: int, d: int) -> None:
+    a, b = features(seed, n, d), features(seed + 1, m, d) + 0.5
+    draw = torch.Generator().manual_seed(seed)
+    times = [torch.randint(0, 4, (size,), generator=draw) for size in (n, m)]
+    for each in times:
+        each[:2] += 1
+    expected = frechet_distance(*(x.repeat_interleave(each, 0) for x, each in zip((a, b), times, strict=True)))
+    assert Resampled(a, b).distance(*times) == pytest.approx(expected, rel=1e-6, abs=1e-8)
+    assert math.isnan(Resampled(a, b).distance(torch.zeros_like(times[0]), times[1]))
 
 
 @QUICK
@@ -88,3 +92,65 @@ def test_a_set_covers_itself(seed: int, n: int) -> None:
     assert (found["precision"], found["recall"], found["coverage"]) == (1, 1, 1)
     far = prdc(x + 1e3, x)
     assert (far["precision"], far["recall"], far["density"], far["coverage"]) == (0, 0, 0, 0)
+
+
+def draw_times(seed: int, resamples: int, n: int) -> torch.Tensor:
+    chosen = torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed))
+    return torch.stack([torch.bincount(row, minlength=n) for row in chosen])
+
+
+@QUICK
+@given(seeds, st.integers(3, 12), st.integers(3, 12), st.integers(1, 5))
+def test_resampled_mmd_is_the_sum_over_all_pairs_of_two_pictures(seed: int, n: int, m: int, rows: int) -> None:
+    """Each repeat is a term of its own, but no picture is paired with itself; in whatever pieces it is computed."""
+    x, y = features(seed, n, 4), features(seed + 1, m, 4) + 0.5
+    times_x, times_y = draw_times(seed, 3, n), draw_times(seed + 1, 3, m)
+    times_x[0], times_y[0] = 1, 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kid_module, "ROWS", rows)
+        found = resampled_mmd2(x, y, times_x, times_y)
+    assert float(found[0]) == pytest.approx(mmd2(x, y), rel=1e-9, abs=1e-9)
+
+    def k(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float(((a * b).sum() / 4 + 1) ** 3)
+
+    def within(of: torch.Tensor, chosen: list[int]) -> float:
+        terms = [k(of[i], of[j]) for i in chosen for j in chosen if i != j]
+        return sum(terms) / len(terms) if terms else math.nan
+
+    for r in (1, 2):
+        a, b = (torch.arange(len(t[r])).repeat_interleave(t[r]).tolist() for t in (times_x, times_y))
+        across = sum(k(x[i], y[j]) for i in a for j in b) / (len(a) * len(b))
+        expected = within(x, a) + within(y, b) - 2 * across
+        assert float(found[r]) == pytest.approx(expected, rel=1e-9, abs=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize("shift", [0.3, 1.0])
+def test_the_resamples_spread_is_that_of_repeated_estimates(shift: float) -> None:
+    """KID's interval has the right width where the sets differ; without a bias from the repeats."""
+    sets = [(features(s, 80, 6), features(s + 1000, 80, 6) + shift) for s in range(60)]
+    truth = torch.tensor([mmd2(x, y) for x, y in sets]).std()
+    found = [resampled_mmd2(x, y, draw_times(s, 60, 80), draw_times(s + 99, 60, 80)) for s, (x, y) in enumerate(sets)]
+    assert 0.75 < float(torch.stack([each.std() for each in found]).mean() / truth) < 1.35
+    bias = torch.stack([each.mean() - mmd2(x, y) for each, (x, y) in zip(found, sets, strict=True)])
+    assert abs(float(bias.mean())) < 0.1 * float(truth)
+
+
+@QUICK
+@given(seeds, st.integers(6, 20), st.integers(6, 20), st.integers(1, 7))
+def test_manifolds_in_pieces_are_the_whole_ones_and_count_as_told(seed: int, n: int, m: int, rows: int) -> None:
+    fake, real = features(seed, n, 3) + 0.5, features(seed + 1, m, 3)
+    whole = manifolds(fake, real)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifold_module, "ROWS", rows)
+        parts = manifolds(fake, real)
+    for name, value in vars(whole).items():
+        assert torch.equal(value, getattr(parts, name)), name
+    times, real_times = draw_times(seed, 2, n), draw_times(seed + 1, 2, m)
+    found = whole.weighted(times, real_times)
+    for r in range(2):
+        chosen, others = (torch.arange(len(t[r])).repeat_interleave(t[r]) for t in (times, real_times))
+        assert float(found["precision"][r]) == pytest.approx(float(whole.in_real[chosen].double().mean()))
+        assert float(found["density"][r]) == pytest.approx(float(whole.balls[chosen].double().mean()) / K_DENSITY)
+        assert float(found["recall"][r]) == pytest.approx(float(whole.in_generated[others].double().mean()))
+        assert float(found["coverage"][r]) == pytest.approx(float(whole.covered[others].double().mean()))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metrics.analysis import format_summary, mean_and_spread, summarise, with_bins, with_intervals
+from metrics.analysis import draw_times, with_bins, with_intervals
 from metrics.base import Metric, Pictures
 from metrics.evaluator import Evaluator
 from metrics.feature_cache import FeatureCache, default_cache_dir
@@ -20,6 +20,7 @@ from metrics.inception import InceptionFile
 from metrics.reconstruction import Reconstruction
 from metrics.segmentation import SegmentationMetric
 from metrics.segmenters import Segmenter
+from metrics.summary import format_summary, mean_and_spread, summarise
 from util.errors import UserError
 
 
@@ -89,21 +90,26 @@ def test_a_subset_is_what_its_pictures_alone_would_give(make: type[Metric]) -> N
 def test_the_interval_of_a_mean_is_the_textbooks() -> None:
     metric = Reconstruction(("l1_whole",))
     metric.values["l1_whole"] = torch.randn(400, generator=torch.Generator().manual_seed(1)).tolist()
-    value = with_intervals(metric, metric.compute(), count=400, resamples=2000)["l1_whole"]
+    value = with_intervals(metric, metric.compute(), metric.resampled(draw_times(2000, torch.arange(400), "test")))[
+        "l1_whole"
+    ]
     low, high = value.extra["ci95"]
     error = np.std(metric.values["l1_whole"], ddof=1) / 20
     assert (low, high) == pytest.approx((value.value - 1.96 * error, value.value + 1.96 * error), abs=0.2 * error)
     assert value.extra["bootstrap"] == 2000
 
 
-def test_the_interval_of_fid_surrounds_it_and_its_cost_is_bounded() -> None:
+def test_intervals_of_features_surround_the_values_at_a_bounded_cost_and_without_the_network() -> None:
     metric = feature_metric(names=("fid", "kid", "prdc"))
     metric.update(pictures(30))
-    values = with_intervals(metric, metric.compute(), count=30, resamples=1000)
-    low, high = values["fid"].extra["ci95"]
-    assert low < values["fid"].value < high
-    assert values["fid"].extra["bootstrap"] == 200
-    assert all("ci95" not in value.extra for name, value in values.items() if name != "fid")
+    values, calls = metric.compute(), metric.net.calls
+    values = with_intervals(metric, values, metric.resampled(draw_times(1000, torch.arange(30), "test")))
+    assert metric.net.calls == calls
+    assert len(values) == 6
+    for name, value in values.items():
+        low, high = value.extra["ci95"]
+        assert low < value.value < high, name
+        assert value.extra["bootstrap"] == (200 if name == "fid" else 1000)
 
 
 def test_bins_hold_each_picture_once() -> None:
@@ -134,15 +140,42 @@ def test_seeds_are_summarised_by_task() -> None:
         line("b", 1, "class", 5.0),
         line("a", 0, "brush", 1.0),
     ]
-    found = summarise(lines)
+    found, notes = summarise(lines)
+    assert notes == []
     assert found["class"]["fid"] == pytest.approx((4.0, math.sqrt(2), 2))  # the first line was measured again
     assert found["brush"]["fid"][2] == 1
     assert "4 +- 1.414  (2 runs)" in format_summary(found)
     later = {**line("a", 0, "class", 1.0), "step": 9}
-    assert summarise([*lines, later])["class"]["fid"] == pytest.approx((3.0, math.sqrt(8), 2))  # a step is no run
-    with pytest.raises(UserError, match=r"(?s)fid, class: .*not one metric"):
-        summarise([{**one, "details": {"fid": {"protocol": str(one["metrics"])}}} for one in lines])
+    assert summarise([*lines, later])[0]["class"]["fid"] == pytest.approx((3.0, math.sqrt(8), 2))  # a step is no run
     assert math.isnan(mean_and_spread([1.0])[1])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_images", 9), ("protocol/crop_size", 64), ("protocol/real_set", "other"), ("details/fid/unit", "%"),
+     ("details/fid/weights_sha256", "other"), ("details/fid/label_nc", 35), ("details/fid/transformers", "5.1")],
+)  # fmt: skip
+def test_seeds_of_other_protocols_have_no_mean(field: str, value: object) -> None:
+    def line(seed: int, field: str = "", value: object = None, count: int = 8) -> dict[str, object]:
+        detail = {"unit": "distance", "protocol": "p", "count": count, "label_nc": 34, "transformers": "5.0",
+                  "weights_sha256": "a"}  # fmt: skip
+        protocol = {"run": "r", "seed": seed, "mask_set": f"m{seed}", "crop_size": 32, "real_set": "x"}
+        made = {"task": "class", "step": 5, "num_images": 8, "metrics": {"fid": 1.0}, "protocol": protocol}
+        made["details"] = {"fid": detail}
+        place = made
+        *path, last = field.split("/")
+        for part in path:
+            place = place[part]
+        if field:
+            place[last] = value
+        return made
+
+    name = field.rpartition("/")[2]
+    with pytest.raises(UserError, match=rf"(?s)class: .*no mean.*{name}: .*\(r, seed 0\).*\(r, seed 1\)"):
+        summarise([line(0), line(1, field, value)])
+    found, notes = summarise([line(0), line(1), line(2, count=7)])  # masks of another seed: fewer pictures have a value
+    assert found["class"]["fid"][2] == 3
+    assert notes == ["class: counts differ: fid: count: 8 (r, seed 0, r, seed 1); 7 (r, seed 2)"]
 
 
 def test_real_pictures_are_read_from_the_cache_and_a_broken_file_is_made_again(tmp_path: Path) -> None:
@@ -152,14 +185,25 @@ def test_real_pictures_are_read_from_the_cache_and_a_broken_file_is_made_again(t
     second = feature_metric(cache_dir=tmp_path)
     second.update(batch)
     assert second.net.calls == 5
-    assert torch.equal(second.real, first.real)
+    assert torch.equal(second.sets().real, first.sets().real)
     assert second.cache is not None and second.cache.found == 5
-    broken = next(tmp_path.rglob("*.f32"))
-    broken.write_bytes(b"short")
+    second.compute()
+    assert second.notes == []
+    cut, changed, older, *_ = sorted(tmp_path.rglob("*.f32"))
+    cut.write_bytes(cut.read_bytes()[:-1])
+    data = bytearray(changed.read_bytes())
+    data[2] ^= 1
+    changed.write_bytes(data)
+    older.write_bytes(older.read_bytes()[: 4 * 2048])
     third = feature_metric(cache_dir=tmp_path)
     third.update(batch)
-    assert third.net.calls == 6
-    assert torch.equal(third.real, first.real)
+    assert third.net.calls == 8
+    assert torch.equal(third.sets().real, first.sets().real)
+    third.compute()
+    assert "3 kept features were damaged" in third.notes[0]
+    again = feature_metric(cache_dir=tmp_path)
+    again.update(batch)
+    assert again.net.calls == 5
     other = feature_metric(cache_dir=tmp_path, variant="clean")
     other.update(batch)
     assert other.net.calls == 10  # another preparation has other features
@@ -177,11 +221,15 @@ def test_sets_without_pairs_give_the_same_distance() -> None:
     paired, sets = feature_metric(), feature_metric()
     batch = pictures(8)
     paired.update(batch)
-    sets.add_sets(fake=list(batch.fake[:3]), real=[])
-    sets.add_sets(fake=list(batch.fake[3:]), real=list(batch.real))
+    named = dict(zip(batch.name, batch.fake, strict=True))
+    sets.add_sets(fake={name: named[name] for name in batch.name[:3]}, real={})
+    rest = {name: named[name] for name in batch.name[3:]}
+    sets.add_sets(fake=rest, real=dict(zip(batch.name, batch.real, strict=True)))
     assert sets.compute()["fid"].value == pytest.approx(paired.compute()["fid"].value)
     assert sets.subset(torch.ones(8, dtype=torch.int64)) == {}
-    assert sets.compute()["fid"].value == pytest.approx(frechet_distance(sets.generated, sets.real))
+    assert sets.resampled(torch.ones(2, 8, dtype=torch.int64)) == {}
+    found = sets.sets()
+    assert sets.compute()["fid"].value == pytest.approx(frechet_distance(found.generated, found.real))
 
 
 @pytest.mark.parametrize(
@@ -205,5 +253,7 @@ def test_pictures_without_a_mask_have_no_region() -> None:
     assert metric.compute()["fid_region"].count == 3
     assert region_box(torch.zeros(1, 9, 9)) is None
     assert region_box(torch.ones(1, 9, 9)) == (0, 9, 0, 9)
-    found = metric.subset(torch.tensor([1, 5, 1, 0]))["fid_region"]
-    assert found == pytest.approx(frechet_distance(metric.generated[:2], metric.real[:2]), rel=1e-4)
+    sets = metric.sets()
+    expected = frechet_distance(sets.generated[:2], sets.real[:2])
+    assert metric.subset(torch.tensor([1, 5, 1, 0]))["fid_region"] == pytest.approx(expected, rel=1e-4)
+    assert metric.resampled(torch.tensor([[1, 5, 1, 0]]))["fid_region"] == pytest.approx([expected], rel=1e-4)

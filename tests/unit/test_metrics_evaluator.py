@@ -9,7 +9,6 @@ import torch
 
 from metrics.base import Metric, MetricValue, Pictures
 from metrics.evaluator import (
-    DEFAULT_METRICS,
     Evaluator,
     Files,
     build_evaluator,
@@ -91,9 +90,11 @@ def test_table_is_aligned_and_marks_what_is_missing() -> None:
 
 def test_names_are_parsed_and_wrong_ones_answered() -> None:
     assert parse_metrics(" fid, l1,fid ") == ["fid", "l1"]
-    assert parse_metrics("none") == []
-    assert parse_metrics(DEFAULT_METRICS) == ["fid", "miou", "acc", "l1", "psnr", "ssim", "seam"]
-    assert metric_flags.DEFAULT_METRICS == DEFAULT_METRICS
+    assert parse_metrics("none") == parse_metrics("") == []
+    for word in ("all", "none"):
+        with pytest.raises(UserError, match=f"--metrics {word},fid: '{word}' stands alone"):
+            parse_metrics(f"{word},fid")
+    assert parse_metrics(metric_flags.DEFAULT_METRICS) == ["fid", "miou", "acc", "l1", "psnr", "ssim", "seam"]
     with pytest.raises(UserError, match=r"'ssin' is unknown. Did you mean 'ssim'"):
         parse_metrics("fid,ssin")
     with pytest.raises(UserError, match="Did you mean 'psnr'"):

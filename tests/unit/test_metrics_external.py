@@ -60,6 +60,8 @@ def test_segformer_is_transformers_own(transformers: tuple[Path, Path]) -> None:
 
     segmenter = load(f"hf:{transformers[0]}")
     assert (segmenter.name, segmenter.short_side, segmenter.num_classes) == ("segformer", 64, 19)
+    assert segmenter.notes is not None  # they stand beside the values
+    assert segmenter.notes["transformers"] == package.__version__
     pictures = photographs(2, 3, 64, 96)
     model = package.SegformerForSemanticSegmentation.from_pretrained(transformers[0]).eval()
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))

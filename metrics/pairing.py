@@ -1,0 +1,108 @@
+"""Which files belong together: base names joined across the folders, and everything that is left over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+
+from metrics.folders import BROKEN, Item, list_pictures, other_entries
+
+NAMED = 5  # files that a note names
+Found = dict[str, Path]
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What the folders hold.
+
+    Args:
+        items: to be decoded, in the order of their names; of sets that are no pairs one per picture.
+        faults: what is wrong with a name.
+        notes: what was not used, a line per folder.
+    """
+
+    items: list[Item]
+    faults: dict[str, str]
+    notes: list[str]
+
+
+def pair_folders(real: str, fakes: Sequence[str], maps: Mapping[str, str], *, needs_pairs: bool) -> Pairing:
+    """List the folders and join files of one base name.
+
+    Without `needs_pairs`, folders of other names or sizes are two sets.
+
+    Args:
+        maps: folders by "masks", "labels", "instances", those that were given.
+
+    Raises:
+        DataError: a folder is missing or holds no picture.
+    """
+    faults: dict[str, str] = {}
+    folders = [("--real", real), *(("--fake", fake) for fake in fakes), *((f"--{k}", path) for k, path in maps.items())]
+    listed: list[Found] = []
+    for flag, folder in folders:
+        found, more = list_pictures(folder, flag)
+        listed.append(found)
+        faults |= more
+    reals, draws = listed[0], listed[1 : 1 + len(fakes)]
+    found_maps = dict(zip(maps, listed[1 + len(fakes) :], strict=True))
+    notes = [note for flag, folder in folders for note in _not_read(flag, folder)]
+    if not needs_pairs and reals.keys() != draws[0].keys():
+        return Pairing(_as_sets(draws[0], reals), faults, notes)
+    names = sorted(set().union(reals, *draws))
+    notes += [note for kind, found in found_maps.items() for note in _without_picture(kind, maps[kind], found, names)]
+    items = []
+    for name in names:
+        lacking = [folder if flag == "--fake" else flag
+                   for (flag, folder), found in zip(folders, listed, strict=True) if name not in found]  # fmt: skip
+        if lacking:
+            faults.setdefault(name, f"{name}: no file of this name in {', '.join(lacking)}")
+        elif name not in faults:
+            mask, label, inst = (found_maps.get(kind, {}).get(name) for kind in ("masks", "labels", "instances"))
+            items.append(Item(name, [draw[name] for draw in draws], reals[name], mask, label, inst))
+    if not needs_pairs and any(map(differ_in_size, items)):  # equal names are no promise: sets may have any sizes
+        items = [part for item in items for part in (replace(item, real=None), replace(item, fake=[]))]
+        notes.append("--real and --fake have equal names but other sizes: taken as two sets, not as pairs")
+    return Pairing(items, faults, notes)
+
+
+def _as_sets(fakes: Found, reals: Found) -> list[Item]:
+    items = [Item(name, [path], None) for name, path in fakes.items()]
+    return items + [Item(name, [], path) for name, path in reals.items()]
+
+
+def differ_in_size(item: Item) -> bool:
+    """Tell from the files' heads whether the two pictures of a pair differ in size; broken ones are told later."""
+    sizes = set()
+    for path in (*item.fake, *([item.real] if item.real else [])):
+        try:
+            with Image.open(path) as picture:
+                sizes.add(picture.size)
+        except BROKEN:
+            pass
+    return len(sizes) > 1
+
+
+def _not_read(flag: str, folder: str) -> list[str]:
+    entries = other_entries(folder)
+    if not entries:
+        return []
+    what = "1 entry is no picture and was" if len(entries) == 1 else f"{len(entries)} entries are no pictures and were"
+    return [f"{flag} {folder}: {what} not read: {_some(entries)}"]
+
+
+def _without_picture(kind: str, folder: str, found: Found, names: Sequence[str]) -> list[str]:
+    alone = sorted(path.name for path in (found[name] for name in found.keys() - set(names)))
+    if not alone:
+        return []
+    what = "1 file has no picture of its name and was" if len(alone) == 1 else (
+        f"{len(alone)} files have no picture of their name and were")  # fmt: skip
+    return [f"--{kind} {folder}: {what} not used: {_some(alone)}"]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = [f"and {len(names) - NAMED} more"] if len(names) > NAMED else []
+    return ", ".join([*names[:NAMED], *more])
