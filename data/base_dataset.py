@@ -17,14 +17,27 @@ from torch.utils.data import Dataset
 
 from data.checks import check_crop
 from data.instances import unique_ids, worth_testing
-from data.masks import ADDITION, FOLDER, MASK_TYPES, NONE, OBJECT_TASKS, TASKS, TRAIN, make_mask, mask_files, read_mask
+from data.masks import (
+    ADDITION,
+    FOLDER,
+    MASK_TYPES,
+    NONE,
+    OBJECT_TASKS,
+    TASKS,
+    TRAIN,
+    make_mask,
+    mask_files,
+    parse_mask_types,
+    read_mask,
+    thing_boxes,
+)
 from data.records import EMPTY_TABLE, ClassTable, MapRules, Maps, parse_label_map
 from data.samples import make_sample
 from data.tasks import WANTED, Selection, object_task, suitable, thing_instances
 from data.transforms import scale_short_side
 from util.batch import Sample
 from util.errors import DataError, UserError
-from util.seeds import random_pair
+from util.seeds import derive_seed, random_pair
 
 _THREADS = 4
 
@@ -40,9 +53,11 @@ class BaseDataset(Dataset, ABC):
         crop_size: S.
         load_size: the short side is scaled to this; 0 keeps pictures as stored.
         augment: random crops and flips, drawn anew in each pass; otherwise the centre is cut and nothing flipped.
-        task: one of `TASKS`, "folder" (PNGs of `mask_dir`), "none" (nothing erased) or "train" (all types of this
-            data set, by `mask_schedule`).
+        task: one of `TASKS`, "folder" (PNGs of `mask_dir`), "none" (nothing erased) or "train" (`mask_types`, by
+            `mask_schedule`).
         mask_schedule: "index" ties the type to the index, as released; "random" draws it.
+        mask_types: comma list of types for training; None takes those of the data set.
+        mask_boxes: probability that a training mask also erases the boxes of the larger things.
         mask_dir: for "folder".
         seed: first part of every key.
         cache: "ram" keeps all decoded pictures; "none" decodes at each access.
@@ -50,10 +65,13 @@ class BaseDataset(Dataset, ABC):
 
     Attributes:
         names, label_nc, ignore_label, class_names, palette (label_nc, 3) uint8, things: as their words say.
+        classes: all that is known of the classes, of which the above are parts.
+        mask_types: those of training.
     """
 
     summary: ClassVar[str] = ""
-    mask_types: ClassVar[tuple[str, ...]] = MASK_TYPES
+    known_masks: ClassVar[tuple[str, ...]] = MASK_TYPES
+    mask_types: tuple[str, ...] = MASK_TYPES
 
     def __init__(
         self,
@@ -67,6 +85,8 @@ class BaseDataset(Dataset, ABC):
         augment: bool,
         task: str,
         mask_schedule: str = "random",
+        mask_types: str | None = None,
+        mask_boxes: float = 0.0,
         mask_dir: str | None = None,
         seed: int = 0,
         cache: str = "none",
@@ -78,10 +98,12 @@ class BaseDataset(Dataset, ABC):
             raise UserError("--task folder needs --mask_dir DIR, a folder of mask PNGs")
         self.names, self.split, self.rules = names, split, rules
         self.label_nc, self.ignore_label = rules.label_nc, rules.ignore_label
-        classes = classes.resized(self.label_nc)
+        self.classes = classes = classes.resized(self.label_nc)
         self.class_names, self.palette, self.things = list(classes.names), classes.palette, set(classes.things)
         self.crop_size, self.load_size, self.augment = crop_size, load_size, augment
-        self.task, self.mask_schedule, self.seed = task, mask_schedule, seed
+        self.task, self.mask_schedule, self.mask_boxes, self.seed = task, mask_schedule, mask_boxes, seed
+        if mask_types is not None:
+            self.mask_types = parse_mask_types(mask_types, self.known_masks)
         self.inst_class_rule = inst_class_rule
         self.mask_paths = mask_files(mask_dir, len(names)) if task == FOLDER and mask_dir else []
         self._things = np.array(sorted(self.things), np.int64)
@@ -110,8 +132,8 @@ class BaseDataset(Dataset, ABC):
     @staticmethod
     def shared_settings(opt: Any) -> dict[str, Any]:
         """Return the constructor arguments that every data set reads in the same way; a command has not all of them."""
-        names = ("crop_size", "load_size", "mask_schedule", "mask_dir", "seed", "cache", "inst_class_rule")
-        return {name: getattr(opt, name) for name in names if hasattr(opt, name)}
+        names = ("crop_size", "load_size", "mask_schedule", "mask_types", "mask_boxes", "mask_dir", "seed", "cache")
+        return {name: getattr(opt, name) for name in (*names, "inst_class_rule") if hasattr(opt, name)}
 
     @classmethod
     def map_rules(cls, opt: Any) -> MapRules:
@@ -147,7 +169,8 @@ class BaseDataset(Dataset, ABC):
         else:
             mask = self._mask(maps, R, NP, index)
         name, rule = self.names[index], self.inst_class_rule
-        return make_sample(maps, mask, rules=self.rules, inst_class_rule=rule, name=name, index=index)
+        sample = make_sample(maps, mask, rules=self.rules, inst_class_rule=rule, name=name, index=index)
+        return {**sample, "draw": derive_seed(self.seed, "draw", turn, index)}
 
     def select(self, limit: int | None = None) -> Selection:
         """Return the first `limit` pictures (None: all) that the task can use: any, or those with an object to erase.
@@ -227,7 +250,7 @@ class BaseDataset(Dataset, ABC):
         return Maps(maps.image[rows, columns], maps.label[rows, columns], inst)
 
     def _mask(self, maps: Maps, R: Random, NP: np.random.RandomState, index: int) -> np.ndarray:
-        """Draw instance, label, type and mask, in this order."""
+        """Draw instance, label, type, mask, and whether the things' boxes are erased too, in this order."""
         if self.task == FOLDER:
             return read_mask(self.mask_paths[index], self.crop_size)
         inst = maps.label if maps.inst is None else maps.inst
@@ -244,7 +267,10 @@ class BaseDataset(Dataset, ABC):
             types = self.mask_types
             task = types[index % len(types) if self.mask_schedule == "index" else R.randrange(len(types))]
         choice = {"chosen_label": chosen_label, "chosen_inst": chosen_inst}
-        return make_mask(task, R, NP, label=maps.label, inst=inst, **choice)
+        mask = make_mask(task, R, NP, label=maps.label, inst=inst, **choice)
+        if self.task == TRAIN and self.mask_boxes and R.random() < self.mask_boxes:
+            mask |= thing_boxes(inst, self.objects(inst, maps.label))
+        return mask
 
     # --- cache -----------------------------------------------------------------------------------------------------
     @staticmethod
@@ -258,6 +284,6 @@ class BaseDataset(Dataset, ABC):
 
         self._cache = None
         with ThreadPoolExecutor(_THREADS) as pool:
-            loaded = pool.map(self.maps, range(len(self)))
-            bar = tqdm(loaded, total=len(self), desc=f"reading {self.split} into RAM", leave=False, disable=None)
+            loaded = pool.map(self.maps, range(len(self.names)))
+            bar = tqdm(loaded, total=len(self.names), desc=f"reading {self.split} into RAM", leave=False, disable=None)
             return list(bar)

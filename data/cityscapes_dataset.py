@@ -8,6 +8,7 @@ from data import DATASETS
 from data.folder import FolderDataset
 from data.instances import unique_ids
 from data.records import ClassTable
+from util.objects import ObjectRule
 
 # id order of labelIds 0..33, with the colours of the data set's own scripts
 _CLASSES = (
@@ -55,8 +56,9 @@ class CityscapesDataset(FolderDataset):
     summary = "Cityscapes, labelIds (34) and instanceIds, 512x256"
     default_load_size = 0
     built_in = ClassTable(
-        tuple(name for name, _ in _CLASSES), np.array([c for _, c in _CLASSES], np.uint8), frozenset(range(24, 34))
-    )
+        tuple(name for name, _ in _CLASSES), np.array([c for _, c in _CLASSES], np.uint8), frozenset(range(24, 34)),
+        objects=(ObjectRule(26, 0.6), ObjectRule(24, 0.35, (2, 6))),  # car, person (SIEDOB spec, 2.2 and 2.4)
+    )  # fmt: skip
 
     def instance_candidates(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
         """Ids of single things only (spec 2.5.3); often there is none, then nothing is drawn."""

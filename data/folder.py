@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -38,8 +39,13 @@ class FolderDataset(BaseDataset):
 
     @classmethod
     def class_table(cls, dataroot: str | None) -> ClassTable:
-        """Return the classes of the folder's classes.json, or the built-in ones."""
+        """Return the classes of the folder's classes.json, or the built-in ones.
+
+        The built-in object rules hold where a file with the same classes has none, as those of earlier versions.
+        """
         found = read_class_table(Path(dataroot) / CLASSES_FILE) if dataroot else None
+        if found and not found.objects and found.names == cls.built_in.names:
+            return replace(found, objects=cls.built_in.objects)
         return found or cls.built_in
 
     @classmethod

@@ -10,18 +10,22 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from util.errors import DataError
+from util.errors import DataError, UserError
 from util.images import read_map
+from util.regions import bounding_box
+from util.registry import did_you_mean
 
 MASK_TYPES = ("free_form", "extension", "outpainting", "class", "instance")  # in this order: type = index % 5
 ADDITION, REMOVAL = OBJECT_TASKS = ("object_addition", "object_removal")  # `data/tasks.py`
 TASKS = (*MASK_TYPES, *OBJECT_TASKS)
+BOX_MARGIN, BOX_LEAST = 5, 400  # pixels of a 256 picture: around an instance's box; instances must be larger
 FOLDER, NONE, TRAIN = "folder", "none", "train"  # masks from files; nothing erased; the types in turn or at random
 
 
@@ -35,9 +39,35 @@ def real_title(task: str) -> str:
     return "truth" if has_truth(task) else "original"
 
 
-def brush_strokes(R: Random, NP: np.random.RandomState, size: int) -> tuple[list[tuple[int, int]], int]:
+def parse_mask_types(text: str, known: tuple[str, ...] = MASK_TYPES) -> tuple[str, ...]:
+    """Read "free_form,extension"; a type named twice comes twice as often. Raises `UserError`."""
+    types = tuple(filter(None, map(str.strip, text.split(","))))
+    for name in types:
+        if name not in known:
+            raise UserError(f"--mask_types: '{name}' is unknown.{did_you_mean(name, known)} Known: {', '.join(known)}")
+    if not types:
+        raise UserError(f"--mask_types is empty. Known: {', '.join(known)}")
+    return types
+
+
+@dataclass(frozen=True)
+class Brush:
+    """Limits of a brush, both included: how many steps it takes, and its width in pixels of a picture of `side`."""
+
+    steps: tuple[int, int]
+    widths: tuple[int, int]
+    side: int
+
+
+SCENE_BRUSH = Brush((4, 8), (50, 140), 256)
+OBJECT_BRUSH = Brush((3, 6), (30, 60), 64)  # SIEDOB spec, 2.5
+
+
+def brush_strokes(
+    R: Random, NP: np.random.RandomState, size: int, limits: Brush = SCENE_BRUSH
+) -> tuple[list[tuple[int, int]], int]:
     """Draw the vertices (x, y) and the width, in pixels, of a brush stroke (spec 2.6)."""
-    count = R.randint(4, 8)
+    count = R.randint(*limits.steps)
     mean_angle, spread = 2 * math.pi / 5, 2 * math.pi / 15
     angle_min = mean_angle - R.uniform(0, spread)
     angle_max = mean_angle + R.uniform(0, spread)
@@ -46,22 +76,23 @@ def brush_strokes(R: Random, NP: np.random.RandomState, size: int) -> tuple[list
         angle = R.uniform(angle_min, angle_max)
         angles.append(2 * math.pi - angle if i % 2 == 0 else angle)
     radius = math.sqrt(2 * size**2) / 8
-    deviation = 22.0 * size / 256  # the release's floor of half the mean radius
+    # the release's floor of half the mean radius: 22 pixels of 256
+    deviation = math.sqrt(2 * limits.side**2) / 8 // 2 * size / limits.side
     vertices = [(R.randint(0, size), R.randint(0, size))]
     for angle in angles:
         r = float(np.clip(NP.normal(loc=radius, scale=deviation), 0, 2 * radius))
         x = np.clip(vertices[-1][0] + r * math.cos(angle), 0, size)
         y = np.clip(vertices[-1][1] + r * math.sin(angle), 0, size)
         vertices.append((int(x), int(y)))
-    width = int(R.uniform(50, 140) * size / 256)
+    width = int(R.uniform(*limits.widths) * size / limits.side)
     NP.normal()  # two flips that the release draws and throws away
     NP.normal()
     return vertices, width
 
 
-def brush(R: Random, NP: np.random.RandomState, size: int) -> np.ndarray:
+def brush(R: Random, NP: np.random.RandomState, size: int, limits: Brush = SCENE_BRUSH) -> np.ndarray:
     """Free-form brush: a thick poly-line with round joints; it covers 24 % on average, 8 to 46 % in most cases."""
-    vertices, width = brush_strokes(R, NP, size)
+    vertices, width = brush_strokes(R, NP, size, limits)
     mask = Image.new("L", (size, size), 0)
     draw = ImageDraw.Draw(mask)
     draw.line(vertices, fill=1, width=width)
@@ -98,6 +129,31 @@ def instance_box(inst: np.ndarray, chosen: int) -> np.ndarray:
     rows, columns = np.nonzero(inst == chosen)
     mask = np.zeros(inst.shape, np.uint8)
     mask[rows.min() : rows.max(), columns.min() : columns.max()] = 1
+    return mask
+
+
+def strip(R: Random, size: int) -> np.ndarray:
+    """Erase 15 to 65 % of the picture, from one of its four sides on (SIEDOB spec, 2.5)."""
+    mask = np.zeros((size, size), np.uint8)
+    mask[: int(size * (R.random() / 2 + 0.15))] = 1
+    return np.ascontiguousarray(np.rot90(mask, R.randrange(4)))
+
+
+def thing_boxes(inst: np.ndarray, numbers: Iterable[int]) -> np.ndarray:
+    """Erase the bounding boxes of the larger ones of some instances, with a margin (SIEDOB spec, 2.5).
+
+    Differs from SIEDOB, spec 2.5: the release never erases the last row and column of the picture, so that an object
+    there shows through; here a box ends with the picture.
+    """
+    scale = inst.shape[0] / 256
+    margin, least = round(BOX_MARGIN * scale), BOX_LEAST * scale**2
+    mask = np.zeros(inst.shape, np.uint8)
+    for number in numbers:
+        where = inst == number
+        if where.sum() > least:
+            box = bounding_box(where)
+            rows = slice(max(0, box.top - margin), box.bottom - 1 + margin)  # as the release: one less at the end
+            mask[rows, max(0, box.left - margin) : box.right - 1 + margin] = 1
     return mask
 
 

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,11 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
             partial_file.unlink()
 
 
-def save_picture(path: Path, array: np.ndarray) -> None:
+def save_picture(path: Path, array: np.ndarray, *, quality: int = JPEG_QUALITY) -> None:
     """Write (H, W, 3) uint8, (H, W) uint8 or uint16 as JPEG or PNG, whichever the ending says."""
     picture = Image.fromarray(array)
     jpeg = path.suffix == ".jpg"
-    write_whole(
-        path, lambda to: picture.save(to, format="JPEG", quality=JPEG_QUALITY) if jpeg else picture.save(to, "PNG")
-    )
+    write_whole(path, lambda to: picture.save(to, format="JPEG", quality=quality) if jpeg else picture.save(to, "PNG"))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -85,17 +83,23 @@ def _write_text(path: Path, text: str) -> None:
 
 def write_class_table(output: Path, table: ClassTable) -> None:
     """Write <output>/classes.json, which `data.records.read_class_table` reads."""
-    classes = [
+    classes: list[dict[str, Any]] = [
         {"id": i, "name": name, "color": table.palette[i].tolist(), "thing": i in table.things}
         for i, name in enumerate(table.names)
     ]
-    write_json(output / CLASSES_FILE, {"num_classes": len(classes), "ignore_id": table.ignore, "classes": classes})
+    for rule in table.objects:
+        classes[rule.label]["object"] = {"fill": rule.fill, "aspect": list(rule.aspect)}
+    for entry, scene_id in zip(classes, table.scene_ids, strict=False):
+        entry["scene_id"] = scene_id
+    content: dict[str, Any] = {"num_classes": len(classes), "ignore_id": table.ignore}
+    if table.objects:
+        content["objects"] = [rule.label for rule in table.objects]
+    write_json(output / CLASSES_FILE, {**content, "classes": classes})
 
 
 def save_classes(dataset: BaseDataset, run_dir: Path) -> None:
     """Write a data set's classes into a run's folder, so that the run knows their names wherever the data is."""
-    table = ClassTable(tuple(dataset.class_names), dataset.palette, frozenset(dataset.things), dataset.ignore_label)
-    write_class_table(run_dir, table)
+    write_class_table(run_dir, replace(dataset.classes, ignore=dataset.ignore_label))
 
 
 def claim_output(output: Path, script: str, settings: Mapping[str, Any]) -> None:
@@ -183,16 +187,18 @@ def _convert_one(convert: Convert, job: Job) -> None:
         save_picture(path, arrays[kind])
 
 
-def run_jobs(function: Callable[[Any], None], jobs: Sequence[Any], *, num_workers: int, title: str) -> None:
-    """Call a picklable function on every job, in `num_workers` processes (0: in this one), with a progress bar."""
+def run_jobs(function: Callable[[Any], Any], jobs: Sequence[Any], *, num_workers: int, title: str) -> list[Any]:
+    """Call a picklable function on every job, in `num_workers` processes (0: in this one), with a progress bar.
+
+    Returns:
+        What it returned, in the order of the jobs.
+    """
     from tqdm import tqdm
 
     if num_workers < 0:
         raise UserError(f"--num_workers {num_workers} is less than 0")
     if num_workers == 0 or len(jobs) < FEW_JOBS:
-        for job in tqdm(jobs, desc=title, disable=None):
-            function(job)
-        return
+        return [function(job) for job in tqdm(jobs, desc=title, disable=None)]
     # spawn: forked children of a process with threads (OpenCV, PyTorch) may hang
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=context, initializer=_follow_parent)
@@ -200,6 +206,7 @@ def run_jobs(function: Callable[[Any], None], jobs: Sequence[Any], *, num_worker
         futures = [pool.submit(function, job) for job in jobs]
         for future in tqdm(as_completed(futures), total=len(futures), desc=title, disable=None):
             future.result()
+        return [future.result() for future in futures]
     except BrokenProcessPool as error:
         raise UserError(f"{title}: a process died, out of memory? Run again with a smaller --num_workers") from error
     finally:

@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from util.errors import DataError, UserError
 from util.images import default_palette
+from util.objects import ANY_ASPECT, DEFAULT_FILL, ObjectRule
 
 CLASSES_FILE = "classes.json"  # of a data set, and of a run
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png")
@@ -82,18 +84,36 @@ def parse_label_map(text: str | None) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Names, colours (n, 3) uint8 and things of a data set's classes; `ignore` is the id to leave out, or None."""
+    """What is known of a data set's classes.
+
+    Args:
+        names: one per id.
+        palette: colours (n, 3) uint8.
+        things: ids of classes that come in single things.
+        ignore: the id to leave out, or None.
+        objects: which instances are objects of their own, in the order of an object network's classes.
+        scene_ids: of a data set of objects: the id that each class, but "outside", has in the scenes.
+    """
 
     names: tuple[str, ...]
     palette: np.ndarray
     things: frozenset[int] = frozenset()
     ignore: int | None = None
+    objects: tuple[ObjectRule, ...] = ()
+    scene_ids: tuple[int, ...] = ()
+
+    @property
+    def foreground(self) -> tuple[ObjectRule, ...]:
+        """The `objects`; all things, by id, where none are described."""
+        return self.objects or tuple(ObjectRule(i) for i in sorted(self.things))
 
     def resized(self, label_nc: int) -> ClassTable:
         """Cut, or pad with "class <id>", to `label_nc` classes."""
         names = (*self.names, *(f"class {i}" for i in range(len(self.names), label_nc)))[:label_nc]
         palette = np.concatenate([self.palette, default_palette(label_nc)[len(self.palette) :]])[:label_nc]
-        return ClassTable(names, palette, frozenset(i for i in self.things if i < label_nc), self.ignore)
+        things = frozenset(i for i in self.things if i < label_nc)
+        objects = tuple(rule for rule in self.objects if rule.label < label_nc)
+        return ClassTable(names, palette, things, self.ignore, objects, self.scene_ids)
 
 
 EMPTY_TABLE = ClassTable((), np.zeros((0, 3), np.uint8))
@@ -102,9 +122,9 @@ EMPTY_TABLE = ClassTable((), np.zeros((0, 3), np.uint8))
 def read_class_table(path: Path) -> ClassTable | None:
     """Return the table of a classes.json, None if there is none.
 
-    The file holds {"num_classes": n, "ignore_id": id or null,
-    "classes": [{"id", "name", "color": [r, g, b], "thing"}]};
-    color, thing and ignore_id may be left out. Raises `DataError` if it cannot be used.
+    The file holds {"num_classes": n, "ignore_id": id or null, "objects": [id, ...],
+    "classes": [{"id", "name", "color": [r, g, b], "thing", "object": {"fill", "aspect": [low, high]}, "scene_id"}]};
+    only num_classes, id and name must be there. Raises `DataError` if it cannot be used.
     """
     if not path.is_file():
         return None
@@ -119,11 +139,35 @@ def read_class_table(path: Path) -> ClassTable | None:
                 palette[i] = entry["color"]
         things = frozenset(i for i, entry in entries.items() if entry.get("thing"))
         ignore = table.get("ignore_id")
-        return ClassTable(names, palette, things, None if ignore is None else int(ignore))
+        objects = _read_rules(entries, table.get("objects"), count)
+        from_scenes = [i for i in sorted(entries) if "scene_id" in entries[i]]
+        if from_scenes != list(range(len(from_scenes))):  # "outside", the last one, has none
+            raise ValueError(f"class {from_scenes[0]} has a scene_id and one before it has none")
+        scene_ids = tuple(int(entries[i]["scene_id"]) for i in from_scenes)
+        return ClassTable(names, palette, things, None if ignore is None else int(ignore), objects, scene_ids)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
         raise DataError(
             f"{path}: not a class table ({type(error).__name__}: {error}); see datasets/README.md"
         ) from error
+
+
+def _read_rules(entries: Mapping[int, Any], order: Any, count: int) -> tuple[ObjectRule, ...]:
+    """Return the rules of the classes that have an "object", in the order of the list of ids, else by id."""
+    described = sorted(i for i, entry in entries.items() if entry.get("object") is not None)
+    order = described if order is None else [int(i) for i in order]
+    if left := sorted(set(described) - set(order)):
+        raise ValueError(f"class {left[0]} has an object rule and is not in the list of objects")
+    rules = []
+    for i in order:
+        rule = entries[i].get("object") or {}
+        low, high = map(float, rule.get("aspect", ANY_ASPECT))
+        fill = float(rule.get("fill", DEFAULT_FILL))
+        if not (0 <= fill < 1 and 0 <= low < high and i < count):
+            raise ValueError(f"object rule of class {i}: fill in [0, 1), aspect [low, high] and an id below {count}")
+        rules.append(ObjectRule(i, fill, (low, high)))
+    if len({rule.label for rule in rules}) < len(rules):
+        raise ValueError("a class stands twice in the list of objects")
+    return tuple(rules)
 
 
 def files_by_name(folder: Path, endings: tuple[str, ...], faults: list[str]) -> dict[str, Path]:

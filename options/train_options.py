@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from data import DATASETS
+from data.masks import MASK_TYPES, parse_mask_types
 from options.base_options import OPTIONS_FILE, BaseOptions
 from options.parser import PROVENANCE, StrictParser, read_yaml
 from util.errors import UserError
@@ -32,6 +34,10 @@ class TrainOptions(BaseOptions):
                            help="also write TensorBoard events")  # fmt: skip
         group.add_argument("--mask_schedule", choices=("random", "index"), default="random",
                            help="mask type of a picture: drawn anew, or tied to its index as released")  # fmt: skip
+        group.add_argument("--mask_types", metavar="TYPE,...",
+                           help=f"masks to train with, of {', '.join(MASK_TYPES)}. Default: by data set")  # fmt: skip
+        group.add_argument("--mask_boxes", type=float, default=0.0, metavar="P",
+                           help="probability that a mask also erases the boxes of the larger things")  # fmt: skip
 
     def run_layer(self, probe: argparse.Namespace) -> dict[str, Any]:
         """Return the run's own options if it is to be continued."""
@@ -50,5 +56,9 @@ class TrainOptions(BaseOptions):
         for name, least in (("max_steps", 0), ("save_every", 1), ("keep", 0), ("log_every", 1), ("image_every", 0)):
             if getattr(opt, name) < least:
                 raise UserError(f"--{name} {getattr(opt, name)} is less than {least}")
+        if opt.mask_types is not None:
+            parse_mask_types(opt.mask_types, DATASETS.get(opt.dataset_mode).known_masks)
+        if not 0 <= opt.mask_boxes <= 1:
+            raise UserError(f"--mask_boxes {opt.mask_boxes} is not in [0, 1]")
         if not 0 <= opt.ema < 1:
             raise UserError(f"--ema {opt.ema} is not in [0, 1)")

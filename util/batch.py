@@ -6,7 +6,7 @@ Ranges: image float32 in [-1, 1], RGB; mask and edge float32 in {0, 1}; mask 1 =
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ class Sample(TypedDict):
     mask: Tensor
     name: str
     index: int
+    draw: NotRequired[int]
 
 
 class Batch(TypedDict):
@@ -33,7 +34,8 @@ class Batch(TypedDict):
 
     `inst` is dense: 0..n-1 per picture, in ascending order of the original ids, which `inst_id` holds.
     `inst_class` is the majority label of an instance's pixels (the lowest id on a tie). `index` is the position in
-    the data set.
+    the data set; `draw` seeds a method's own draws for a training sample: like all of its draws they depend on the
+    seed, the pass over the data and the index, not on who loads or trains it.
     """
 
     image: Tensor
@@ -45,6 +47,7 @@ class Batch(TypedDict):
     mask: Tensor
     name: list[str]
     index: list[int]
+    draw: NotRequired[list[int]]
 
 
 def collate(samples: list[Sample]) -> Batch:

@@ -20,6 +20,7 @@ SCRIPTS = {
     "prepare_camvid": ("--source x --mask_see 1", "--mask_seed"),
     "prepare_cityscapes": ("--source x --hire", "--hires"),
     "prepare_folder": ("--images x --labels y --short_sid 3", "--short_side"),
+    "prepare_objects": ("--output x --min_crop 3", "--min_crops"),
     "prepare_streets": ("--output x --heigh 3", "--height"),
 }
 
