@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.base_model import BaseModel
 from models.networks.style_bank import BankBuilder, StyleBank
-from models.networks.style_sources import MeanSource, StyleSource
+from models.networks.style_sources import MeanSource, NoiseSource, StyleSource
 from util.batch import PAD, Batch, to_device
 from util.errors import UserError
 from util.flags import positive_int
@@ -118,8 +118,14 @@ class BankedModel(BaseModel):
     def choose_styles(self, source: str) -> None:
         if source == "mean" and isinstance(self.bank, StyleBank):
             self.bank = MeanSource(self.bank)
+        elif source == "noise":
+            self.bank, self.mean_code = NoiseSource(self.style_dim), torch.zeros(self.style_dim)
         else:
             super().choose_styles(source)
+
+    def has_style(self, label: int) -> bool:
+        """Whether instances of a class have style codes at all."""
+        return True
 
     @torch.no_grad()
     def gather_bank(self, pictures: Iterable[Batch], *, weights: str) -> StyleBank:

@@ -48,18 +48,15 @@ class GANModel(BaseModel):
 
     # --- options ---------------------------------------------------------------------------------------------------
     @staticmethod
-    def add_training_flags(
-        group: argparse._ArgumentGroup, *, lr_G: float, lr_D: float, lambda_l1: float | None
-    ) -> None:
-        """Add the flags of discriminator, optimisers and losses; the values are defaults, None leaves L1 out."""
+    def add_training_flags(group: argparse._ArgumentGroup, *, lr_G: float, lr_D: float, lambda_l1: float) -> None:
+        """Add the flags of discriminator, optimisers and losses; the values are defaults."""
         group.add_argument("--ndf", type=positive_int, default=64, help="base width of the discriminators")
         group.add_argument("--lr_G", type=positive, default=lr_G, help="Adam's rate of the generator")
         group.add_argument("--lr_D", type=positive, default=lr_D, help="Adam's rate of the discriminators")
         group.add_argument("--beta1", type=fraction, default=0.5, help="Adam's first moment")
         group.add_argument("--beta2", type=fraction, default=0.999, help="Adam's second moment")
         group.add_argument("--lambda_gan", type=weight, default=1.0, help="weight of the adversarial losses")
-        if lambda_l1 is not None:
-            group.add_argument("--lambda_l1", type=weight, default=lambda_l1, help="weight of the L1 loss")
+        group.add_argument("--lambda_l1", type=weight, default=lambda_l1, help="weight of the L1 loss")
         group.add_argument("--lambda_vgg", type=weight, default=10.0, help="weight of the perceptual loss")
         group.add_argument("--perceptual", choices=("vgg19", "vgg16"), default="vgg19", help="its network")
         group.add_argument("--vgg_weights", metavar="FILE", help="its weights; default: torchvision's download")

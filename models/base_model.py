@@ -53,6 +53,7 @@ class BaseModel(ABC):
 
     summary: ClassVar[str] = ""
     flow: ClassVar[str] = "editing"  # what test.py does with a run: a module of `testing`
+    dataset_modes: ClassVar[tuple[str, ...]] = ()  # data sets that it takes; empty: all that yield scenes
     input_runs: ClassVar[tuple[str, ...]] = ()  # flags that name trained runs whose networks this method builds on
     ema_networks: ClassVar[tuple[str, ...]] = ("netG",)
     unused_parameters: ClassVar[bool] = False  # whether a step may leave parameters of a phase out (tells DDP)
@@ -74,8 +75,8 @@ class BaseModel(ABC):
         Args:
             opt: parsed options, completed by the data set.
             classes: the data set's `ClassTable`.
-            runs: options and class names (`"classes"`) of the runs that `input_runs` name, by flag; those not given
-                are absent.
+            runs: options and class table (`"classes"`) of the runs that `input_runs` name, by flag; those not given
+                are absent, and all of them where a run goes on or is tested: its own options say everything then.
         """
         return {}
 
@@ -106,8 +107,17 @@ class BaseModel(ABC):
     def begin_step(self, batch: Batch) -> None:
         """Run the forward pass that the phases of this step share."""
 
-    def load_input(self, flag: str, networks: Mapping[str, Mapping[str, Tensor]], run_dir: Path) -> None:
-        """Take over what a new run needs of the run that a flag of `input_runs` names: its state dicts, its folder."""
+    def load_input(
+        self, flag: str, networks: Mapping[str, Mapping[str, Tensor]], run_dir: Path, *, weights: str
+    ) -> None:
+        """Take over what a new run needs of a run that it builds on.
+
+        Args:
+            flag: of `input_runs`.
+            networks: the run's state dicts.
+            run_dir: its folder.
+            weights: which of its weights these are, in words.
+        """
 
     # --- inference -------------------------------------------------------------------------------------------------
     @abstractmethod

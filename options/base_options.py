@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from data import DATASETS
-from data.records import CLASSES_FILE, read_class_table
+from data.records import CLASSES_FILE, EMPTY_TABLE, read_class_table
 from models import MODELS
 from models.base_model import BaseModel
 from options.parser import PROVENANCE, StrictParser, check_name, read_yaml
@@ -139,7 +139,8 @@ class BaseOptions:
         derived = dataset.complete_options(parsed)
         values.update(derived)
         set_by.update({name: "data set" for name in derived if set_by[name] == "default"})
-        inputs = read_input_runs(parsed, model.input_runs) if self.is_train else {}
+        new = self.is_train and not parsed.continue_train
+        inputs = read_input_runs(parsed, model.input_runs) if new else {}
         derived = model.complete_options(parsed, classes=dataset.class_table(parsed.dataroot), runs=inputs)
         values.update(derived)
         set_by.update({name: "model" for name in derived if set_by[name] == "default"})
@@ -159,6 +160,9 @@ class BaseOptions:
     def validate(self, opt: argparse.Namespace) -> None:
         """Check what a flag's type cannot say; raises `UserError`."""
         check_name(opt.name)
+        modes = self.model.dataset_modes
+        if modes and opt.dataset_mode not in modes:
+            raise UserError(f"--model {opt.model} takes --dataset_mode {' or '.join(modes)}, not {opt.dataset_mode}")
         if opt.crop_size <= 0 or opt.crop_size % CROP_MULTIPLE:
             raise UserError(f"--crop_size {opt.crop_size} is not a positive multiple of {CROP_MULTIPLE}")
         for name, least in (("batch_size", 1), ("num_workers", 0)):
@@ -178,7 +182,7 @@ def read_input_runs(opt: argparse.Namespace, flags: tuple[str, ...]) -> dict[str
             runs = [path.parent.name for path in Path(opt.checkpoints_dir).glob(f"*/{OPTIONS_FILE}")]
             raise UserError(f"--{flag} {name}: no run at {folder}; train it first.{did_you_mean(name, runs)}")
         table = read_class_table(folder / CLASSES_FILE)
-        found[flag] = {**read_yaml(folder / OPTIONS_FILE, f"--{flag}"), "classes": table.names if table else ()}
+        found[flag] = {**read_yaml(folder / OPTIONS_FILE, f"--{flag}"), "classes": table or EMPTY_TABLE}
     return found
 
 

@@ -15,9 +15,9 @@ from options.parser import read_yaml
 from util.errors import UserError
 from util.registry import did_you_mean
 
-FILE_KEYS = ("title", "paper", "train", "test", "tasks", "groups", "rows", "next")
+FILE_KEYS = ("title", "paper", "prepare", "train", "test", "tasks", "groups", "rows", "next")
 GROUP_KEYS = ("label", "train", "test", "tasks")
-ROW_KEYS = ("label", "group", "train", "test", "tasks", "published", "provenance")
+ROW_KEYS = ("label", "group", "run", "train", "test", "tasks", "published", "provenance")
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,18 @@ class Row:
     """One run of an experiment.
 
     Args:
-        name: of the run.
+        name: of the row.
+        run: of the run that it trains and tests; several rows may test one run in different ways.
         label: in tables.
         group: key of its group; rows of different groups never stand in one table. "" without groups.
         train, test: flags of train.py and test.py, without --name.
-        tasks: a test.py line each.
+        tasks: a test.py line each; none for a run that only others need.
         published: task -> metric -> value.
         provenance: where `published` comes from.
     """
 
     name: str
+    run: str
     label: str
     group: str
     train: dict[str, Any]
@@ -44,10 +46,15 @@ class Row:
     provenance: str
 
     def train_args(self) -> list[str]:
-        return ["--name", self.name, *to_args(self.train)]
+        return ["--name", self.run, *to_args(self.train)]
 
     def test_args(self, task: str) -> list[str]:
-        return ["--name", self.name, "--task", task, *to_args(self.test)]
+        return ["--name", self.run, "--task", task, *to_args(self.test)]
+
+    def built_on(self) -> list[str]:
+        """Return the runs whose networks this one needs."""
+        flags = MODELS.get(self.train.get("model", "divsem")).input_runs
+        return [str(self.train[flag]) for flag in flags if self.train.get(flag) is not None]
 
     def not_built(self) -> str:
         """Return why the row cannot run, because its method is not registered; an empty string if it is."""
@@ -60,12 +67,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A file: `name` is its stem, `groups` maps keys to labels ({"": ""} without groups)."""
+    """A file: `name` is its stem, `groups` maps keys to labels ({"": ""} without groups).
+
+    `prepare` holds command lines of scripts that make the data; each does nothing where its work is done.
+    """
 
     name: str
     title: str
     paper: str
     next: str
+    prepare: list[str]
     groups: dict[str, str]
     rows: list[Row]
 
@@ -96,7 +107,10 @@ def read_experiment(path: Path, *, metrics: Collection[str]) -> Experiment:
     labels = {key: str((group or {}).get("label", key)) for key, group in groups.items()}
     texts = {key: str(spec.get(key) or "").strip() for key in ("paper", "next")}
     title = str(spec.get("title", path.stem))
-    return Experiment(name=path.stem, title=title, groups=labels or {"": ""}, rows=rows, **texts)
+    prepare = spec.get("prepare") or []
+    if not isinstance(prepare, list) or not all(str(line).startswith("scripts/") for line in prepare):
+        raise UserError(f"{path}: 'prepare' should be a list of command lines that begin with scripts/")
+    return Experiment(name=path.stem, title=title, groups=labels or {"": ""}, rows=rows, prepare=prepare, **texts)
 
 
 def to_args(flags: Mapping[str, Any]) -> list[str]:
@@ -116,7 +130,7 @@ def _read_row(name: str, own: dict[str, Any], layers: list[Any], where: str, met
     for part, merged in flags.items():
         for layer in layers:
             merged.update(_mapping(layer, part, where))
-    tasks = next((layer["tasks"] for layer in reversed(layers) if layer.get("tasks")), ["free_form"])
+    tasks = next((layer["tasks"] for layer in reversed(layers) if layer.get("tasks") is not None), ["free_form"])
     for task in tasks:
         if task not in (known := (*TASKS, FOLDER)):
             raise UserError(f"{where}: task '{task}' is unknown.{did_you_mean(task, known)} Known: {', '.join(known)}")
@@ -126,6 +140,7 @@ def _read_row(name: str, own: dict[str, Any], layers: list[Any], where: str, met
         raise UserError(f"{where}: published numbers need a 'provenance': where they were read")
     return Row(
         name=name,
+        run=str(own.get("run", name)),
         label=str(own.get("label", name)),
         group=own.get("group", ""),
         tasks=tasks,

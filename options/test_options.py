@@ -32,8 +32,8 @@ class TestOptions(RunOptions):
         group.add_argument(
             "--num_samples", type=int, default=1, help="draws per picture; div_* reads all, other metrics the first"
         )
-        group.add_argument("--style_source", choices=("bank", "mean"), default="bank",
-                           help="divsem: codes of erased instances: drawn, or their class's mean")  # fmt: skip
+        group.add_argument("--style_source", choices=("bank", "mean", "noise"), default="bank",
+                           help="codes of erased instances: drawn, their class's mean, or N(0, 1)")  # fmt: skip
         group.add_argument("--results_dir", metavar="DIR", help="default: <run>/results/<split>_<task>")
         add_metric_flags(parser)
 

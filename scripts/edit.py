@@ -128,6 +128,8 @@ class Session:
         main: StyleSource = MeanSource(bank) if opt.style_source == "mean" else bank
         if opt.style_image is not None:
             chosen = class_id(opt.style_class, self.names, "--style_class")
+            if not self.model.has_style(chosen):
+                raise UserError(f"--style_class {opt.style_class}: --model {opt.model} of this run has no styles of it")
             main = ReferenceSource(chosen, self.reference_codes(chosen), bank)
         if opt.interpolate is None:
             return draws(main, opt.num_samples)

@@ -47,7 +47,7 @@ def build_tables(experiment: Experiment, checkpoints_dir: Path) -> list[Table]:
 
 def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
     """Return a row's part of a table."""
-    line = None if row.not_built() else last_line(checkpoints_dir / row.name / "metrics.jsonl", task)
+    line = None if row.not_built() else last_line(checkpoints_dir / row.run / "metrics.jsonl", task)
     notes, status = [], "not built" if row.not_built() else "not run"
     if line is not None:
         status = "done"
@@ -55,7 +55,7 @@ def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
         if planned is not None and line["step"] != int(planned):
             status = "unfinished"
             notes.append(f"tested at step {line['step']}, the experiment asks for {planned}")
-        notes += other_options(row, checkpoints_dir / row.name / OPTIONS_FILE)
+        notes += other_options(row, checkpoints_dir / row.run / OPTIONS_FILE)
     published = row.published.get(task, {})
     return Entry(row.name, row.label, line, status, published, row.provenance, notes)
 

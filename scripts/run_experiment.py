@@ -54,7 +54,7 @@ SIDE_BY_SIDE = 6  # pictures of the comparison
 def check_metrics(rows: list[Row], checkpoints_dir: str) -> None:
     """Raise `UserError` now, not after the training, if weights that the metrics need are missing."""
     keys = ("metrics", "inception_weights", "segmenter", "segmenter_weights", "segmenter_classes")
-    for chosen in {tuple(row.test.get(key) for key in keys) for row in rows}:
+    for chosen in {tuple(row.test.get(key) for key in keys) for row in rows if row.tasks}:
         metrics, inception, segmenter, weights, classes = chosen
         if metrics == "all":  # all that can be had
             continue
@@ -145,7 +145,11 @@ def test_row(row: Row, task: str, checkpoints_dir: str, *, quiet: bool) -> tuple
 
 def print_lines(row: Row, checkpoints_dir: str) -> None:
     """Print the exact lines of a row that would run, and those that are finished as comments."""
-    training = plan_training(row, checkpoints_dir)
+    try:
+        training = plan_training(row, checkpoints_dir)
+    except UserError as error:
+        print(f"# cannot be checked yet: {error}")
+        training = Step([*row.train_args(), "--checkpoints_dir", checkpoints_dir], Path(), finished=False)
     print(f"{'# finished: ' if training.finished else ''}python train.py {shlex.join(training.args)}")
     for task in row.tasks:
         args = [*row.test_args(task), "--checkpoints_dir", checkpoints_dir]
@@ -173,8 +177,24 @@ def run_parallel(rows: list[Row], experiment: Path, checkpoints_dir: str, jobs: 
             raise UserError(f"row {row.name} ended with code {done.returncode}: {last[0]} (whole log: {log})")
         tqdm.write(f"{row.name}: {time.perf_counter() - began:.0f} s, log {log}")
 
-    with ThreadPoolExecutor(jobs) as pool:
-        list(tqdm(pool.map(run, rows), total=len(rows), desc=experiment.stem, unit="row"))
+    names = {row.name for row in rows}
+
+    def waits(row: Row) -> bool:
+        return row.run != row.name or bool(names & set(row.built_on()))
+
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(rows), desc=experiment.stem, unit="row") as bar:
+        for last in (False, True):  # rows that need others' runs come after them
+            for _ in pool.map(run, [row for row in rows if waits(row) is last]):
+                bar.update()
+
+
+def prepare(lines: list[str], *, dry_run: bool) -> None:
+    """Run the scripts that make an experiment's data; raises `UserError` where one fails."""
+    for line in lines:
+        print(f"{'' if dry_run else '$ '}python {line}", flush=True)
+        script, *arguments = shlex.split(line)
+        if not dry_run and subprocess.run([sys.executable, str(ROOT / script), *arguments]).returncode != EXIT_OK:
+            raise UserError(f"preparation failed: python {line}")
 
 
 def side_by_side(rows: list[Row], folders: list[Path], task: str) -> np.ndarray:
@@ -226,6 +246,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     experiment = read_experiment(args.experiment, metrics=TABLE_METRICS)
     rows = select(experiment, args.only)
+    prepare(experiment.prepare, dry_run=args.dry_run)
     if args.dry_run:
         for row in rows:
             print_lines(row, args.checkpoints_dir)

@@ -56,9 +56,9 @@ def load_run(model: BaseModel, run_dir: Path, *, step: int | None = None, averag
 def load_inputs(model: BaseModel, folders: Mapping[str, Path]) -> None:
     """Give a new model the networks of the runs that it builds on, by flag: averaged ones where a run has them."""
     for flag, folder in folders.items():
-        networks, _, path = read_run(folder, step=None, averaged=True)
+        networks, loaded, path = read_run(folder, step=None, averaged=True)
         try:
-            model.load_input(flag, networks, folder)
+            model.load_input(flag, networks, folder, weights=loaded.name)
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(
                 f"--{flag} {folder}: {path} is no run of the method that is wanted ({error})"

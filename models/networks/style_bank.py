@@ -9,14 +9,15 @@ from __future__ import annotations
 import heapq
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from util.errors import UserError
 from util.seeds import derive_seed
@@ -89,6 +90,29 @@ class StyleBank:
         if bank.mean.numel() != style_dim:
             raise UserError(f"{path}: codes of width {bank.mean.numel()}, but the run's --style_dim is {style_dim}")
         return bank
+
+
+class CodeStore(nn.Module):
+    """A bank's codes as buffers: they travel in the checkpoints of a model that took them over from another run."""
+
+    def put(self, bank: StyleBank) -> None:
+        """Keep these codes instead of what is there."""
+        self._buffers.clear()
+        for label, rows in sorted(bank.codes.items()):
+            self.register_buffer(f"{PREFIX}{label}", rows)
+
+    def bank(self) -> StyleBank:
+        """Return the codes, on the CPU."""
+        codes = {int(name.removeprefix(PREFIX)): rows.cpu() for name, rows in self.named_buffers()}
+        return StyleBank(codes, rule="taken over from another run")
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
+        """Take the codes of a checkpoint, whatever their classes and numbers."""
+        device = next((rows.device for rows in self.buffers()), torch.device("cpu"))
+        self._buffers.clear()
+        for name, rows in state_dict.items():
+            self.register_buffer(name, rows.to(device))
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
 
 class BankBuilder:

@@ -35,6 +35,16 @@ class MeanSource:
         return self.bank.mean if rows is None else rows.mean(0)
 
 
+class NoiseSource:
+    """Codes of independent N(0, 1) values: what a bank is better than (SIEDOB's ablation)."""
+
+    def __init__(self, style_dim: int) -> None:
+        self.style_dim = style_dim
+
+    def draw(self, label: int, rng: random.Random) -> Tensor:
+        return torch.tensor([rng.gauss(0, 1) for _ in range(self.style_dim)])
+
+
 class ReferenceSource:
     """Codes (n, D) of one class from another picture; all other classes from `rest`."""
 

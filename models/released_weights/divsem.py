@@ -8,17 +8,14 @@ VGG: `slice4.14.weight` is `features.14.weight`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
 
+from models.released_weights.common import of_judge, swap_first, swap_last
 from util.errors import UserError
 
-SHOWN_FAULTS = 12
-JUDGE_KERNEL = (5, 5)  # of the discriminators
 BLOCK_NAMES = {  # inside an SPM block: ours -> released
     "conv": "conv2d",
     "feat_hidden": "mlp_shared.0",
@@ -66,7 +63,7 @@ def released_vgg_key(key: str) -> str:
 PICTURE_INPUTS = re.compile(r"G[123]\.enc1\.(conv2d|mlp_shared\.0)\.weight")
 PICTURE_OUTPUTS = re.compile(r"G[123]\.dec1\.conv\.weight")
 ENCODER_INPUT = "zencoder.enc1.conv.weight"  # three colours and the validity
-JUDGED_PICTURE = re.compile(r"dis_model\.0\.conv\.weight_(orig|v)")  # labels, then three colours
+JUDGED_PICTURE = re.compile(r"dis_model\.0\.conv\.weight_(?:orig|v)")  # labels, then three colours
 
 
 def to_rgb(key: str, value: Tensor) -> Tensor:
@@ -79,11 +76,9 @@ def to_rgb(key: str, value: Tensor) -> Tensor:
     if PICTURE_OUTPUTS.fullmatch(key):
         return value.flip(0)
     if key == ENCODER_INPUT:
-        return torch.cat([value[:, :3].flip(1), value[:, 3:]], dim=1)
-    if match := JUDGED_PICTURE.fullmatch(key):
-        blocks = value if match[1] == "orig" else value.view(1, -1, *JUDGE_KERNEL)
-        reversed_blocks = torch.cat([blocks[:, :-3], blocks[:, -3:].flip(1)], dim=1)
-        return reversed_blocks.reshape(value.shape)
+        return swap_first(value)
+    if JUDGED_PICTURE.fullmatch(key):
+        return of_judge(swap_last, value)
     return value
 
 
@@ -108,48 +103,3 @@ def read_architecture(netG: Mapping[str, Tensor]) -> Architecture:
         raise UserError(f"no SPMPGAN or DivSem generator: {error} is missing") from error
     nef = netG[ENCODER_INPUT].shape[0] if ENCODER_INPUT in netG else 0
     return Architecture(seen.shape[1] - 2, ngf, seen.shape[0], wanted.shape[1] - seen.shape[1], nef)
-
-
-def renamed(
-    ours: Mapping[str, Tensor], released: Mapping[str, Tensor], name: Callable[[str], str]
-) -> dict[str, Tensor]:
-    """Return the released tensors under our keys, in RGB.
-
-    Args:
-        ours: state dict of our network, for names and shapes (its values are not read; "meta" will do).
-        released: state dict of theirs.
-        name: maps our key to theirs.
-
-    Raises:
-        UserError: lists unknown, missing and misshaped keys; nothing is taken over halfway.
-    """
-    wanted = {name(key): key for key in ours}
-    faults = [f"missing: {key}" for key in wanted if key not in released]
-    faults += [f"unknown: {key}" for key in released if key not in wanted]
-    faults += [
-        f"{key} has shape {tuple(released[key].shape)}, expected {tuple(ours[own].shape)}"
-        for key, own in wanted.items()
-        if key in released and released[key].shape != ours[own].shape
-    ]
-    if faults:
-        shown = "\n  ".join(faults[:SHOWN_FAULTS])
-        raise UserError(f"{len(faults)} tensors do not fit, nothing was converted:\n  {shown}")
-    return {own: to_rgb(key, released[key]).contiguous().clone() for key, own in wanted.items()}
-
-
-def adam_state(
-    released: Mapping[str, Any], keys: list[str], place: Callable[[str], int], target: dict[str, Any]
-) -> None:
-    """Add a released Adam's moments to the state dict `target` of ours.
-
-    Args:
-        keys: the released network's parameters in their order (buffers left out), which the moments are numbered by.
-        place: index of our parameter for a released key.
-    """
-    for index, moments in released["state"].items():
-        key = keys[int(index)]
-        target["state"][place(key)] = {
-            "step": torch.tensor(float(moments["step"])),
-            "exp_avg": to_rgb(key, moments["exp_avg"]).contiguous().clone(),
-            "exp_avg_sq": to_rgb(key, moments["exp_avg_sq"]).contiguous().clone(),
-        }

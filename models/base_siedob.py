@@ -1,0 +1,188 @@
+"""What SIEDOB's four steps share (CVPR 2023, arXiv 2303.13062): flags, losses, and how scenes and objects are read.
+
+Scenes are split into objects, which two networks of 64 x 64 crops make, and a background, which a third makes; a fourth
+joins them. Each is trained in a run of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.base_gan import GANModel
+from models.losses.gan import hinge_generator
+from models.networks.discriminator import SetDiscriminator
+from models.networks.init import init_normal
+from models.networks.objects import Objects, find_objects
+from util.batch import Batch, one_hot
+from util.errors import UserError
+from util.flags import positive_int
+from util.images import save_png
+from util.objects import ObjectRule, parse_rules
+
+LR = 2e-4  # of all networks, as released
+
+
+class SIEDOBModel(GANModel):
+    """One step of SIEDOB: composites against a discriminator, L1 and a perceptual loss on what is compared."""
+
+    default_ngf: ClassVar[int] = 32
+
+    @classmethod
+    def add_flags(cls, parser: argparse.ArgumentParser, *, is_train: bool, lambda_l1: float) -> Any:
+        """Add the flags that every step has and return their group."""
+        group = parser.add_argument_group(f"model {cls.__module__.split('.')[-1].removesuffix('_model')}")
+        group.add_argument("--ngf", type=positive_int, default=cls.default_ngf, help="base width of the generator")
+        if is_train:
+            cls.add_training_flags(group, lr_G=LR, lr_D=LR, lambda_l1=lambda_l1)
+        return group
+
+    @staticmethod
+    def discriminator(in_channels: int, *, ndf: int, num_layers: int) -> SetDiscriminator:
+        return SetDiscriminator(in_channels, ndf=ndf, num_layers=num_layers, padding_mode="zeros")
+
+    def adversarial(self, name: str, fake: Tensor) -> Tensor:
+        """Return the generator's hinge loss against a discriminator."""
+        return hinge_generator(self.call(name)(fake)[0][-1])
+
+
+# --- scenes ---
+class SceneModel(SIEDOBModel):
+    """A step that works on scenes: it knows which classes are foreground.
+
+    Args:
+        rules: foreground classes; empty where everything is background.
+        label_nc, ignore_label: as in the data set.
+    """
+
+    def __init__(
+        self, *, rules: Sequence[ObjectRule], label_nc: int, ignore_label: int | None = None, **gan: Any
+    ) -> None:
+        super().__init__(**gan)
+        self.rules, self.label_nc, self.ignore_label = tuple(rules), label_nc, ignore_label
+
+    @staticmethod
+    def add_scene_flags(parser: argparse.ArgumentParser, group: Any, *, is_train: bool) -> None:
+        group.add_argument(
+            "--foreground", metavar="CLASS[:FILL[:LOW:HIGH]],...",
+            help="classes whose instances are objects: more than FILL of their box, height/width between LOW and HIGH. "
+            "Default: by data set, or those of the object runs",
+        )  # fmt: skip
+        group.add_argument("--things", metavar="ID,...", help="classes that lend no style. Default: by data set")
+        group.add_argument(
+            "--separation", action=argparse.BooleanOptionalAction, default=True,
+            help="objects apart from the background; off: everything is background",
+        )  # fmt: skip
+        if is_train:
+            parser.set_defaults(mask_types="free_form,extension,outpainting", mask_boxes=0.5)
+
+    @staticmethod
+    def scene_arguments(opt: Any) -> dict[str, Any]:
+        """Return the constructor's arguments that say what is foreground."""
+        rules = parse_rules(opt.foreground, [], (), "--foreground") if opt.separation else ()
+        return {"rules": rules, "label_nc": opt.label_nc, "ignore_label": opt.ignore_label}
+
+    @staticmethod
+    def scene_options(opt: Any, classes: Any) -> dict[str, Any]:
+        """Return `foreground` and `things` with ids instead of names, from the data set where they are not given."""
+        rules = classes.foreground
+        if opt.foreground is not None:
+            rules = parse_rules(opt.foreground, list(classes.names), rules, "--foreground")
+        if opt.separation and not rules:
+            raise UserError(
+                f"--dataset_mode {opt.dataset_mode} describes no class of single things: name the foreground classes "
+                "by --foreground, or give --no-separation"
+            )
+        things = ",".join(map(str, sorted(classes.things))) if opt.things is None else opt.things
+        return {"foreground": ",".join(map(str, rules)), "things": things}
+
+    @staticmethod
+    def thing_ids(opt: Any) -> list[int]:
+        """Return the ids of --things; raises `UserError`."""
+        try:
+            return [int(part) for part in opt.things.split(",") if part]
+        except ValueError:
+            raise UserError(f"--things {opt.things}: class ids with commas between them, as in 24,25,26") from None
+
+    def find(self, batch: Batch, mask: Tensor, **how: Any) -> Objects:
+        """Return the objects that a mask touches; `how`: see `find_objects`."""
+        maps = (batch["label"], batch["inst"], batch["inst_id"])
+        return find_objects(*maps, mask, rules=self.rules, **how)
+
+    def scene(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return one-hot labels (B, N, H, W) of the whole picture and edges (B, 1, H, W) under the mask."""
+        return one_hot(batch["label"], self.label_nc, self.ignore_label), batch["edge"] * batch["mask"]
+
+
+# --- objects ---
+class ObjectModel(SIEDOBModel):
+    """A step that works on crops of single objects; their last class is "outside"."""
+
+    dataset_modes = ("objects",)
+
+    def __init__(self, *, label_nc: int, **gan: Any) -> None:
+        super().__init__(**gan)
+        self.label_nc = label_nc
+
+    def object_maps(self, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the object's shape (B, 1, S, S) and its class map (B, K, S, S), zero outside the object."""
+        shape = (label != self.label_nc - 1)[:, None].float()
+        return shape, one_hot(label, self.label_nc) * shape
+
+    @classmethod
+    def build(cls, opt: Any, netG: nn.Module, *, judged: int, weights: dict[str, float], is_train: bool) -> Any:
+        """Return the model with discriminator and optimisers if it is to be trained.
+
+        Args:
+            judged: channels of what the discriminator sees.
+            weights: of the generator's losses.
+        """
+        if not is_train:
+            return cls(netG=netG, label_nc=opt.label_nc)
+        cls.require_a_loss(opt, ("lambda_gan", "lambda_l1", "lambda_vgg"))
+        netD = cls.discriminator(judged, ndf=opt.ndf, num_layers=opt.crop_size.bit_length() - 1)
+        lambdas = {"G/gan": opt.lambda_gan, "G/l1": opt.lambda_l1, "G/vgg": opt.lambda_vgg, **weights}
+        return cls(netG=netG, netD=netD, label_nc=opt.label_nc, weights=lambdas, **cls.optimisation(opt))
+
+    @classmethod
+    def tiny(cls, tmp_path: Path) -> list[str]:
+        root = tmp_path / "objects"
+        if not root.exists():
+            write_tiny_objects(root)
+        name = cls.__module__.split(".")[-1].removesuffix("_model")
+        flags = f"--model {name} --dataset_mode objects --dataroot {root} --crop_size 64 --batch_size 2"
+        return [*flags.split(), *"--ngf 2 --ndf 4 --lambda_vgg 0".split()]
+
+
+def write_tiny_objects(root: Path) -> None:
+    """Write a few 16 x 16 crops of two classes, as scripts/prepare_objects.py lays them out, for `tiny`."""
+    rng = np.random.RandomState(0)
+    entries = [{"id": k, "name": name, "scene_id": 6 + k} for k, name in enumerate(("car", "person"))]
+    for entry in entries:
+        for split, count in (("train", 4), ("test", 2)):
+            for index in range(count):
+                shape = np.zeros((16, 16), np.uint8)
+                shape[index : 12 + index, 2:14] = 255
+                name = f"{entry['name']}_{index:02d}.png"
+                folder = root / str(entry["name"]) / split
+                save_png(rng.randint(0, 256, (16, 16, 3)).astype(np.uint8), folder / "images" / name)
+                save_png(shape, folder / "inst_mask" / name)
+    (root / "classes.json").write_text(json.dumps({"num_classes": 2, "classes": entries}))
+
+
+def init_scene_networks(*nets: nn.Module) -> None:
+    """Initialise as the release does for scenes; the object networks keep PyTorch's own values (spec, 3.6)."""
+    for net in nets:
+        init_normal(net)
+
+
+def whole(mask: Tensor) -> Tensor:
+    """Return a mask of the same size that erases everything."""
+    return torch.ones_like(mask)

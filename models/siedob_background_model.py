@@ -1,0 +1,134 @@
+"""SIEDOB, background generator (CVPR 2023; spec 3.2, 4 step 3): fills what is no object."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models import MODELS
+from models.base_model import Phase
+from models.base_siedob import SceneModel, init_scene_networks
+from models.networks.background_generator import BackgroundGenerator
+from models.networks.boundary import Patch, choose_patches, cut_patches
+from models.networks.discriminator import SetDiscriminator, num_discriminator_layers
+from util.batch import Batch
+from util.flags import fraction, weight
+
+
+@MODELS.register("siedob_background")
+class SIEDOBBackgroundModel(SceneModel):
+    """Step 3. Its pictures keep the objects as they are, so alone it is a method only with `--no-separation`.
+
+    Args:
+        min_erased: an object counts as one if more than this share of it is erased.
+        netP: judges patches on the boundary of the mask.
+    """
+
+    summary = "SIEDOB (CVPR 2023), step 3: fills the background, objects left out"
+
+    def __init__(self, *, min_erased: float = 0.4, netP: SetDiscriminator | None = None, **scene: Any) -> None:
+        super().__init__(**scene)
+        self.min_erased, self.netP = min_erased, netP
+        if netP is not None:
+            group = self.optimizer_D.param_groups[0]
+            self.optimizer_P = torch.optim.Adam(netP.parameters(), lr=group["lr"], betas=group["betas"])
+
+    @classmethod
+    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:  # type: ignore[override]
+        group = cls.add_flags(parser, is_train=is_train, lambda_l1=1.0)
+        cls.add_scene_flags(parser, group, is_train=is_train)
+        group.add_argument("--saspm", action=argparse.BooleanOptionalAction, default=True,
+                           help="propagate styles of the known background by class")  # fmt: skip
+        group.add_argument("--min_erased", type=fraction, default=0.4,
+                           help="an instance is left out if more than this share of it is erased")  # fmt: skip
+        if is_train:
+            group.add_argument("--lambda_patch", type=weight, default=0.2,
+                               help="weight of the patch discriminator on the mask's boundary")  # fmt: skip
+
+    @classmethod
+    def complete_options(cls, opt: Any, *, classes: Any, runs: Any) -> dict[str, Any]:
+        return cls.scene_options(opt, classes)
+
+    @classmethod
+    def from_options(cls, opt: Any, *, is_train: bool) -> SIEDOBBackgroundModel:
+        netG = BackgroundGenerator(label_nc=opt.label_nc, ngf=opt.ngf, saspm=opt.saspm, things=cls.thing_ids(opt))
+        own: dict[str, Any] = {"netG": netG, "min_erased": opt.min_erased, **cls.scene_arguments(opt)}
+        if not is_train:
+            return cls(**own)
+        cls.require_a_loss(opt, ("lambda_gan", "lambda_l1", "lambda_vgg", "lambda_patch"))
+        layers = num_discriminator_layers(opt.crop_size)
+        netD, netP = (cls.discriminator(3 + opt.label_nc, ndf=opt.ndf, num_layers=layers) for _ in range(2))
+        init_scene_networks(netG, netD, netP)
+        weights = {"G/gan": opt.lambda_gan, "G/l1": opt.lambda_l1, "G/vgg": opt.lambda_vgg}
+        model = cls(**own, netD=netD, netP=netP, weights=weights, **cls.optimisation(opt))
+        model.loss_weights |= dict.fromkeys(("G/patch", "P/fake", "P/real"), opt.lambda_patch)
+        return model
+
+    @classmethod
+    def tiny(cls, tmp_path: Path) -> list[str]:
+        flags = "--model siedob_background --dataset_mode streets --streets_train_size 8 --streets_test_size 4"
+        return [*flags.split(), *"--crop_size 64 --ngf 2 --ndf 4 --lambda_vgg 0 --batch_size 2".split()]
+
+    # --- training --------------------------------------------------------------------------------------------------
+    def networks(self) -> dict[str, nn.Module]:
+        return super().networks() | ({} if self.netP is None else {"netP": self.netP})
+
+    def phases(self) -> list[Phase]:
+        *judges, generator = super().phases()
+        if self.weighted("G/patch"):
+            judges.append(Phase("P", ("netP",), self.optimizer_P, self.losses_P))
+        return [*judges, generator]
+
+    def fill(self, batch: Batch, netG: nn.Module) -> tuple[Tensor, Tensor]:
+        """Return the network's own picture and the composite, both (B, 3, H, W); objects stay as they are."""
+        objects = self.find(batch, batch["mask"], min_erased=self.min_erased)
+        background = 1 - objects.union(len(batch["image"]))
+        self.background, self.mask = background, batch["mask"] * background
+        self.seg, edge = self.scene(batch)
+        known = batch["image"] * (1 - batch["mask"]) * background
+        raw = netG(known, self.seg, edge, self.mask, background)
+        self.counters["objects kept as in the input (no task of the background)"] += len(objects)
+        return raw, raw * self.mask + batch["image"] * (1 - self.mask)
+
+    def begin_step(self, batch: Batch) -> None:
+        self.real = batch["image"]
+        self.raw, self.fake = self.fill(batch, self.call("netG"))
+        if self.weighted("G/patch"):
+            self.patches = choose_patches(self.mask, [random.Random(seed) for seed in batch["draw"]])
+            # Processes that train together must all judge a patch: one without any judges a picture, with no weight.
+            self.patch_weight = float(bool(self.patches))
+            everything = (0, self.mask.shape[-1])
+            self.patches = self.patches or [Patch(0, everything, everything)]
+
+    def patched(self, picture: Tensor) -> Tensor:
+        """Return what the patch discriminator sees of a picture; it comes before the labels, as released."""
+        return cut_patches(torch.cat([picture, self.seg], 1), self.patches)
+
+    def losses_D(self) -> dict[str, Tensor]:
+        return self.judge("netD", *(torch.cat([self.seg, x], 1) for x in (self.fake, self.real)))
+
+    def losses_P(self) -> dict[str, Tensor]:
+        found = self.judge("netP", self.patched(self.fake), self.patched(self.real))
+        return {name: loss * self.patch_weight for name, loss in found.items()}
+
+    def losses_G(self) -> dict[str, Tensor]:
+        losses, wanted = {}, self.real * self.background
+        if self.weighted("G/gan"):
+            losses["G/gan"] = self.adversarial("netD", torch.cat([self.seg, self.fake], 1))
+        if self.weighted("G/patch"):
+            losses["G/patch"] = self.adversarial("netP", self.patched(self.fake)) * self.patch_weight
+        if self.weighted("G/l1"):
+            losses["G/l1"] = F.l1_loss(self.raw, wanted)
+        if self.weighted("G/vgg") and self.perceptual is not None:
+            losses["G/vgg"] = self.perceptual(self.raw, wanted)
+        return losses
+
+    @torch.no_grad()
+    def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
+        return self.fill(batch, self.netG)[1]

@@ -1,0 +1,288 @@
+"""SIEDOB, the whole system (CVPR 2023; spec 3.4, 4 step 4, 5): background, objects, and the network that joins them."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models import MODELS
+from models.base_bank import BANK_FILE, BankedModel
+from models.base_model import BaseModel, Phase
+from models.base_siedob import SceneModel, init_scene_networks, whole
+from models.networks.background_generator import BackgroundGenerator
+from models.networks.discriminator import num_discriminator_layers
+from models.networks.fusion_generator import FusionGenerator
+from models.networks.object_generators import ObjectInpainter, StyleObjectGenerator
+from models.networks.objects import Objects
+from models.networks.style_bank import CodeStore, StyleBank
+from models.siedob_runs import STEPS, is_new, options_of_runs
+from util.batch import Batch
+from util.errors import UserError
+from util.flags import positive_int
+
+
+@MODELS.register("siedob_fusion")
+class SIEDOBFusionModel(SceneModel, BankedModel):
+    """Step 4: composes a picture of three trained networks, which stay as they are, and learns to harmonise it.
+
+    An object with a visible pixel is completed, one without is made in a style of the bank; an instance that is no
+    object by the rules is background. The three networks and the bank are part of this run's checkpoints.
+
+    Args:
+        netG: the fusion network; None composes only (ablation).
+        netB: the background generator.
+        netI, netS: the object networks; None where nothing is an object.
+        object_size: S, pixels of a crop.
+        overlap: see `Objects.paste`.
+        frozen_train: power-iterate the frozen networks' spectral norms in training, as the release does.
+    """
+
+    summary = "SIEDOB (CVPR 2023), step 4: the whole system, from runs of the other three"
+    input_runs = tuple(STEPS)
+
+    def __init__(
+        self,
+        *,
+        netG: FusionGenerator | None,
+        netB: BackgroundGenerator,
+        netI: ObjectInpainter | None,
+        netS: StyleObjectGenerator | None,
+        object_size: int = 64,
+        overlap: str = "overwrite",
+        frozen_train: bool = False,
+        **scene: Any,
+    ) -> None:
+        super().__init__(netG=netG, **scene)
+        self.netB, self.netI, self.netS = netB, netI, netS
+        self.object_size, self.overlap, self.frozen_train = object_size, overlap, frozen_train
+        self.styles = CodeStore() if netS is not None else None
+        self.style_dim = netS.style_dim if netS is not None else 0
+        for net in self.frozen_networks().values():
+            net.requires_grad_(False).eval()
+
+    # --- options ---------------------------------------------------------------------------------------------------
+    @classmethod
+    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:  # type: ignore[override]
+        group = cls.add_flags(parser, is_train=is_train, lambda_l1=0.0)
+        cls.add_scene_flags(parser, group, is_train=is_train)
+        switch: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        group.add_argument("--fusion", **switch, default=True, help="off: the composed picture as it is")
+        group.add_argument(
+            "--object_overlap", choices=("overwrite", "sum"), default="overwrite",
+            help="where objects overlap: the later one is seen, or those of two classes are added (release)",
+        )  # fmt: skip
+        group = parser.add_argument_group("model siedob_fusion: the three networks, from the runs if not given")
+        for flag, model in STEPS.items():
+            group.add_argument(f"--{flag}", metavar="RUN", help=f"a trained run of {model}, by name or folder")
+        group.add_argument("--background_ngf", type=positive_int, help="base width of the background generator")
+        group.add_argument("--background_saspm", **switch, default=None, help="whether it has self-propagation")
+        group.add_argument("--inpaint_ngf", type=positive_int, help="base width of the object inpainting network")
+        group.add_argument("--style_ngf", type=positive_int, help="base width of the object generator")
+        group.add_argument("--style_dim", type=positive_int, help="width of a style code")
+        group.add_argument("--object_size", type=positive_int, help="pixels of a crop")
+        if is_train:
+            group.add_argument(
+                "--frozen_train", **switch, default=False,
+                help="power-iterate the frozen networks' spectral norms while training, as released",
+            )  # fmt: skip
+
+    @classmethod
+    def complete_options(cls, opt: Any, *, classes: Any, runs: Any) -> dict[str, Any]:
+        if not runs and not is_new(opt):
+            return {}
+        found = options_of_runs(opt, classes, runs)
+        return found | cls.scene_options(argparse.Namespace(**{**vars(opt), **found}), classes)
+
+    @classmethod
+    def from_options(cls, opt: Any, *, is_train: bool) -> SIEDOBFusionModel:
+        own = cls.scene_arguments(opt)
+        things = cls.thing_ids(opt)
+        saspm = opt.background_saspm
+        classes = len(own["rules"]) + 1  # and "outside"
+        own["netB"] = BackgroundGenerator(label_nc=opt.label_nc, ngf=opt.background_ngf, saspm=saspm, things=things)
+        own["netI"] = own["netS"] = None
+        if opt.separation:
+            own["netI"] = ObjectInpainter(class_channels=classes, ngf=opt.inpaint_ngf)
+            own["netS"] = StyleObjectGenerator(class_channels=classes, ngf=opt.style_ngf, style_dim=opt.style_dim)
+            own["object_size"] = opt.object_size
+        own["netG"] = FusionGenerator(ngf=opt.ngf) if opt.fusion else None
+        own["overlap"] = opt.object_overlap
+        if not is_train:
+            return cls(**own)
+        own["frozen_train"] = opt.frozen_train
+        if not opt.fusion:
+            if opt.max_steps or opt.ema:
+                raise UserError("--no-fusion leaves nothing to train: give --max_steps 0, and no --ema")
+            return cls(**own)
+        cls.require_a_loss(opt, ("lambda_gan", "lambda_l1", "lambda_vgg"))
+        netD = cls.discriminator(3, ndf=opt.ndf, num_layers=num_discriminator_layers(opt.crop_size))
+        init_scene_networks(own["netG"], netD)
+        weights = {"G/gan": opt.lambda_gan, "G/l1": opt.lambda_l1, "G/vgg": opt.lambda_vgg}
+        return cls(**own, netD=netD, weights=weights, **cls.optimisation(opt))
+
+    @classmethod
+    def tiny(cls, tmp_path: Path) -> list[str]:
+        flags = "--model siedob_fusion --dataset_mode streets --streets_train_size 8 --streets_test_size 4"
+        runs = [arg for flag, model in STEPS.items() for arg in (f"--{flag}", str(tmp_path / model))]
+        return [*flags.split(), *"--crop_size 64 --ngf 2 --ndf 4 --lambda_vgg 0 --batch_size 2".split(), *runs]
+
+    @classmethod
+    def tiny_inputs(cls, tmp_path: Path) -> list[list[str]]:
+        where = ["--checkpoints_dir", str(tmp_path), "--max_steps", "0"]
+        return [[*MODELS.get(m).tiny(tmp_path), "--name", m, *where] for m in STEPS.values()]
+
+    # --- networks --------------------------------------------------------------------------------------------------
+    def frozen_networks(self) -> dict[str, nn.Module]:
+        """The networks that come from other runs."""
+        nets = {"netB": self.netB, "netI": self.netI, "netS": self.netS}
+        return {name: net for name, net in nets.items() if net is not None}
+
+    def networks(self) -> dict[str, nn.Module]:
+        own = {"netG": self.netG, "netD": self.netD, **self.frozen_networks(), "styles": self.styles}
+        return {name: net for name, net in own.items() if net is not None}
+
+    def train(self, mode: bool = True) -> BaseModel:
+        super().train(mode)
+        for net in self.frozen_networks().values():
+            net.train(mode and self.frozen_train)
+        return self
+
+    def load_input(
+        self, flag: str, networks: Mapping[str, Mapping[str, Tensor]], run_dir: Path, *, weights: str
+    ) -> None:
+        net = {"background_run": self.netB, "inpaint_run": self.netI, "style_run": self.netS}[flag]
+        if net is None:
+            return
+        net.load_state_dict(networks["netG"])
+        if flag == "style_run":
+            self.take_bank(run_dir, weights)
+
+    def take_bank(self, run_dir: Path, weights: str) -> None:
+        """Take over the style run's bank, its classes renamed to those of the scenes; raises `UserError`."""
+        make = f"make it by scripts/build_style_bank.py --name {run_dir.name} --checkpoints_dir {run_dir.parent}"
+        if not (run_dir / BANK_FILE).is_file():
+            raise UserError(f"--style_run {run_dir}: has no style bank yet; {make}")
+        bank = StyleBank.load(run_dir / BANK_FILE, style_dim=self.style_dim)
+        if bank.weights != weights:
+            raise UserError(f"--style_run {run_dir}: its bank was made with {bank.weights}, now {weights}; {make}")
+        assert self.styles is not None
+        codes = {self.rules[k].label: rows for k, rows in bank.codes.items() if k < len(self.rules)}
+        self.styles.put(StyleBank(codes))
+        self.use_bank(self.styles.bank())
+
+    def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        super().load_state(state)
+        if self.styles is not None:
+            self.use_bank(self.styles.bank())
+
+    # --- composing -------------------------------------------------------------------------------------------------
+    def compose(self, batch: Batch, seeds: list[int]) -> Tensor:
+        """Return the picture (B, 3, H, W) of background and objects that the fusion network gets (spec 5)."""
+        image, mask = batch["image"], batch["mask"]
+        seg, edge = self.scene(batch)
+        objects = self.find(batch, mask, any_aspect=True)
+        foreground = objects.union(len(image))
+        known = image * (1 - mask)
+        # Picture and mask are not cut by the objects here, unlike in the background's own training: as released
+        background = self.netB(known, seg, edge, mask, 1 - foreground)
+        made = background
+        if len(objects):
+            crops, shapes = self.make_objects(batch, objects, seeds)
+            pasted = objects.paste(crops, shapes, len(image), overlap=self.overlap)
+            made = pasted * foreground + background * (1 - foreground)
+        return made * mask + image * (1 - mask)
+
+    def make_objects(self, batch: Batch, objects: Objects, seeds: list[int]) -> tuple[Tensor, Tensor]:
+        """Return the objects' pictures (N, 3, S, S) and shapes (N, 1, S, S)."""
+        assert self.netI is not None and self.netS is not None
+        size, mask = self.object_size, batch["mask"]
+        shapes = objects.crop_where(size)
+        erased = objects.crop_nearest(mask, size) * shapes
+        kinds = F.one_hot(objects.slot, len(self.rules) + 1)[..., None, None]
+        cls = kinds.float() * shapes
+        hidden = erased.flatten(1).sum(1) == shapes.flatten(1).sum(1)
+        pictures = torch.zeros(len(objects), 3, size, size, device=shapes.device)
+        seen = ~hidden
+        if bool(seen.any()):
+            known = (objects.crop(batch["image"] * (1 - mask), size) * shapes)[seen]
+            pictures[seen] = self.netI(known, shapes[seen], erased[seen], cls[seen]).float()
+        if bool(hidden.any()):
+            codes = self.draw_codes(objects, hidden, seeds)
+            pictures[hidden] = self.netS.render(cls[hidden], codes.to(shapes.device)).float()
+        self.counters["objects completed"] += int(seen.sum())
+        return pictures, shapes
+
+    def draw_codes(self, objects: Objects, hidden: Tensor, seeds: list[int]) -> Tensor:
+        """Return a code for each object without a visible pixel, each picture's drawn from its own seed."""
+        draws = [random.Random(seed) for seed in seeds]
+        pairs = zip(objects.picture[hidden].tolist(), objects.label[hidden].tolist(), strict=True)
+        return torch.stack([self.draw_code(label, draws[picture]) for picture, label in pairs])
+
+    # --- training --------------------------------------------------------------------------------------------------
+    def phases(self) -> list[Phase]:
+        return super().phases() if self.netG is not None else []
+
+    def begin_step(self, batch: Batch) -> None:
+        self.real = batch["image"]
+        with torch.no_grad():
+            composed = self.compose(batch, batch["draw"])
+        self.raw = self.call("netG")(composed, batch["mask"], batch["edge"] * batch["mask"])
+        self.fake = self.raw * batch["mask"] + self.real * (1 - batch["mask"])
+
+    def losses_D(self) -> dict[str, Tensor]:
+        return self.judge("netD", self.fake, self.real)
+
+    def losses_G(self) -> dict[str, Tensor]:
+        losses = {}
+        if self.weighted("G/gan"):
+            losses["G/gan"] = self.adversarial("netD", self.fake)
+        if self.weighted("G/l1"):  # no part of the release: for runs without a perceptual network
+            losses["G/l1"] = F.l1_loss(self.raw, self.real)
+        if self.weighted("G/vgg") and self.perceptual is not None:
+            losses["G/vgg"] = self.perceptual(self.raw, self.real)
+        return losses
+
+    # --- inference -------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
+        """Each erased object takes a code of its class, in the order of `Objects`, drawn from the picture's seed."""
+        picture, mask = self.compose(batch, seeds), batch["mask"]
+        if self.netG is not None:
+            picture = self.netG(picture, mask, batch["edge"] * mask)
+        return picture * mask + batch["image"] * (1 - mask)
+
+    def prepare_inference(
+        self,
+        run_dir: Path,
+        training_pictures: Callable[[int], Iterable[Batch]],
+        *,
+        weights: str,
+        refresh: bool = False,
+    ) -> None:
+        """Nothing to do: the bank came with the weights."""
+
+    @property
+    def draws_codes(self) -> bool:
+        return False  # no bank of its own to build
+
+    def has_style(self, label: int) -> bool:
+        return label in {rule.label for rule in self.rules}
+
+    def instance_codes(self, batch: Batch) -> Tensor:
+        """Codes of the instances of foreground classes; zeros for others."""
+        assert self.netS is not None
+        codes = torch.zeros(*batch["inst_id"].shape, self.style_dim, device=batch["image"].device)
+        objects = self.find(batch, whole(batch["mask"]), any_aspect=True)
+        if len(objects):
+            shapes = objects.crop_where(self.object_size)
+            kinds = F.one_hot(objects.slot, len(self.rules) + 1)[..., None, None].float()
+            found = self.netS.encode(objects.crop(batch["image"], self.object_size) * shapes, kinds * shapes)
+            codes[objects.picture, objects.number] = found
+        return codes

@@ -1,0 +1,107 @@
+"""What SIEDOB's fusion takes from the options of the three runs that it builds on, and when these do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from util.errors import UserError
+
+STEPS = {"background_run": "siedob_background", "inpaint_run": "siedob_inpaint", "style_run": "siedob_style"}
+TAKEN = {  # our option: the run and its own option
+    "background_ngf": ("background_run", "ngf"),
+    "background_saspm": ("background_run", "saspm"),
+    "things": ("background_run", "things"),
+    "inpaint_ngf": ("inpaint_run", "ngf"),
+    "object_size": ("inpaint_run", "crop_size"),
+    "style_ngf": ("style_run", "ngf"),
+    "style_dim": ("style_run", "style_dim"),
+}
+
+Runs = Mapping[str, Mapping[str, Any]]
+
+
+def is_new(opt: Any) -> bool:
+    """Tell whether options are those of a new run, not of one that goes on or is tested."""
+    return getattr(opt, "continue_train", None) is False
+
+
+def options_of_runs(opt: Any, classes: Any, runs: Runs) -> dict[str, Any]:
+    """Return the options that follow from the runs.
+
+    Args:
+        opt: options of the fusion.
+        classes: class table of its data.
+        runs: options and class table ("classes") of the runs, by flag.
+
+    Raises:
+        UserError: a run is missing, of another method, or of other classes or sizes.
+    """
+    needed = STEPS if opt.separation else {"background_run": STEPS["background_run"]}
+    for flag, model in needed.items():
+        require_run(flag, getattr(opt, flag), model, runs)
+    background = runs["background_run"]
+    if background["label_nc"] != opt.label_nc:
+        raise UserError(
+            f"--background_run {opt.background_run}: trained with {background['label_nc']} classes, "
+            f"--dataset_mode {opt.dataset_mode} has {opt.label_nc}"
+        )
+    found = {name: runs[flag][key] for name, (flag, key) in TAKEN.items() if flag in needed}
+    if opt.separation:
+        require_same_objects(opt, runs)
+        found["foreground"] = object_classes(opt, classes, runs["inpaint_run"]["classes"])
+    elif opt.foreground is None:
+        found["foreground"] = background["foreground"]
+    return found
+
+
+def require_run(flag: str, name: str | None, model: str, runs: Runs) -> None:
+    """Raise `UserError` unless the flag names a run of a method."""
+    if flag not in runs:
+        raise UserError(
+            f"--{flag} RUN is missing: siedob_fusion builds on a run of {model}. Train it first (python train.py "
+            f"--model {model} ...), or convert a released one (scripts/convert_weights.py)"
+        )
+    if runs[flag].get("model") != model:
+        raise UserError(f"--{flag} {name}: a run of {runs[flag].get('model')}, wanted: {model}")
+
+
+def require_same_objects(opt: Any, runs: Runs) -> None:
+    """Raise `UserError` if the two object runs make different things."""
+    inpaint, style = runs["inpaint_run"], runs["style_run"]
+    for what, a, b in (
+        ("classes", inpaint["classes"].names, style["classes"].names),
+        ("--crop_size", inpaint["crop_size"], style["crop_size"]),
+    ):
+        if a != b:
+            raise UserError(f"--inpaint_run {opt.inpaint_run} and --style_run {opt.style_run}: {what} {a} and {b}")
+
+
+def object_classes(opt: Any, classes: Any, objects: Any) -> str:
+    """Return the foreground classes, in the order of the object networks.
+
+    Args:
+        classes: class table of the scenes.
+        objects: class table of an object run.
+
+    Raises:
+        UserError: the object networks make other classes.
+    """
+    if not objects.scene_ids:
+        raise UserError(
+            f"--inpaint_run {opt.inpaint_run}: its classes.json does not say which classes of scenes it has"
+        )
+    made, names = list(objects.names[: len(objects.scene_ids)]), list(classes.names)
+    here = [names[i] if i < len(names) else f"class {i}" for i in objects.scene_ids]
+    if names and made != here:
+        raise UserError(
+            f"--inpaint_run {opt.inpaint_run} makes {', '.join(made)}; in these scenes, classes "
+            f"{', '.join(map(str, objects.scene_ids))} are {', '.join(here)}"
+        )
+    if opt.foreground is None:
+        return ",".join(map(str, objects.scene_ids))
+    given = [part.split(":")[0] for part in opt.foreground.split(",")]
+    ids = [int(g) if g.isdigit() else names.index(g) if g in names else -1 for g in given]
+    if ids != list(objects.scene_ids):
+        raise UserError(f"--foreground {opt.foreground}: the object runs make {', '.join(made)}, in this order")
+    return str(opt.foreground)

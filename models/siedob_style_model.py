@@ -1,0 +1,96 @@
+"""SIEDOB, style-diversity object generator (CVPR 2023; spec 3.3, 4 step 2): makes an object that is fully erased."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models import MODELS
+from models.base_bank import BankedModel, without
+from models.base_siedob import ObjectModel
+from models.losses.style import style_consistency
+from models.networks.object_generators import StyleObjectGenerator
+from util.batch import Batch
+from util.flags import positive_int, weight
+
+
+@MODELS.register("siedob_style")
+class SIEDOBStyleModel(ObjectModel, BankedModel):
+    """Step 2. Shape and class are given, the style is drawn from the codes of training objects of that class."""
+
+    summary = "SIEDOB (CVPR 2023), step 2: makes whole objects in styles of a bank"
+
+    @classmethod
+    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:  # type: ignore[override]
+        group = cls.add_flags(parser, is_train=is_train, lambda_l1=10.0)
+        group.add_argument("--style_dim", type=positive_int, default=128, help="width of a style code")
+        cls.add_bank_flags(group)
+        if is_train:
+            group.add_argument("--lambda_scc", type=weight, default=1.0, help="weight of the style consistency loss")
+
+    @classmethod
+    def from_options(cls, opt: Any, *, is_train: bool) -> SIEDOBStyleModel:
+        netG = StyleObjectGenerator(class_channels=opt.label_nc, ngf=opt.ngf, style_dim=opt.style_dim)
+        weights = {"G/scc": opt.lambda_scc} if is_train else {}
+        model = cls.build(opt, netG, judged=3 + opt.label_nc, weights=weights, is_train=is_train)
+        model.style_dim = opt.style_dim
+        model.set_bank_options(opt)
+        return model
+
+    # --- training --------------------------------------------------------------------------------------------------
+    def begin_step(self, batch: Batch) -> None:
+        """Make each object twice: in its own style, and in that of another object of its class."""
+        shape, cls = self.object_maps(batch["label"])
+        partner = batch["style_image"], self.object_maps(batch["style_label"])[1]  # type: ignore[typeddict-item]
+        self.cls, self.shape = torch.cat([cls, cls]), torch.cat([shape, shape])
+        self.real = torch.cat([batch["image"], batch["image"]])
+        styles, style_cls = torch.cat([batch["image"], partner[0]]), torch.cat([cls, partner[1]])
+        self.raw, self.code, self.cycle = self.call("netG")(self.cls, styles, style_cls)
+
+    def judged(self, picture: Tensor) -> Tensor:
+        return torch.cat([picture, self.cls], 1)
+
+    def losses_D(self) -> dict[str, Tensor]:
+        return self.judge("netD", self.judged(self.raw * self.shape), self.judged(self.real))
+
+    def losses_G(self) -> dict[str, Tensor]:
+        losses, own = {}, len(self.real) // 2
+        if self.weighted("G/gan"):
+            losses["G/gan"] = self.adversarial("netD", self.judged(self.raw * self.shape))
+        if self.weighted("G/l1"):
+            losses["G/l1"] = F.l1_loss(self.raw[:own], self.real[:own])
+        if self.weighted("G/vgg") and self.perceptual is not None:  # the picture in another style too, as released
+            losses["G/vgg"] = self.perceptual(self.raw, self.real)
+        if self.weighted("G/scc"):
+            losses["G/scc"] = style_consistency(self.code, self.cycle)
+        return losses
+
+    # --- inference -------------------------------------------------------------------------------------------------
+    def composite(self, batch: Batch, codes: Tensor) -> Tensor:
+        shape, cls = self.object_maps(batch["label"])
+        mask = batch["mask"] * shape
+        return self.netG.render(cls, codes) * mask + batch["image"] * (1 - mask)
+
+    @torch.no_grad()
+    def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
+        """Each object takes one code of its class from the bank, drawn from the picture's seed."""
+        labels = batch["label"].flatten(1).amin(1).tolist()  # "outside" is the highest
+        codes = [self.draw_code(label, random.Random(seed)) for label, seed in zip(labels, seeds, strict=True)]
+        return self.composite(batch, torch.stack(codes).to(batch["image"].device))
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> Tensor:
+        """Each object in its own style."""
+        return self.composite(batch, self.netG.encode(batch["image"], self.object_maps(batch["label"])[1]))
+
+    def instance_codes(self, batch: Batch) -> Tensor:
+        codes = self.netG.encode(batch["image"], self.object_maps(batch["label"])[1])
+        return codes[:, None].expand(-1, batch["inst_id"].shape[1], -1)
+
+    def codes_of_class(self, batch: Batch) -> Tensor:
+        return without(batch["inst_class"], self.label_nc - 1)
