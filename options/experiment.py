@@ -33,6 +33,7 @@ class Row:
         tasks: a test.py line each; none for a run that only others need.
         published: task -> metric -> value.
         provenance: where `published` comes from.
+        more_train, more_test: arguments of whoever runs it, stronger than the file's.
     """
 
     name: str
@@ -44,12 +45,14 @@ class Row:
     tasks: list[str]
     published: dict[str, dict[str, float]]
     provenance: str
+    more_train: tuple[str, ...] = ()
+    more_test: tuple[str, ...] = ()
 
     def train_args(self) -> list[str]:
-        return ["--name", self.run, *to_args(self.train)]
+        return ["--name", self.run, *to_args(self.train), *self.more_train]
 
     def test_args(self, task: str) -> list[str]:
-        return ["--name", self.run, "--task", task, *to_args(self.test)]
+        return ["--name", self.run, "--task", task, *to_args(self.test), *self.more_test]
 
     def built_on(self) -> list[str]:
         """Return the runs whose networks this one needs."""
@@ -146,7 +149,8 @@ def _read_row(name: str, own: dict[str, Any], layers: list[Any], where: str, met
         tasks=tasks,
         published=published,
         provenance=provenance,
-        **flags,
+        train=flags["train"],
+        test=flags["test"],
     )
 
 

@@ -8,6 +8,7 @@ published numbers. File format: see experiments/README.md.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,18 +158,20 @@ def print_lines(row: Row, checkpoints_dir: str) -> None:
         print(f"{'# finished: ' if finished else ''}python test.py {shlex.join(args)}")
 
 
-def run_parallel(rows: list[Row], experiment: Path, checkpoints_dir: str, jobs: int) -> None:
-    """Run rows as separate processes, `jobs` at a time, each with its share of the cores and a log of its own.
+def run_parallel(rows: list[Row], args: argparse.Namespace) -> None:
+    """Run rows as separate processes, `--jobs` at a time, each with its share of the cores and a log of its own.
 
     Small networks gain little from a second thread: two rows at once finish sooner than one after the other.
     """
+    experiment, checkpoints_dir = args.experiment, args.checkpoints_dir
     Path(checkpoints_dir).mkdir(parents=True, exist_ok=True)
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
     env = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
 
     def run(row: Row) -> None:
         log = Path(checkpoints_dir) / f"{experiment.stem}_{row.name}.log"
         own = [str(experiment), "--only", row.name, "--checkpoints_dir", checkpoints_dir]
+        own += [f"--{name}={getattr(args, name)}" for name in ("train_args", "test_args")]
         began = time.perf_counter()
         with log.open("w") as file:
             done = subprocess.run([sys.executable, __file__, *own], stdout=file, stderr=subprocess.STDOUT, env=env)
@@ -182,7 +185,7 @@ def run_parallel(rows: list[Row], experiment: Path, checkpoints_dir: str, jobs: 
     def waits(row: Row) -> bool:
         return row.run != row.name or bool(names & set(row.built_on()))
 
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(rows), desc=experiment.stem, unit="row") as bar:
+    with ThreadPoolExecutor(args.jobs) as pool, tqdm(total=len(rows), desc=experiment.stem, unit="row") as bar:
         for last in (False, True):  # rows that need others' runs come after them
             for _ in pool.map(run, [row for row in rows if waits(row) is last]):
                 bar.update()
@@ -241,11 +244,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("experiment", type=Path, metavar="FILE.yaml")
     parser.add_argument("--checkpoints_dir", default="checkpoints", help="folder of all runs")
     parser.add_argument("--only", metavar="ROW", action="append", default=[], help="only this row (may be repeated)")
+    for command in ("train", "test"):
+        parser.add_argument(f"--{command}_args", metavar="'FLAGS'", default="",
+                            help=f"more flags for each {command}.py line, stronger than the file's")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each in a process of its own")
     parser.add_argument("--dry_run", action="store_true", help="print the lines, finished ones as comments, only")
     args = parser.parse_args(argv)
     experiment = read_experiment(args.experiment, metrics=TABLE_METRICS)
-    rows = select(experiment, args.only)
+    more = {f"more_{name}": tuple(shlex.split(getattr(args, f"{name}_args"))) for name in ("train", "test")}
+    rows = [replace(row, **more) for row in select(experiment, args.only)]
     prepare(experiment.prepare, dry_run=args.dry_run)
     if args.dry_run:
         for row in rows:
@@ -254,7 +261,7 @@ def main(argv: list[str] | None = None) -> int:
     check_metrics(rows, args.checkpoints_dir)
     parallel = args.jobs > 1 and len(rows) > 1
     if parallel:
-        run_parallel(rows, args.experiment, args.checkpoints_dir, args.jobs)
+        run_parallel(rows, args)
     tested: dict[tuple[str, str], list[Tested]] = {}
     for row in rows:
         train_row(row, args.checkpoints_dir, quiet=parallel)
