@@ -196,6 +196,8 @@ def _classes(
 ) -> tuple[Tensor, Tensor]:
     """Return which instances (B, I) have erased foreground pixels, and the class of each."""
     count, instances = inst_id.shape
+    if not rules:
+        return torch.zeros_like(inst_id, dtype=torch.bool), inst_id
     foreground = torch.tensor(sorted(rule.label for rule in rules), device=label.device)
     seen = (label[..., None] == foreground) & (mask[:, 0] > 0.5)[..., None]  # (B, H, W, classes)
     picture, row, column, kind = seen.nonzero(as_tuple=True)
