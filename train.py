@@ -43,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
             if world.is_main:
                 opt.save(run_dir / OPTIONS_FILE)
                 save_classes(dataset, run_dir)
+                if not opt.continue_train:
+                    model.start_run(run_dir)
 
         def batches(start_step: int) -> Loader:
             keys = BatchKeys(

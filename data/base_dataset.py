@@ -70,6 +70,7 @@ class BaseDataset(Dataset, ABC):
     """
 
     summary: ClassVar[str] = ""
+    kind: ClassVar[str] = "scenes"  # which methods can use it: those of the same `data_kind`
     known_masks: ClassVar[tuple[str, ...]] = MASK_TYPES
     mask_types: tuple[str, ...] = MASK_TYPES
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from metrics.evaluator import METRICS, arrow
 from metrics.protocol import Line, columns, describe_protocol, require_one_protocol
+from metrics.stylise_evaluator import STYLISE_METRICS
 
-TABLE_METRICS = METRICS  # those that published tables may hold
+TABLE_METRICS = tuple(dict.fromkeys((*METRICS, *STYLISE_METRICS)))  # those that published tables may hold
 CSV_HEAD = (
     "group", "task", "row", "label", "metric", "published", "ours", "difference", "status", "pictures", "step",
     "protocol", "provenance", "notes",

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from util.batch import Batch
+from util.batch import Batch, to_device
 from util.errors import UserError
+from util.grids import editing_grid, editing_rows
 
 
 @dataclass
@@ -54,6 +56,7 @@ class BaseModel(ABC):
     summary: ClassVar[str] = ""
     flow: ClassVar[str] = "editing"  # what test.py does with a run: a module of `testing`
     dataset_modes: ClassVar[tuple[str, ...]] = ()  # data sets that it takes; empty: all that yield scenes
+    data_kind: ClassVar[str] = "scenes"  # data sets that it trains on: those of the same `kind`
     input_runs: ClassVar[tuple[str, ...]] = ()  # flags that name trained runs whose networks this method builds on
     ema_networks: ClassVar[tuple[str, ...]] = ("netG",)
     unused_parameters: ClassVar[bool] = False  # whether a step may leave parameters of a phase out (tells DDP)
@@ -119,6 +122,9 @@ class BaseModel(ABC):
             weights: which of its weights these are, in words.
         """
 
+    def start_run(self, run_dir: Path) -> None:
+        """Keep in the folder of a new run what of its inputs testing needs; only the main process calls it."""
+
     # --- inference -------------------------------------------------------------------------------------------------
     @abstractmethod
     def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
@@ -127,6 +133,12 @@ class BaseModel(ABC):
     def preview(self, batch: Batch) -> Tensor:
         """Return composites as `generate` does, with what training has at hand."""
         return self.generate(batch, [0] * len(batch["name"]))
+
+    def preview_grid(self, batch: Batch, palette: np.ndarray) -> np.ndarray:
+        """Return the preview picture (H, W, 3) uint8 of a batch; `palette` (N, 3) uint8: colours of the labels."""
+        result = self.preview(batch).cpu()
+        on_cpu = to_device(batch, torch.device("cpu"))
+        return editing_grid(editing_rows(on_cpu, [result], palette))
 
     def prepare_inference(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from data.masks import TASKS
-from options.metric_flags import add_metric_flags, validate_metric_flags
+from options.metric_flags import add_metric_flags, add_stylise_metric_flags, validate_metric_flags
 from options.parser import StrictParser
 from options.run_options import RunOptions
 from util.errors import UserError
@@ -19,6 +19,8 @@ class TestOptions(RunOptions):
         super().add_flags(parser)
         if self.model.flow == "editing":
             self.add_editing_flags(parser)
+        if self.model.flow == "stylise":
+            add_stylise_metric_flags(parser, default="psnr,ssim,ms_ssim,edge_f1,colour")
 
     @staticmethod
     def add_editing_flags(parser: StrictParser) -> None:

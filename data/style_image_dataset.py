@@ -1,0 +1,76 @@
+"""One style picture, as S2PreST learns it: the whole picture squeezed to a square, flipped by chance (spec, 2.5)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from data import DATASETS
+from data.base_dataset import BaseDataset
+from data.records import EMPTY_TABLE, MapRules, Maps
+from data.samples import make_sample
+from util.batch import Sample
+from util.errors import DataError, UserError
+from util.images import read_image
+from util.seeds import derive_seed, random_pair
+
+SMALLEST = 32  # pixels a side
+
+
+@DATASETS.register("style_image")
+class StyleImageDataset(BaseDataset):
+    """The same picture in every pass; it has no labels (one class), and nothing is ever erased.
+
+    Samples have two more keys: `flip` (0 or 1), and `draw`, the seed of the draws that this sample trains with.
+    """
+
+    summary = "one style picture (--style_image), for s2prest"
+    kind = "style picture"
+
+    def __init__(self, *, path: Path, **settings: Any) -> None:
+        self.path = path
+        rules = MapRules(label_nc=1)
+        super().__init__(names=[path.stem], classes=EMPTY_TABLE, rules=rules, **settings)
+
+    @classmethod
+    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
+        if is_train:
+            parser.add_argument("--style_image", metavar="FILE", help="the picture whose style is learnt")
+        parser.set_defaults(cache="ram")
+
+    @classmethod
+    def complete_options(cls, opt: Any) -> dict[str, Any]:
+        return {"label_nc": 1, "load_size": 0}
+
+    @classmethod
+    def from_options(cls, opt: Any, *, split: str, augment: bool, task: str) -> Self:
+        path = Path(opt.style_image)
+        if path.is_dir():
+            raise UserError(f"--style_image {path} is a folder; name one picture, a run learns one style")
+        return cls(path=path, split=split, augment=augment, task=task, **cls.shared_settings(opt))
+
+    def decode(self, index: int) -> Maps:
+        picture = read_image(self.path)
+        height, width = picture.shape[:2]
+        if min(height, width) < SMALLEST:
+            raise DataError(f"{self.path}: {width}x{height}; a style picture needs at least {SMALLEST} pixels a side")
+        side = (self.crop_size, self.crop_size)
+        squeezed = np.asarray(Image.fromarray(picture).resize(side, Image.Resampling.BICUBIC))
+        return Maps(squeezed, np.zeros(side, np.int32), None)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        turn, index = key if isinstance(key, tuple) else (0, key)
+        maps = self.maps(index)
+        flip = self.augment and random_pair(self.seed, "train", turn, index)[0].random() < 0.5
+        image = maps.image[:, ::-1] if flip else maps.image
+        nothing = np.zeros(maps.label.shape, np.float32)
+        plain = make_sample(
+            Maps(image, maps.label, None), nothing, rules=self.rules, inst_class_rule=self.inst_class_rule,
+            name=self.names[index], index=index,
+        )  # fmt: skip
+        own: Any = {**plain, "flip": int(flip), "draw": derive_seed(self.seed, "draw", turn, index)}
+        return own

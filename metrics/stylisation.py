@@ -1,0 +1,127 @@
+"""What a stylised picture kept of its content and took of its style, without any weights.
+
+Shapes: B pictures, H x W pixels. `Pictures.real` are the contents, `fake` the stylised pictures.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from metrics.base import PerPicture, Pictures
+from util.edge_maps import SMALLEST, canny, grey
+
+WITHOUT_WEIGHTS = ("ms_ssim", "edge_f1", "colour")
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.3
+WINDOW, SIGMA = 11, 1.5
+MS_SSIM_SIDE = (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1  # pixels, so that the coarsest scale holds a window
+BINS = 8  # per colour channel
+_UNIT = {"ms_ssim": "1", "edge_f1": "1", "colour": "distance"}
+_PROTOCOL = {
+    "ms_ssim": "multi-scale SSIM (five scales halved by averaging, Gaussian 11x11, sigma 1.5, no padding, range 255) "
+    "of luminance, result against content at the content's size; mean over pictures",
+    "edge_f1": "F1 of Canny's edges (blur sigma 1, thresholds 0.1 and 0.2) of result and content, one pixel of "
+    "tolerance; mean over pictures",
+    "colour": f"Hellinger distance of the colour histograms ({BINS}x{BINS}x{BINS} bins of RGB) of result and style "
+    "picture; mean over pictures",
+}
+
+
+class Stylisation(PerPicture):
+    """`ms_ssim`, `edge_f1` and `colour`, those asked for by `names`; `style` (3, H, W) uint8."""
+
+    lower_is_better = ("colour",)
+
+    def __init__(self, names: tuple[str, ...], *, style: Tensor) -> None:
+        self.UNIT = {name: _UNIT[name] for name in names}
+        self.PROTOCOL = {name: _PROTOCOL[name] for name in names}
+        self.style = histogram(style[None])
+        super().__init__(names)
+
+    def reset(self) -> None:
+        super().reset()
+        self._content_colour: list[float] = []
+
+    def score(self, pictures: Pictures) -> dict[str, Tensor]:
+        fake, real = pictures.fake.double(), pictures.real.double()
+        found = {}
+        if "ms_ssim" in self.names:
+            large = min(fake.shape[-2:]) >= MS_SSIM_SIDE
+            undefined = torch.full((len(pictures),), torch.nan)
+            found["ms_ssim"] = ms_ssim(grey(fake), grey(real)) if large else undefined
+        if "edge_f1" in self.names:
+            found["edge_f1"] = edge_f1(fake / 255, real / 255)
+        if "colour" in self.names:
+            found["colour"] = hellinger(histogram(pictures.fake), self.style)
+            self._content_colour += hellinger(histogram(pictures.real), self.style).tolist()
+        return found
+
+    def extra(self, name: str) -> dict[str, float]:
+        if name != "colour":
+            return {}
+        return {"real": sum(self._content_colour) / len(self._content_colour)}
+
+    def why_empty(self, name: str) -> str:
+        if name == "ms_ssim":
+            return f"five scales need pictures of at least {MS_SSIM_SIDE} pixels a side"
+        return "no picture has an edge"
+
+
+def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Return (B,) multi-scale SSIM of pictures (B, 1, H, W) in [0, 255] (Wang, Simoncelli, Bovik 2003)."""
+    parts = []
+    for scale in range(len(SCALE_WEIGHTS)):
+        similarity, contrast = _ssim_terms(x, y)
+        parts.append(similarity if scale == len(SCALE_WEIGHTS) - 1 else contrast)
+        x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+    weights = torch.tensor(SCALE_WEIGHTS, dtype=x.dtype, device=x.device)[:, None]
+    return (torch.stack(parts).clamp(min=0) ** weights).prod(0)
+
+
+def _ssim_terms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (B,) means of SSIM and of its contrast-structure term over whole windows."""
+    offsets = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
+    taps = torch.exp(-0.5 * (offsets / SIGMA) ** 2)
+    taps = taps / taps.sum()
+
+    def blur(z: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(z, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))
+
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mean_x, mean_y = blur(x), blur(y)
+    var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
+    cov = blur(x * y) - mean_x * mean_y
+    contrast = (2 * cov + c2) / (var_x + var_y + c2)
+    similarity = contrast * (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    return similarity.mean((1, 2, 3)), contrast.mean((1, 2, 3))
+
+
+def edge_f1(fake: Tensor, real: Tensor) -> Tensor:
+    """Return (B,) F1 of the edges of pictures (B, 3, H, W) in [0, 1]; NaN where neither has an edge, or too few pixels.
+
+    An edge pixel is right if the other map has one in its 3 x 3 neighbourhood.
+    """
+    if min(fake.shape[-2:]) < SMALLEST:
+        return torch.full((len(fake),), torch.nan)
+    ours, theirs = canny(fake), canny(real)
+    near_ours, near_theirs = (F.max_pool2d(edges, 3, stride=1, padding=1) for edges in (ours, theirs))
+    right, covered = (ours * near_theirs).sum((1, 2, 3)), (theirs * near_ours).sum((1, 2, 3))
+    precision, recall = right / ours.sum((1, 2, 3)), covered / theirs.sum((1, 2, 3))
+    none = (ours.sum((1, 2, 3)) == 0) & (theirs.sum((1, 2, 3)) == 0)
+    score = 2 * precision * recall / (precision + recall)
+    return torch.where(none, torch.nan, score.nan_to_num(0.0))
+
+
+def histogram(pictures: Tensor) -> Tensor:
+    """Return (B, 512) shares of the colours of pictures (B, 3, H, W) uint8."""
+    levels = pictures.long() * BINS // 256
+    place = (levels[:, 0] * BINS + levels[:, 1]) * BINS + levels[:, 2]
+    counts = torch.zeros(len(pictures), BINS**3, dtype=torch.float64)
+    counts.scatter_add_(1, place.flatten(1), torch.ones_like(place.flatten(1), dtype=torch.float64))
+    return counts / counts.sum(1, keepdim=True)
+
+
+def hellinger(a: Tensor, b: Tensor) -> Tensor:
+    """Return (B,) distances in [0, 1] of shares (B, n) and (1, n)."""
+    return (1 - (a * b).sqrt().sum(1)).clamp(min=0).sqrt()

@@ -1,0 +1,125 @@
+"""Values from VGG-19's features: CFSD, style and content loss.
+
+Shapes: B pictures, C channels, n positions; pictures (B, 3, H, W) uint8.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metrics.base import PerPicture, Pictures
+from metrics.files import file_hash
+from metrics.inception import no_tf32
+from util.errors import UserError
+
+FROM_VGG = ("cfsd", "style_loss", "content_loss")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CFSD_LAYER, CFSD_SIDE = 11, 256  # torchvision's place of the ReLU after conv3_1
+STYLE_LAYERS, CONTENT_LAYER, LOSS_SIDE = (0, 5, 10, 19, 28), 19, 224  # conv1_1, ..., conv5_1; conv4_1
+_PROTOCOL = {
+    "cfsd": f"KL divergence (sum over positions) of softmaxed patch similarities of VGG-19 relu3_1, result from "
+    f"content, both scaled to {CFSD_SIDE}x{CFSD_SIDE}; mean over pictures",
+    "style_loss": f"sum over VGG-19 conv1_1 .. conv5_1 of the MSE of Gram matrices (divided by C n), result against "
+    f"style picture, both scaled to {LOSS_SIDE}x{LOSS_SIDE}; mean over pictures",
+    "content_loss": f"MSE of VGG-19 conv4_1, result against content, both scaled to {LOSS_SIDE}x{LOSS_SIDE}; mean over "
+    "pictures",
+}
+
+
+class VGGStyle(PerPicture):
+    """Those of `FROM_VGG` asked for by `names`.
+
+    Args:
+        features: torchvision's `vgg19().features`, whatever weights; sha256: of their file.
+        style: the style picture (3, H, W) uint8.
+    """
+
+    lower_is_better = ("cfsd", "style", "content")
+
+    def __init__(
+        self, names: tuple[str, ...], *, features: nn.Sequential, sha256: str, style: Tensor, device: torch.device
+    ) -> None:
+        self.UNIT = dict.fromkeys(names, "distance")
+        self.PROTOCOL = {name: _PROTOCOL[name] for name in names}
+        for module in features:
+            if isinstance(module, nn.ReLU):
+                module.inplace = False  # the layer before it is read too
+        self.features, self.sha256, self.device = features.to(device).eval(), sha256, device
+        self.style = style[None]
+        super().__init__(names)
+
+    def score(self, pictures: Pictures) -> dict[str, Tensor]:
+        found = {}
+        if "cfsd" in self.names:
+            fake, real = (self.taps(p, (CFSD_LAYER,), CFSD_SIDE)[0] for p in (pictures.fake, pictures.real))
+            found["cfsd"] = cfsd(fake, real)
+        if {"style_loss", "content_loss"} & set(self.names):
+            fakes = self.taps(pictures.fake, STYLE_LAYERS, LOSS_SIDE)
+            if "style_loss" in self.names:
+                styles = self.taps(self.style, STYLE_LAYERS, LOSS_SIDE)
+                each = [(gram(a) - gram(b)).square().mean((1, 2)) for a, b in zip(fakes, styles, strict=True)]
+                found["style_loss"] = torch.stack(each).sum(0).double().cpu()
+            if "content_loss" in self.names:
+                real = self.taps(pictures.real, (CONTENT_LAYER,), LOSS_SIDE)[0]
+                difference = fakes[STYLE_LAYERS.index(CONTENT_LAYER)] - real
+                found["content_loss"] = difference.square().mean((1, 2, 3)).double().cpu()
+        return found
+
+    @torch.no_grad()
+    def taps(self, pictures: Tensor, layers: tuple[int, ...], side: int) -> list[Tensor]:
+        """Return the outputs of some layers for pictures scaled to a square."""
+        x = pictures.to(self.device).float() / 255
+        x = F.interpolate(x, (side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+        x, found = (x - mean) / std, []
+        with torch.autocast(x.device.type, enabled=False), no_tf32():
+            for number, layer in enumerate(self.features[: max(layers) + 1]):
+                x = layer(x)
+                found += [x] if number in layers else []
+        return found
+
+    def extra(self, name: str) -> dict[str, str]:
+        return {"weights": "VGG-19", "weights_sha256": self.sha256}
+
+
+def cfsd(fake: Tensor, content: Tensor) -> Tensor:
+    """Return (B,) of features (B, C, h, w): KL(fake | content) of each position's similarities, summed over positions.
+
+    Similarity of two positions: scalar product of their features, each divided by C; softmax over the second.
+    """
+    ours, theirs = (_similarities(features) for features in (fake, content))
+    return (ours.exp() * (ours - theirs)).sum((1, 2)).double().cpu()
+
+
+def _similarities(features: Tensor) -> Tensor:
+    flat = features.flatten(2).transpose(1, 2) / features.shape[1]
+    return (flat @ flat.transpose(1, 2)).log_softmax(-1)
+
+
+def gram(features: Tensor) -> Tensor:
+    """Return (B, C, C) Gram matrices of features (B, C, h, w), divided by C h w."""
+    flat = features.flatten(2)
+    return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
+
+
+def load_vgg19(path: str | None) -> tuple[nn.Sequential, str]:
+    """Return torchvision's VGG-19 features with the weights of a file, and its hash; raises `UserError`."""
+    if path is None or not Path(path).is_file():
+        raise UserError(
+            f"{', '.join(FROM_VGG)} need VGG-19's weights: "
+            + (f"--vgg_weights {path}: no such file" if path else "name torchvision's file with --vgg_weights FILE")
+        )
+    from torchvision.models import vgg19
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        own = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
+        features = vgg19(weights=None).features
+        features.load_state_dict(own)
+    except Exception as error:  # torch raises many kinds for a file that is not its own
+        raise UserError(f"--vgg_weights {path} is not torchvision's VGG-19: {str(error).splitlines()[0]}") from error
+    return features.float(), file_hash(Path(path))

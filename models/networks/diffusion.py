@@ -1,0 +1,181 @@
+"""The frozen parts of Stable Diffusion and CLIP that S2PreST works with (S2PreST spec, sections 2.4 and 4.1).
+
+Shapes: B pictures; latents (B, 4, h, w); conditioning (B, 77, D); pictures (B, 3, H, W) in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.networks.clip_input import clip_input
+from util.errors import UserError
+
+PLACEHOLDER = "*"
+REQUIREMENTS = "requirements-diffusion.txt"
+PARTS = ("vae", "unet", "text_encoder", "vision")
+
+
+def libraries() -> tuple[Any, Any]:
+    """Return the modules diffusers and transformers; raises `UserError` where they are not installed."""
+    try:
+        found = importlib.import_module("diffusers"), importlib.import_module("transformers")
+    except ImportError as error:
+        raise UserError(f"--model s2prest needs `pip install -r {REQUIREMENTS}` ({error})") from error
+    found[1].utils.logging.disable_progress_bar()
+    return found
+
+
+class Diffusion:
+    """VAE, UNet, text encoder, CLIP's image tower and tokenizer: none is trained, gradients pass through.
+
+    Args:
+        vae, unet, text_encoder, vision, tokenizer: of `diffusers` and `transformers`.
+
+    Raises:
+        UserError: the parts do not fit together, or the tokenizer has no single token for the placeholder.
+    """
+
+    def __init__(self, *, vae: Any, unet: Any, text_encoder: Any, vision: Any, tokenizer: Any) -> None:
+        self.vae, self.unet, self.text_encoder, self.vision, self.tokenizer = vae, unet, text_encoder, vision, tokenizer
+        for part in self.parts().values():
+            part.requires_grad_(False).eval()
+        self.device, self.offload = torch.device("cpu"), False
+        self._resident: nn.Module | None = None
+        self.width = int(text_encoder.config.hidden_size)
+        self._check()
+        self.prompt, self.empty = self._ids(PLACEHOLDER), self._ids("")
+        if int(self.prompt[2]) != int(tokenizer.eos_token_id):
+            raise UserError(f"--base_model: its tokenizer has no single token for '{PLACEHOLDER}'")
+        self.placeholder_id = int(self.prompt[1])
+
+    def _check(self) -> None:
+        widths = {
+            "the UNet's conditioning": int(self.unet.config.cross_attention_dim),
+            "the text encoder": self.width,
+            "CLIP's image embedding": int(self.vision.config.projection_dim),
+        }
+        if len(set(widths.values())) > 1:
+            told = ", ".join(f"{what} {width}" for what, width in widths.items())
+            raise UserError(
+                f"--base_model and --clip_model do not go together, their widths differ: {told}. Stable Diffusion v1 "
+                "goes with openai/clip-vit-large-patch14 (768)"
+            )
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Return the networks by name."""
+        return {name: getattr(self, name) for name in PARTS}
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent and side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def smallest_side(self) -> int:
+        """Pixels that the UNet's lowest level needs."""
+        return int(self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    # --- where and how -----------------------------------------------------------------------------------------------
+    def to(self, device: torch.device, *, offload: bool = False) -> None:
+        """Move the parts; with `offload` they stay in main memory, and each is moved while it is in use."""
+        self.device, self.offload, self._resident = device, offload and device.type != "cpu", None
+        for part in self.parts().values():
+            part.to("cpu" if self.offload else device)
+
+    def save_memory(self) -> None:
+        """Compute attention slice by slice, and pictures of a batch one by one in the VAE."""
+        self.unet.set_attention_slice("auto")
+        self.vae.enable_slicing()
+
+    def _fetch(self, part: Any) -> Any:
+        """Return a part where it can be used; with offloading, the one before leaves the device."""
+        if self.offload and self._resident is not part:
+            if self._resident is not None:
+                self._resident.to("cpu")
+            part.to(self.device)
+            self._resident = part
+        return part
+
+    def _exactly(self) -> Any:
+        """Return a context in float32, whatever autocast is on around it."""
+        kind = self.device.type
+        return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+    # --- pictures ----------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def moments(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation (B, 4, h, w) of the scaled latents of pictures (B, 3, H, W)."""
+        with self._exactly():
+            posterior = self._fetch(self.vae).encode(pictures.to(self.device).float()).latent_dist
+        scale = self.vae.config.scaling_factor
+        return posterior.mean * scale, posterior.std * scale
+
+    @torch.no_grad()
+    def pictures(self, latents: Tensor) -> Tensor:
+        """Return pictures (B, 3, H, W), about [-1, 1], of scaled latents."""
+        with self._exactly():
+            return self._fetch(self.vae).decode(latents.float() / self.vae.config.scaling_factor).sample
+
+    @torch.no_grad()
+    def embed(self, pictures: Sequence[np.ndarray], mode: str) -> Tensor:
+        """Return CLIP's embeddings (B, D) of length 1 of pictures (H, W, 3) uint8; `mode` as in `clip_input`."""
+        x = clip_input(pictures, mode=mode, size=int(self.vision.config.image_size))
+        with self._exactly():
+            found = self._fetch(self.vision)(pixel_values=x.to(self.device)).image_embeds
+        return found / found.norm(dim=-1, keepdim=True)
+
+    # --- text --------------------------------------------------------------------------------------------------------
+    def _ids(self, text: str) -> Tensor:
+        """Return (77,) token ids; the padding is not masked later."""
+        length = int(self.text_encoder.config.max_position_embeddings)
+        ids = self.tokenizer(text, padding="max_length", max_length=length, truncation=True).input_ids
+        return torch.tensor(ids)
+
+    def condition(self, tokens: Tensor) -> Tensor:
+        """Return the conditioning (B, 77, D) of the prompt "*", whose embedding is `tokens` (B, D)."""
+        ids = self.prompt.to(self.device).expand(len(tokens), -1)
+        encoder = self._fetch(self.text_encoder)
+        with _placeholder(encoder, tokens, self.placeholder_id):
+            return encoder(input_ids=ids).last_hidden_state
+
+    def unconditional(self) -> Tensor:
+        """Return the conditioning (1, 77, D) of the empty prompt: it has no placeholder, so no picture changes it."""
+        return self._fetch(self.text_encoder)(input_ids=self.empty[None].to(self.device)).last_hidden_state
+
+    # --- noise -------------------------------------------------------------------------------------------------------
+    def predict(self, latents: Tensor, t: Tensor | int, conditioning: Tensor) -> Tensor:
+        """Return the predicted noise (B, 4, h, w)."""
+        return self._fetch(self.unet)(latents, t, encoder_hidden_states=conditioning).sample
+
+
+@contextmanager
+def _placeholder(encoder: Any, tokens: Tensor, number: int) -> Iterator[None]:
+    """Swap the embedding of token `number` for `tokens` (B, D), before positions are added, within the block."""
+
+    def swap(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return torch.where((args[0] == number)[..., None], tokens[:, None].to(output.dtype), output)
+
+    handle = encoder.get_input_embeddings().register_forward_hook(swap)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def sample(moments: tuple[Tensor, Tensor], generators: Sequence[torch.Generator]) -> Tensor:
+    """Draw latents (B, 4, h, w) from mean and deviation, each picture's from its own generator."""
+    mean, std = moments
+    return mean + std * draw_normal(mean.expand(len(generators), -1, -1, -1), generators)
+
+
+def draw_normal(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Draw N(0, 1) of the shape of `like` (B, ...), a picture's from its own generator, on the CPU."""
+    drawn = [torch.randn(like.shape[1:], generator=generator) for generator in generators]
+    return torch.stack(drawn).to(like.device, like.dtype)

@@ -1,0 +1,49 @@
+"""A few values of frozen networks, by which a run knows them again wherever their files lie.
+
+Sizes and sixteen values of each network's largest tensor: the same weights in half precision, or in another file
+format, pass; another model does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from util.errors import UserError
+
+COUNT = 16
+RTOL, ATOL = 1e-2, 1e-4
+
+
+def signature(parts: Mapping[str, nn.Module]) -> dict[str, dict[str, object]]:
+    """Return {part: {"parameters": count, "values": [...]}}."""
+    found = {}
+    for name, part in parts.items():
+        largest = max(part.parameters(), key=lambda parameter: parameter.numel()).detach().flatten()
+        places = torch.linspace(0, len(largest) - 1, COUNT).long().to(largest.device)
+        count = sum(parameter.numel() for parameter in part.parameters())
+        found[name] = {"parameters": count, "values": largest[places].double().tolist()}
+    return found
+
+
+def save_signature(parts: Mapping[str, nn.Module], path: Path) -> None:
+    path.write_text(json.dumps(signature(parts), indent=1) + "\n")
+
+
+def check_signature(parts: Mapping[str, nn.Module], path: Path) -> None:
+    """Raise `UserError` if `path` holds the signature of other networks; a run without one is taken as it is."""
+    if not path.is_file():
+        return
+    saved, own = json.loads(path.read_text()), signature(parts)
+    for name, kept in saved.items():
+        values, ours = (torch.tensor(told["values"]) for told in (kept, own[name]))
+        if kept["parameters"] != own[name]["parameters"] or not torch.allclose(values, ours, rtol=RTOL, atol=ATOL):
+            flag = "--clip_model" if name == "vision" else "--base_model"
+            raise UserError(
+                f"{path.parent} was trained with another {flag}: its {name} differs. A style fits the model that it "
+                "was learnt with; name that one"
+            )

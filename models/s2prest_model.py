@@ -1,0 +1,229 @@
+"""S2PreST: Semantic-Shape-Guided Style Transfer in Inversion-Based Diffusion (S. Kim, J. Lee; code of 2024).
+
+Training is InST's (arXiv 2211.13203): only the network from CLIP's embedding of the style picture to one token is
+trained, by the noise loss of a frozen Stable Diffusion. Inference guides the inversion by the content's edge map.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models import MODELS
+from models.base_model import BaseModel, Phase
+from models.networks.clip_input import CLIP_INPUTS
+from models.networks.diffusion import Diffusion, draw_normal, sample
+from models.networks.inversion import TRAIN_STEPS, Coefficients, Latents, alphas_cumprod, stylise
+from models.networks.signature import check_signature, save_signature
+from models.networks.style_attention import DROPOUT, StyleAttention, dropout_factors
+from models.networks.tiny_diffusion import SIDE, save_tiny
+from models.released_weights.stable_diffusion import load_diffusion
+from models.s2prest_flags import add_test_flags, check_test_flags
+from util.batch import Batch
+from util.edge_maps import EDGES, edge_picture
+from util.errors import UserError
+from util.flags import positive
+from util.images import picture_grid, read_image, save_png, to_tensor, to_uint8
+from util.pictures import resized
+
+STYLE_FILE, BASE_FILE = "style.png", "base_model.json"  # in a run's folder
+RELEASED_WIDTH, HEADS = 768, 8  # of CLIP ViT-L/14; heads of the style network
+Encoded = tuple[Tensor, Tensor, Tensor]  # latent mean and deviation, CLIP embedding of one picture
+
+
+@MODELS.register("s2prest")
+class S2PreSTModel(BaseModel):
+    """A style embedding network `netE` beside frozen parts, which no checkpoint holds.
+
+    Args:
+        frozen: Stable Diffusion and CLIP's image tower.
+        netE: CLIP's embedding -> placeholder token.
+        clip_input: "rgb" or "legacy", see `clip_input`.
+        lr: AdamW's rate; None: no training.
+        style: the style picture (H, W, 3) uint8 where it is at hand.
+        size: side of the square that previews are computed at.
+    """
+
+    summary = "S2PreST (2024): semantic-shape-guided style transfer by diffusion, on Stable Diffusion v1"
+    flow = "stylise"
+    data_kind, dataset_modes = "style picture", ("style_image",)
+    ema_networks = ("netE",)
+
+    def __init__(
+        self, *, frozen: Diffusion, netE: StyleAttention, clip_input: str, lr: float | None,
+        style: np.ndarray | None, size: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.frozen, self.netE, self.clip_input, self.style, self.size = frozen, netE, clip_input, style, size
+        self.optimizer = None if lr is None else torch.optim.AdamW(netE.parameters(), lr=lr)
+        self._batch: Batch | None = None
+        self._encoded: dict[tuple[int, int], Encoded] = {}
+
+    # --- options -----------------------------------------------------------------------------------------------------
+    @staticmethod
+    def modify_commandline_options(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
+        group = parser.add_argument_group("model s2prest")
+        group.add_argument("--base_model", metavar="M", help="Stable Diffusion v1: a diffusers folder, a hub id, or "
+                           "one .safetensors or .ckpt file")  # fmt: skip
+        group.add_argument("--clip_model", metavar="C", help="CLIP ViT-L/14 with its image tower: a folder or hub id")
+        group.add_argument("--clip_input", choices=CLIP_INPUTS, default="rgb", help="what CLIP sees: the picture, or, "
+                           "as released (for the authors' embeddings), a nearly black one")  # fmt: skip
+        parser.set_defaults(batch_size=1, crop_size=512, seed=23 if is_train else 42)
+        if is_train:
+            group.add_argument("--lr", type=positive, default=1e-4, help="of AdamW")
+            parser.set_defaults(max_steps=6100, save_every=500, image_every=0)
+        else:
+            add_test_flags(parser)
+
+    @classmethod
+    def complete_options(cls, opt: Any, *, classes: Any, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        wanted = {"style_image": "the picture whose style is learnt", "base_model": "Stable Diffusion v1",
+                  "clip_model": "CLIP ViT-L/14, such as openai/clip-vit-large-patch14"}  # fmt: skip
+        for name, what in wanted.items():
+            if hasattr(opt, name) and not getattr(opt, name):
+                raise UserError(f"--{name} is missing: {what}")
+        if hasattr(opt, "style_guidance"):
+            check_test_flags(opt)
+        return {}
+
+    @classmethod
+    def from_options(cls, opt: Any, *, is_train: bool) -> S2PreSTModel:
+        frozen = load_diffusion(opt.base_model, opt.clip_model)
+        width = frozen.width
+        dim_head = 64 if width == RELEASED_WIDTH else max(1, width // HEADS)
+        return cls(
+            frozen=frozen,
+            netE=StyleAttention(dim=width, heads=HEADS, dim_head=dim_head),
+            clip_input=opt.clip_input,
+            lr=opt.lr if is_train else None,
+            style=read_image(opt.style_image) if is_train else None,
+            size=opt.crop_size,
+        )
+
+    @classmethod
+    def tiny(cls, tmp_path: Path) -> list[str]:
+        base, clip = save_tiny(tmp_path / "tiny_diffusion")
+        style = tmp_path / "tiny_diffusion" / "style.png"
+        y, x = np.mgrid[:SIDE, :SIDE]
+        save_png(np.stack([4 * x, 4 * y, 2 * (x + y)], -1).astype(np.uint8), style)
+        places = ["--style_image", str(style), "--base_model", str(base), "--clip_model", str(clip)]
+        return ["--model", "s2prest", *places, "--crop_size", str(SIDE), "--lr", "1e-3", "--batch_size", "2"]
+
+    # --- training ----------------------------------------------------------------------------------------------------
+    def networks(self) -> dict[str, nn.Module]:
+        return {"netE": self.netE}
+
+    def phases(self) -> list[Phase]:
+        assert self.optimizer is not None, "built without --lr, for inference"
+        return [Phase("E", ("netE",), self.optimizer, self.losses)]
+
+    def to(self, device: torch.device) -> BaseModel:
+        self.frozen.to(device)
+        return super().to(device)
+
+    def begin_step(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def losses(self) -> dict[str, Tensor]:
+        """MSE of the noise predicted under the learnt token; all draws come from each sample's own seed."""
+        assert self._batch is not None
+        batch: Any = self._batch
+        means, deviations, embeddings = map(torch.cat, zip(*self._encode(batch), strict=True))
+        draws = [torch.Generator().manual_seed(seed) for seed in batch["draw"]]
+        steps = torch.cat([torch.randint(TRAIN_STEPS, (1,), generator=draw) for draw in draws])
+        latents = sample((means, deviations), draws)
+        noise = draw_normal(latents, draws)
+        keep = torch.stack([dropout_factors(self.netE.dim, DROPOUT, draw) for draw in draws]).to(latents.device)
+        abar = torch.tensor(alphas_cumprod(), dtype=latents.dtype)[steps].to(latents.device)[:, None, None, None]
+        noised = abar.sqrt() * latents + (1 - abar).sqrt() * noise
+        tokens = self.call("netE")(embeddings[:, None], keep)[:, 0]
+        predicted = self.frozen.predict(noised, steps.to(latents.device), self.frozen.condition(tokens))
+        return {"E/mse": F.mse_loss(predicted.float(), noise)}
+
+    def _encode(self, batch: Any) -> list[Encoded]:
+        """Return latents' moments and CLIP embeddings, computed once for each picture and flip: they never change."""
+        for index, flip, image in zip(batch["index"], batch["flip"], batch["image"], strict=True):
+            if (index, flip) not in self._encoded:
+                picture = to_uint8(image)
+                moments = self.frozen.moments(image[None])
+                self._encoded[index, flip] = (*moments, self.frozen.embed([picture], self.clip_input))
+        return [self._encoded[key] for key in zip(batch["index"], batch["flip"], strict=True)]
+
+    def start_run(self, run_dir: Path) -> None:
+        """Keep the style picture, whose latent inference mixes in, and what tells the base model from others."""
+        assert self.style is not None
+        save_png(self.style, run_dir / STYLE_FILE)
+        save_signature(self.frozen.parts(), run_dir / BASE_FILE)
+
+    # --- inference ---------------------------------------------------------------------------------------------------
+    def prepare_inference(
+        self,
+        run_dir: Path,
+        training_pictures: Callable[[int], Iterable[Batch]],
+        *,
+        weights: str,
+        refresh: bool = False,
+    ) -> None:
+        """Read the run's style picture; raises `UserError` if the run was made with another base model or CLIP."""
+        check_signature(self.frozen.parts(), run_dir / BASE_FILE)
+        self.style = read_image(run_dir / STYLE_FILE)
+
+    @torch.no_grad()
+    def stylise(
+        self, contents: Sequence[np.ndarray], edges: Sequence[np.ndarray], seeds: Sequence[int], how: Coefficients
+    ) -> list[np.ndarray]:
+        """Return the stylised pictures (H, W, 3) uint8.
+
+        Args:
+            contents: pictures (H, W, 3) uint8, of one size that the VAE takes.
+            edges: their edge maps, of the same size.
+            seeds: of each picture's draws: posteriors of style, content and edges, then two noises.
+        """
+        assert self.style is not None
+        height, width = contents[0].shape[:2]
+        draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+        style, content, edge = (
+            sample(self.frozen.moments(torch.stack([to_tensor(picture) for picture in pictures])), draws)
+            for pictures in ([resized(self.style, (width, height))], contents, edges)
+        )
+        z = Latents(content, style, edge, draw_normal(content, draws), draw_normal(content, draws))
+        conditional = self._condition(contents, edges, how.cond_mix)
+        both = torch.cat([self.frozen.unconditional().expand_as(conditional), conditional])
+
+        def denoise(x: Tensor, t: int, guidance: float | None) -> Tensor:
+            if guidance is None:
+                return self.frozen.predict(x, t, conditional).float()
+            free, bound = self.frozen.predict(torch.cat([x, x]), t, both).float().chunk(2)
+            return free + guidance * (bound - free)
+
+        decoded = self.frozen.pictures(stylise(z, denoise, how))
+        # Truncated, not rounded, as in the release.
+        levels = ((decoded.float() + 1) / 2).clamp(0, 1).mul(255).to(torch.uint8)
+        return list(levels.movedim(1, -1).cpu().numpy())
+
+    def _condition(self, contents: Sequence[np.ndarray], edges: Sequence[np.ndarray], share: float) -> Tensor:
+        """Return `share` parts of the conditioning by the contents, the rest by their edge maps."""
+        of_content, of_edge = (
+            self.frozen.condition(self.netE(self.frozen.embed(pictures, self.clip_input)[:, None])[:, 0])
+            for pictures in (contents, edges)
+        )
+        return share * of_content + (1 - share) * of_edge
+
+    def preview_grid(self, batch: Batch, palette: np.ndarray) -> np.ndarray:
+        """Show the style picture restyled by itself: what the token knows of it."""
+        pairs = zip(to_uint8(batch["image"]), to_uint8(self.preview(batch)), strict=True)
+        return picture_grid([list(pair) for pair in pairs], titles=["style", "restyled"])
+
+    def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
+        """Stylise the pictures of a batch with the release's coefficients."""
+        pictures = list(to_uint8(batch["image"]))
+        edges = [edge_picture(picture, EDGES[0]) for picture in pictures]
+        done = self.stylise(pictures, edges, seeds, Coefficients())
+        return torch.stack([to_tensor(picture) for picture in done]).to(batch["image"].device)
