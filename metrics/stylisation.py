@@ -15,7 +15,7 @@ from util.edge_maps import SMALLEST, canny, grey
 WITHOUT_WEIGHTS = ("ms_ssim", "edge_f1", "colour")
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.3
 WINDOW, SIGMA = 11, 1.5
-MS_SSIM_SIDE = (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1  # pixels, so that the coarsest scale holds a window
+MS_SSIM_SIDE = WINDOW * 2 ** (len(SCALE_WEIGHTS) - 1)  # pixels, so that the coarsest scale holds a window
 BINS = 8  # per colour channel
 _UNIT = {"ms_ssim": "1", "edge_f1": "1", "colour": "distance"}
 _PROTOCOL = {

@@ -2,17 +2,19 @@
 
 A single file (`sd-v1-4.ckpt`, or its .safetensors) holds tensors alone: the architecture is read from their shapes,
 the tokenizer comes from the folder of `--clip_model`. It is unpickled with weights_only; the one class that the
-official file names, a callback of PyTorch Lightning, stands in as an empty one.
+official file names, a callback of PyTorch Lightning, is replaced by an empty one.
 """
 
 from __future__ import annotations
 
-import os
+import codecs
+import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,7 +61,7 @@ def _read_folder(base_model: str) -> dict[str, Any]:
     """Load VAE, UNet and text encoder of a diffusers folder or hub id."""
     diffusers, transformers = libraries()
     _check_place("--base_model", base_model, NEEDED)
-    kinds = {
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
         "vae": (diffusers.AutoencoderKL, {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}),
         "unet": (diffusers.UNet2DConditionModel, {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}),
         "text_encoder": (transformers.CLIPTextModel, {"dtype": torch.float32}),
@@ -144,7 +146,18 @@ def read_single_file(path: Path) -> dict[str, Any]:
 
 
 class _Callback:
-    """Stands in for the Lightning class that sd-v1-4.ckpt names as a dictionary's key; nothing of it is used."""
+    """Takes the place of the Lightning class that sd-v1-4.ckpt names as a dictionary's key; nothing of it is used."""
+
+
+# Beside tensors: a class that is only named, and what NumPy's numbers are pickled by.
+HARMLESS: list[Any] = [
+    (_Callback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # type: ignore[attr-defined]
+    (codecs.encode, "_codecs.encode"),
+    np.dtype,
+    np.dtypes.Float64DType,
+]
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -153,9 +166,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        named = (_Callback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint")
-        with torch.serialization.safe_globals([named]):
-            held = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        with torch.serialization.safe_globals(HARMLESS):
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch raises many kinds for a file that is not its own
         raise UserError(
             f"--base_model {path} cannot be read ({str(error).splitlines()[0]}); only tensors and plain values are "
@@ -163,11 +175,6 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         ) from error
     state = held.get("state_dict", held) if isinstance(held, Mapping) else {}
     return {key: value for key, value in state.items() if isinstance(value, Tensor)}
-
-
-def _is_zip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"PK" and os.path.getsize(path) > 4
 
 
 def unet_config(state: Mapping[str, Tensor]) -> dict[str, Any]:

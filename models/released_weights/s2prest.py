@@ -1,0 +1,105 @@
+"""The authors' `embeddings.pt`: a pickled module, read without running anything that it asks for (S2PreST spec, 2.2).
+
+The file is a pickle of whole Python objects, which could run any code. This reader admits only the classes of such a
+module by name and makes hollow objects of them; from these it takes the parameters. Anything else in the file is
+refused by its name.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from util.errors import UserError
+
+PLACEHOLDER = "*"
+
+
+class Hollow:
+    """Stands for an instance of an admitted class: nothing but the attributes that were pickled."""
+
+
+def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: Any) -> Tensor:
+    return storage.as_strided(size, stride, offset)
+
+
+def _parameter(tensor: Tensor, *rest: Any) -> Tensor:
+    return tensor
+
+
+ADMITTED: dict[str, Any] = {
+    "ldm.modules.embedding_manager.Attentions": Hollow,
+    "ldm.modules.attention.CrossAttention": Hollow,
+    "torch.nn.modules.linear.Linear": Hollow,
+    "torch.nn.modules.dropout.Dropout": Hollow,
+    "torch.nn.modules.container.Sequential": Hollow,
+    "collections.OrderedDict": OrderedDict,
+    "builtins.set": set,
+    "__builtin__.set": set,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.DoubleStorage": torch.float64,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+}
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Reads `data.pkl` of an archive that torch.save wrote."""
+
+    def __init__(self, archive: zipfile.ZipFile, entry: str) -> None:
+        super().__init__(archive.open(entry))
+        self.archive, self.folder = archive, entry.removesuffix("data.pkl")
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if full not in ADMITTED:
+            raise UserError(f"it holds {full}, which is refused: only InST's embedding network is read")
+        return ADMITTED[full]
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        """Return a storage as a flat tensor."""
+        _, dtype, key, *_ = pid
+        data = bytearray(self.archive.read(f"{self.folder}data/{key}"))
+        return torch.frombuffer(data, dtype=dtype)
+
+
+def read_embeddings(path: Path) -> tuple[dict[str, Tensor], int]:
+    """Return the tensors of the embedding network under its released names, and the placeholder's token id.
+
+    Raises:
+        UserError: the file is missing, is something else, or holds what is refused.
+    """
+    if not path.is_file():
+        raise UserError(f"--source {path}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entry = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            held = RestrictedUnpickler(archive, entry).load()
+        network, number = held["attention"], int(held["string_to_token"][PLACEHOLDER])
+        state = tensors_of(network)
+    except UserError as error:
+        raise UserError(f"--source {path}: {error}") from None
+    except Exception as error:  # a damaged pickle can raise anything
+        told = f"{type(error).__name__}: {str(error)[:200]}"
+        raise UserError(f"--source {path} is not an embeddings.pt of InST or S2PreST ({told})") from error
+    if not state:
+        raise UserError(f"--source {path} is not an embeddings.pt of InST or S2PreST: its module has no tensors")
+    return state, number
+
+
+def tensors_of(module: Hollow, prefix: str = "") -> dict[str, Tensor]:
+    """Return the parameters of a hollow module and of those in it, by name."""
+    own = {f"{prefix}{name}": tensor for name, tensor in vars(module)["_parameters"].items() if tensor is not None}
+    for name, child in vars(module)["_modules"].items():
+        own |= tensors_of(child, f"{prefix}{name}.")
+    return own

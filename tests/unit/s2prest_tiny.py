@@ -1,0 +1,28 @@
+"""The tiny pipeline as a model, for tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from models.networks.diffusion import Diffusion
+from models.networks.style_attention import StyleAttention
+from models.networks.tiny_diffusion import tiny_parts
+from models.s2prest_model import S2PreSTModel
+
+
+def tiny_model(clip_input: str = "rgb", *, seed: int = 0, lr: float | None = None) -> S2PreSTModel:
+    """Return a model of random parts with a style picture."""
+    frozen = Diffusion(**tiny_parts(seed))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        netE = StyleAttention(dim=32, heads=4, dim_head=8)
+    return S2PreSTModel(frozen=frozen, netE=netE.eval(), clip_input=clip_input, lr=lr, style=picture(7), size=64)
+
+
+def picture(seed: int, height: int = 64, width: int = 64) -> np.ndarray:
+    """Return a smooth random picture (H, W, 3) uint8 without pure black or white."""
+    from PIL import Image
+
+    coarse = np.random.RandomState(seed).randint(30, 220, (4, 4, 3)).astype(np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).clip(5, 250)
