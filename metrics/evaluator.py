@@ -23,6 +23,9 @@ from metrics.seam import Seam
 from metrics.segmentation import SEGMENTATION, SegmentationMetric
 from metrics.segmenters import label_table, load_segmenter
 from metrics.style import Style
+from metrics.style_sets import ArtFID, ClipLoss
+from metrics.stylisation import Stylisation
+from metrics.vgg_style import VGGStyle
 from util.errors import UserError
 from util.registry import did_you_mean
 
@@ -32,7 +35,9 @@ METRICS = (
     *RECONSTRUCTION, *WHOLE, *PERCEPTUAL, "seam", "style",
 )  # fmt: skip
 WIDEST = 8  # columns of a table
-FAMILIES = (FeatureMetrics, SegmentationMetric, Reconstruction, Perceptual, Seam, Style)
+FAMILIES = (
+    FeatureMetrics, SegmentationMetric, Reconstruction, Perceptual, Seam, Style, Stylisation, VGGStyle, ArtFID, ClipLoss
+)  # fmt: skip
 LOWER_IS_BETTER = {word for family in FAMILIES for word in family.lower_is_better}
 NO_SEGMENTER = (
     "mIoU and accuracy left out: name a segmenter with --segmenter RUN|streets|espnet_camvid|espnet_cityscapes|"

@@ -16,6 +16,7 @@ def add_test_flags(parser: argparse.ArgumentParser) -> None:
     usual = Coefficients()
     group = parser.add_argument_group("stylising")
     add = group.add_argument
+    add("--task", choices=("stylise",), default="stylise", help="what a result line calls this")
     add("--content", metavar="FILE_OR_DIR", help="what to stylise: a picture, or a folder of pictures")
     add(
         "--styles",

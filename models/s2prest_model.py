@@ -20,11 +20,11 @@ from models import MODELS
 from models.base_model import BaseModel, Phase
 from models.networks.clip_input import CLIP_INPUTS
 from models.networks.diffusion import Diffusion, draw_normal, sample
+from models.networks.diffusion_files import load_diffusion
 from models.networks.inversion import TRAIN_STEPS, Coefficients, Latents, alphas_cumprod, stylise
 from models.networks.signature import check_signature, save_signature
 from models.networks.style_attention import DROPOUT, StyleAttention, dropout_factors
 from models.networks.tiny_diffusion import SIDE, save_tiny
-from models.released_weights.stable_diffusion import load_diffusion
 from models.s2prest_flags import add_test_flags, check_test_flags
 from util.batch import Batch
 from util.edge_maps import EDGES, edge_picture

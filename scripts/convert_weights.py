@@ -40,6 +40,7 @@ from models.released_weights.divsem import (
 from options.base_options import OPTIONS_FILE, Options, add_run_folder_flags, input_folder, run_folder
 from options.parser import StrictParser
 from options.train_options import TrainOptions
+from scripts.convert_s2prest import add_s2prest_flags, convert_s2prest
 from trainers.checkpoint import Checkpoints
 from trainers.restore import load_inputs
 from trainers.state import pack
@@ -276,7 +277,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = StrictParser(description=__doc__.split(":")[0] if __doc__ else None)
     add_run_folder_flags(parser)
     parser.add_argument(
-        "--model", choices=("divsem", "spmpgan", *siedob.CHECKPOINTS), required=True, help="what --source holds"
+        "--model",
+        choices=("divsem", "spmpgan", "s2prest", *siedob.CHECKPOINTS),
+        required=True,
+        help="what --source holds",
     )
     parser.add_argument("--source", type=Path, metavar="FILE", required=True, help="the authors' checkpoint")
     parser.add_argument("--style_codes", type=Path, metavar="FILE", help="the authors' style_codes.pt (divsem)")
@@ -285,9 +289,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dataroot", help="its folder; may be given to test.py instead")
     for flag in INPUT_RUNS:
         parser.add_argument(f"--{flag}", metavar="RUN", help="converted run, by name or folder (siedob_fusion)")
+    add_s2prest_flags(parser)
     args = parser.parse_args(argv)
     if not args.name:
         raise UserError("--name is missing: give the run a name")
+    if args.model == "s2prest":
+        print(f"{args.source} -> {convert_s2prest(args)}")
+        print(f"python test.py --name {args.name} --checkpoints_dir {args.checkpoints_dir} --content FILE_OR_DIR")
+        return EXIT_OK
     if args.style_codes and args.model != "divsem":
         raise UserError(f"--style_codes: --model {args.model} has no style codes")
     for flag in INPUT_RUNS:

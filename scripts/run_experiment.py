@@ -9,6 +9,7 @@ published numbers. File format: see experiments/README.md.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import shlex
@@ -35,6 +36,7 @@ from metrics.inception import find_inception
 from metrics.protocol import require_one_protocol
 from metrics.segmenters import load_segmenter
 from metrics.table import TABLE_METRICS
+from models import MODELS
 from options.base_options import OPTIONS_FILE, Options, run_folder
 from options.experiment import Experiment, Row, read_experiment
 from options.metric_flags import DEFAULT_METRICS
@@ -122,7 +124,7 @@ def plan_test(row: Row, task: str, checkpoints_dir: str) -> tuple[Step, str]:
     """Look at what there is of a test of a trained row; also return the text that marks it as finished."""
     args = [*row.test_args(task), "--checkpoints_dir", checkpoints_dir]
     opt = TestOptions().parse(args)
-    folder = Path(opt.results_dir or run_folder(opt) / "results" / f"{opt.split}_{task}")
+    folder = importlib.import_module(f"testing.{MODELS.get(opt.model).flow}").results_folder(opt)
     how = HOW_NOT_WHAT - {"dataroot"}  # other pictures are another test
     key = json.dumps({k: v for k, v in opt.values().items() if k not in how}, sort_keys=True)
     result, marker = folder / "result.json", folder / MARKER

@@ -54,7 +54,7 @@ def run(opt: Any) -> int:
     )
     model.prepare_inference(run_dir, lambda limit: plain_pictures(opt, "train", limit), weights=loaded.name)
     model.choose_styles(opt.style_source)
-    folder = Path(opt.results_dir or run_dir / "results" / f"{opt.split}_{opt.task}")
+    folder = results_folder(opt)
     masks, indices = MaskSetHash(), selection.indices
     results = ResultFolder(folder, count=len(indices), palette=dataset.palette, real_title=real_title(opt.task))
 
@@ -80,6 +80,11 @@ def run(opt: Any) -> int:
         print(f"note: {note}")
     print(f"{len(indices)} pictures, {loaded.name}, masks {masks.hexdigest()}: {folder / 'grid.png'}, {report}")
     return 0
+
+
+def results_folder(opt: Any) -> Path:
+    """Return where the results of a test go."""
+    return Path(opt.results_dir or run_folder(opt) / "results" / f"{opt.split}_{opt.task}")
 
 
 def generate_draws(model: Any, batch: Batch, opt: Any) -> list[Tensor]:

@@ -24,7 +24,7 @@ from metrics.report import write_report
 from metrics.stylise_evaluator import build_stylise_evaluator, parse_stylise_metrics
 from models import MODELS
 from models.s2prest_flags import coefficients
-from models.s2prest_model import BASE_FILE, STYLE_FILE, S2PreSTModel
+from models.s2prest_model import STYLE_FILE, S2PreSTModel
 from options.base_options import OPTIONS_FILE, run_folder
 from options.parser import read_yaml
 from trainers.failures import out_of_memory_hint
@@ -72,7 +72,7 @@ def run(opt: Any) -> int:
     for name, run_dir in folders.items():
         loaded = load_run(model, run_dir, step=opt.step, averaged=not opt.raw_weights)
         model.prepare_inference(run_dir, lambda limit: [], weights=loaded.name)
-        folder = Path(opt.results_dir) / name / f"wt_{opt.style_guidance:g}"
+        folder = results_folder(opt, name)
         with out_of_memory_hint():
             results = stylise_all(opt, model, contents, folder, name)
         line, evaluator = measure(opt, model, contents, results, loaded, name)
@@ -84,6 +84,11 @@ def run(opt: Any) -> int:
     for note in dict.fromkeys(note for _, _, notes in rows for note in notes):
         print(f"note: {note}")
     return 0
+
+
+def results_folder(opt: Any, name: str | None = None) -> Path:
+    """Return where the results of a style's run go."""
+    return Path(opt.results_dir) / (name or opt.name) / f"wt_{opt.style_guidance:g}"
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
@@ -108,9 +113,8 @@ def check_style_run(opt: Any, name: str) -> Path:
                 f"{folder} was trained with --{flag} {saved.get(flag)}, not {getattr(opt, flag)}: a style is used as "
                 f"it was learnt; leave --{flag} out, or give the run a call of its own"
             )
-    for file in (STYLE_FILE, BASE_FILE):
-        if not (folder / file).is_file():
-            raise UserError(f"{folder / file} is missing: copy the whole folder of the run, or train it again")
+    if not (folder / STYLE_FILE).is_file():
+        raise UserError(f"{folder / STYLE_FILE} is missing: copy the whole folder of the run, or train it again")
     return folder
 
 
@@ -232,7 +236,7 @@ def measure(
         for value in values.values():
             value.extra.pop("bins", None)
     protocol = describe(opt, contents, masks.hexdigest(), name)
-    return result_line(values, step=loaded.step, task="stylise", num_images=len(contents), protocol=protocol), evaluator
+    return result_line(values, step=loaded.step, task=opt.task, num_images=len(contents), protocol=protocol), evaluator
 
 
 def describe(opt: Any, contents: list[Content], mask_set: str, name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from ldm_files import ldm_state, small_v1_parts
 from PIL import Image
 from s2prest_tiny import picture, tiny_model
@@ -20,14 +21,15 @@ from torch import nn
 
 import test as test_command
 import train as train_command
+from models.networks import diffusion_files
 from models.networks.clip_input import LEGACY_LEVELS, MEAN, STD, clip_input
 from models.networks.diffusion import draw_normal
 from models.networks.inversion import Coefficients, alphas_cumprod
 from models.networks.signature import check_signature, save_signature
 from models.networks.style_attention import DROPOUT, StyleAttention, dropout_factors
-from models.released_weights import stable_diffusion
 from models.released_weights.s2prest import read_embeddings
 from models.s2prest_model import S2PreSTModel
+from scripts.convert_weights import main as convert
 from util.edge_maps import edge_picture
 from util.errors import UserError
 from util.images import read_image, save_png, to_tensor
@@ -297,7 +299,7 @@ def test_single_file_of_the_authors_names(ending: str, tmp_path: Path, monkeypat
         torch.save({"callbacks": {kind: {"best": np.float64(0.5)}}, "state_dict": state, "epoch": 3}, path)
         for k in range(1, len(names) + 1):
             monkeypatch.delitem(sys.modules, ".".join(names[:k]))
-    found = stable_diffusion.read_single_file(path)
+    found = diffusion_files.read_single_file(path)
     for name, part in parts.items():
         wanted, own = part.state_dict(), found[name].state_dict()
         assert wanted.keys() == own.keys()
@@ -329,26 +331,26 @@ def test_a_run_on_a_single_file(tmp_path: Path) -> None:
 def test_other_single_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.ckpt"
     with pytest.raises(UserError, match="no such file"):
-        stable_diffusion.read_single_file(path)
+        diffusion_files.read_single_file(path)
     torch.save({"state_dict": {"a": torch.zeros(1)}}, path)
     with pytest.raises(UserError, match=r"no Stable Diffusion v1 file: it has no tensors 'model\.diffusion_model"):
-        stable_diffusion.read_single_file(path)
+        diffusion_files.read_single_file(path)
     torch.save({"run": Path("x")}, path)
     with pytest.raises(UserError, match="only tensors and plain values"):
-        stable_diffusion.read_single_file(path)
+        diffusion_files.read_single_file(path)
     state = ldm_state(small_v1_parts())
     del state["model.diffusion_model.input_blocks.1.0.in_layers.2.weight"]
     torch.save({"state_dict": state}, path)
     with pytest.raises(UserError, match="no Stable Diffusion v1 file"):
-        stable_diffusion.read_single_file(path)
+        diffusion_files.read_single_file(path)
     with pytest.raises(UserError, match=r"prediction_type v_prediction instead of epsilon"):
-        stable_diffusion.check_schedule({"prediction_type": "v_prediction"}, "x")
+        diffusion_files.check_schedule({"prediction_type": "v_prediction"}, "x")
 
 
 def test_missing_library_names_the_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(UserError, match=r"requirements-diffusion\.txt"):
-        stable_diffusion.load_diffusion("a", "b")
+        diffusion_files.load_diffusion("a", "b")
 
 
 def test_signature_knows_a_model_again_in_half_precision_and_no_other(tmp_path: Path) -> None:
@@ -392,7 +394,7 @@ def write_embeddings(path: Path, net: StyleAttention, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patch:
         for name, own in modules.items():
             patch.setitem(sys.modules, name, own)
-        torch.save({"string_to_token": {"*": torch.tensor(265)}, "attention": module, **more}, path)
+        torch.save({"string_to_token": {"*": torch.tensor(265)}, "attention": module} | more, path)
 
 
 class Evil:
@@ -416,6 +418,34 @@ def test_released_embeddings_are_read_and_nothing_is_run(tmp_path: Path, monkeyp
     write_embeddings(path, net, monkeypatch, extra=nn.Conv2d(1, 1, 1))
     with pytest.raises(UserError, match=r"torch\.nn\.modules\.conv\.Conv2d, which is refused"):
         read_embeddings(path)
+
+
+def test_embeddings_become_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = S2PreSTModel.tiny(tmp_path)
+    net, path, style = StyleAttention(dim=32, heads=8, dim_head=4), tmp_path / "embeddings.pt", tmp_path / "style.png"
+    write_embeddings(path, net, monkeypatch)
+    save_png(picture(5), style)
+    where = ["--name", "wiki", "--checkpoints_dir", str(tmp_path)]
+    flags = [*where, "--model", "s2prest", "--source", str(path)]
+    with pytest.raises(UserError, match="--style_image is missing"):
+        convert(flags)
+    assert convert([*flags, "--style_image", str(style)]) == 0
+    with pytest.raises(UserError, match="exists already"):
+        convert([*flags, "--style_image", str(style)])
+    saved = yaml.safe_load((tmp_path / "wiki" / "opt.yaml").read_text())
+    assert (saved["clip_input"], saved["base_model"]) == ("legacy", "CompVis/stable-diffusion-v1-4")
+    places = [part for flag in ("--base_model", "--clip_model") for part in (flag, tiny[tiny.index(flag) + 1])]
+    test = [*where, *places, "--content", str(style), "--size", "64", "--steps", "10", "--results_dir", str(tmp_path)]
+    assert test_command.main(test) == 0
+    result = read_image(tmp_path / "wiki" / "wt_0.4" / "stylized" / "style.png")
+    wanted = S2PreSTModel(
+        frozen=diffusion_files.load_diffusion(places[1], places[3]), netE=net.eval(), clip_input="legacy", lr=None,
+        style=picture(5), size=64,
+    )  # fmt: skip
+    assert np.array_equal(result, run(wanted, picture(5)))
+    write_embeddings(path, StyleAttention(dim=32, heads=8, dim_head=4), monkeypatch, string_to_token={"*": 7})
+    with pytest.raises(UserError, match="its placeholder is token 7"):
+        convert([*flags, "--style_image", str(style), "--name", "other"])
 
 
 def test_other_files_are_no_embeddings(tmp_path: Path) -> None:
