@@ -28,10 +28,13 @@ STYLISE_METRICS = ("psnr", "ssim", *WITHOUT_WEIGHTS, "lpips", "fid", "kid", *FRO
 
 
 def parse_stylise_metrics(text: str) -> list[str]:
-    """Split --metrics at commas (`none`: none, `all`: all); raises `UserError` for an unknown name."""
-    names = [name.strip() for name in text.split(",") if name.strip() not in ("", "none")]
-    if "all" in names:
-        return list(STYLISE_METRICS)
+    """Split --metrics at commas; `all` and `none` stand alone. Raises `UserError` for an unknown name."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for word, meant in (("all", list(STYLISE_METRICS)), ("none", [])):
+        if names == [word]:
+            return meant
+        if word in names:
+            raise UserError(f"--metrics {text}: '{word}' stands alone; leave it or the other names out")
     for name in names:
         if name not in STYLISE_METRICS:
             known = ", ".join((*STYLISE_METRICS, "all", "none"))

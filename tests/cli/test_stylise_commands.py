@@ -179,7 +179,7 @@ def test_wrong_use_of_test_is_told(home: Path) -> None:
     where = ["--name", "wiki_1", "--checkpoints_dir", str(home)]
     with pytest.raises(UserError, match="--content is missing"):
         test_command.main(where)
-    with pytest.raises(UserError, match="--task is unknown"):
+    with pytest.raises(UserError, match="--task: invalid choice: 'free_form'"):
         test_command.main([*where, "--task", "free_form"])
 
 
@@ -218,9 +218,9 @@ def test_wrong_use_of_train_is_told(home: Path) -> None:
     assert "--clip_model" in train_wrong(home, clip_model=home / "wiki_1")
     text_only = home / "tiny_diffusion" / "sd" / "text_encoder"
     assert "openai/clip-vit-large-patch14" in train_wrong(home, clip_model=text_only)
-    assert "--dataset_mode streets: this --model takes style_image" in train_wrong(home, dataset_mode="streets")
+    assert "Modes that fit: style_image" in train_wrong(home, dataset_mode="streets")
     assert "is a folder; name one picture" in train_wrong(home, style_image=home)
     save_png(disc(16, 64), home / "tiny_style.png")
     assert "64x16; a style picture needs at least 32" in train_wrong(home, style_image=home / "tiny_style.png")
-    with pytest.raises(UserError, match="--dataset_mode style_image: this --model takes "):
+    with pytest.raises(UserError, match=r"--dataset_mode style_image has 'style picture'. Modes that fit: .*streets"):
         train_command.main(["--model", "divsem", "--dataset_mode", "style_image", "--name", "x"])
