@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from metrics.base import Pictures
 from metrics.fid import frechet_distance
+from metrics.inception import resize_plain
 from metrics.style_sets import ArtFID, ClipLoss
 from metrics.stylisation import MS_SSIM_SIDE, SCALE_WEIGHTS, Stylisation, edge_f1, hellinger, histogram, ms_ssim
 from metrics.stylise_evaluator import STYLISE_METRICS, parse_stylise_metrics
@@ -175,14 +176,12 @@ def test_art_fid_combines_both_distances(styles: int) -> None:
 
     net, files = Net(), types.SimpleNamespace(weights="w")
     source = types.SimpleNamespace(sha256="i")
-    painted = pictures(9, styles)
+    painted = pictures(9, styles) // 2
     metric = ArtFID(net, files, net, source, styles=list(painted), device=CPU)  # type: ignore[arg-type]
     fake, real = pictures(1, 4), pictures(2, 4)
     metric.update(batch(fake, real))
     lpips = float((fake.float() - real.float()).square().mean() / 255**2)
-    features = [
-        net.features(nn.functional.interpolate(x.float(), (299, 299), mode="bilinear")) for x in (fake, painted)
-    ]
+    features = [net.features(resize_plain(x)) for x in (fake, painted)]
     reference = features[1].expand(2, -1) if styles == 1 else features[1]
     fid = frechet_distance(features[0], reference)
     found = metric.compute()["art_fid"]
