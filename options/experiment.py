@@ -15,6 +15,7 @@ from options.parser import read_yaml
 from util.errors import UserError
 from util.registry import did_you_mean
 
+OTHER_TASKS = ("stylise",)  # of methods that do not edit scenes
 FILE_KEYS = ("title", "paper", "prepare", "train", "test", "tasks", "groups", "rows", "next")
 GROUP_KEYS = ("label", "train", "test", "tasks")
 ROW_KEYS = ("label", "group", "run", "train", "test", "tasks", "published", "provenance")
@@ -135,7 +136,7 @@ def _read_row(name: str, own: dict[str, Any], layers: list[Any], where: str, met
             merged.update(_mapping(layer, part, where))
     tasks = next((layer["tasks"] for layer in reversed(layers) if layer.get("tasks") is not None), ["free_form"])
     for task in tasks:
-        if task not in (known := (*TASKS, FOLDER)):
+        if task not in (known := (*TASKS, FOLDER, *OTHER_TASKS)):
             raise UserError(f"{where}: task '{task}' is unknown.{did_you_mean(task, known)} Known: {', '.join(known)}")
     published = _read_published(_mapping(own, "published", where), tasks, where, metrics)
     provenance = str(own.get("provenance") or "")

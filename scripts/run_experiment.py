@@ -56,6 +56,7 @@ SIDE_BY_SIDE = 6  # pictures of the comparison
 
 def check_metrics(rows: list[Row], checkpoints_dir: str) -> None:
     """Raise `UserError` now, not after the training, if weights that the metrics need are missing."""
+    rows = [row for row in rows if MODELS.get(row.train.get("model", "divsem")).flow == "editing"]
     keys = ("metrics", "inception_weights", "segmenter", "segmenter_weights", "segmenter_classes")
     for chosen in {tuple(row.test.get(key) for key in keys) for row in rows if row.tasks}:
         metrics, inception, segmenter, weights, classes = chosen
@@ -224,6 +225,8 @@ def show(experiment: Experiment, tested: dict[tuple[str, str], list[Tested]], ch
         require_one_protocol({row.name: line for row, line, _ in found}, label)
         print(f"\n{experiment.title}: {label}, {found[0][1]['num_images']} pictures")
         print(format_table([(row.label, line["metrics"]) for row, line, _ in found]))
+        if not (found[0][2] / "real").is_dir():
+            continue  # another kind of result, which has a grid of its own
         picture = checkpoints_dir / f"{'_'.join(filter(None, (experiment.name, group, task)))}.png"
         save_png(side_by_side([row for row, _, _ in found], [folder for _, _, folder in found], task), picture)
         print(f"Side by side: {picture}")
