@@ -29,17 +29,13 @@ from util.errors import UserError
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
 FILES = sorted(FOLDER.glob("*.yaml"))
-<<<<<<< HEAD
 NOT_OURS = {"him", "sesame", "asset", "comod", "siedob"}  # published rows; the last where its classes are not known
+NOT_OURS |= {"s2prest_eight_styles", "inst", "ip_adapter", "styleid", "diffuseit", "zero_star"}
 
 
 PICTURES = {"cityscapes": 2975, "ade20k_room": 2246, "ade20k_landscape": 1689, "objects": 20000}  # of an epoch
 BATCHES = {"divsem": 3, "spmpgan": 1, "siedob_background": 21, "siedob_inpaint": 90, "siedob_style": 50,
            "siedob_fusion": 30}  # fmt: skip
-=======
-NOT_OURS = {"him", "sesame", "asset", "comod", "siedob_fusion"}  # published rows; the last is to come
-NOT_OURS |= {"s2prest_eight_styles", "inst", "ip_adapter", "styleid", "diffuseit", "zero_star"}
->>>>>>> 3b78bfd (S2PreST: the authors' comparison as an experiment file)
 
 
 def read(path: Path) -> Experiment:
@@ -106,15 +102,10 @@ def test_numbers_of_papers_have_a_source_and_no_full_size_run_is_cut_short(path:
     experiment = read(path)
     for row in experiment.rows:
         assert not row.published or re.search(r"second hand|authors", row.provenance)
-<<<<<<< HEAD
-        if experiment.paper and not row.not_built() and row.train.get("fusion", True):
-            pictures = PICTURES[row.train["dataset_mode"]]
-=======
         if row.train["model"] == "s2prest":
             assert row.train["max_steps"] == 6100
-        elif experiment.paper and not row.not_built():
-            pictures = {"cityscapes": 2975, "ade20k_room": 2246, "ade20k_landscape": 1689}[row.train["dataset_mode"]]
->>>>>>> 3b78bfd (S2PreST: the authors' comparison as an experiment file)
+        elif experiment.paper and not row.not_built() and row.train.get("fusion", True):
+            pictures = PICTURES[row.train["dataset_mode"]]
             batch, steps = row.train["batch_size"], row.train["max_steps"]
             assert batch == BATCHES[row.train["model"]]
             assert 0 <= steps * batch - 500 * pictures < batch
@@ -151,13 +142,9 @@ def test_published_numbers_are_those_that_were_found() -> None:
     assert found["spmpgan_ablation", "room_spmpgan_spade", "free_form", "fid"] == 23.27
     assert found["siedob_comparison", "cityscapes_spmpgan", "outpainting", "fid"] == 27.63
     assert not any(path in ("divsem_main", "divsem_style_length") for path, *_ in found)
-<<<<<<< HEAD
-    assert len(found) == 3 + 2 + 4 + 21 + 14
-=======
     assert found["s2prest_comparison", "s2prest_eight_styles", "stylise", "art_fid"] == 30.56
     assert found["s2prest_comparison", "s2prest_style_7", "stylise", "content_loss"] == 138.374
-    assert len(found) == 3 + 2 + 4 + 21 + (6 + 8) * 9
->>>>>>> 3b78bfd (S2PreST: the authors' comparison as an experiment file)
+    assert len(found) == 3 + 2 + 4 + 21 + 14 + (6 + 8) * 9
 
 
 # --- the format -----------------------------------------------------------------------------------------------------
