@@ -41,10 +41,9 @@ def main(argv: list[str] | None = None) -> int:
 
         def restored() -> None:  # not before: options that do not fit the checkpoint must not replace its own
             if world.is_main:
+                model.start_run(run_dir, resumed=opt.continue_train)  # may refuse
                 opt.save(run_dir / OPTIONS_FILE)
                 save_classes(dataset, run_dir)
-                if not opt.continue_train:
-                    model.start_run(run_dir)
 
         def batches(start_step: int) -> Loader:
             keys = BatchKeys(

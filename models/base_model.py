@@ -122,8 +122,11 @@ class BaseModel(ABC):
             weights: which of its weights these are, in words.
         """
 
-    def start_run(self, run_dir: Path) -> None:
-        """Keep in the folder of a new run what of its inputs testing needs; only the main process calls it."""
+    def start_run(self, run_dir: Path, *, resumed: bool) -> None:
+        """Keep in the folder of a new run what of its inputs testing needs, or check a resumed one's against it.
+
+        Only the main process calls it, before the first step.
+        """
 
     # --- inference -------------------------------------------------------------------------------------------------
     @abstractmethod

@@ -156,11 +156,16 @@ class S2PreSTModel(BaseModel):
                 self._encoded[index, flip] = (*moments, self.frozen.embed([picture], self.clip_input))
         return [self._encoded[key] for key in zip(batch["index"], batch["flip"], strict=True)]
 
-    def start_run(self, run_dir: Path) -> None:
+    def start_run(self, run_dir: Path, *, resumed: bool) -> None:
         """Keep the style picture, whose latent inference mixes in, and what tells the base model from others."""
         assert self.style is not None
+        if resumed:
+            check_signature(self.frozen.parts(), run_dir / BASE_FILE, clip_input=self.clip_input)
+            if not np.array_equal(self.style, read_image(run_dir / STYLE_FILE)):
+                raise UserError(f"--style_image is another picture than {run_dir / STYLE_FILE}, which the run learns")
+            return
         save_png(self.style, run_dir / STYLE_FILE)
-        save_signature(self.frozen.parts(), run_dir / BASE_FILE)
+        save_signature(self.frozen.parts(), run_dir / BASE_FILE, clip_input=self.clip_input)
 
     # --- inference ---------------------------------------------------------------------------------------------------
     def prepare_inference(
@@ -172,7 +177,7 @@ class S2PreSTModel(BaseModel):
         refresh: bool = False,
     ) -> None:
         """Read the run's style picture; raises `UserError` if the run was made with another base model or CLIP."""
-        check_signature(self.frozen.parts(), run_dir / BASE_FILE)
+        check_signature(self.frozen.parts(), run_dir / BASE_FILE, clip_input=self.clip_input)
         self.style = read_image(run_dir / STYLE_FILE)
 
     @torch.no_grad()
@@ -203,10 +208,7 @@ class S2PreSTModel(BaseModel):
             free, bound = self.frozen.predict(torch.cat([x, x]), t, both).float().chunk(2)
             return free + guidance * (bound - free)
 
-        decoded = self.frozen.pictures(stylise(z, denoise, how))
-        # Truncated, not rounded, as in the release.
-        levels = ((decoded.float() + 1) / 2).clamp(0, 1).mul(255).to(torch.uint8)
-        return list(levels.movedim(1, -1).cpu().numpy())
+        return list(truncated(self.frozen.pictures(stylise(z, denoise, how))).movedim(1, -1).cpu().numpy())
 
     def _condition(self, contents: Sequence[np.ndarray], edges: Sequence[np.ndarray], share: float) -> Tensor:
         """Return `share` parts of the conditioning by the contents, the rest by their edge maps."""
@@ -227,3 +229,8 @@ class S2PreSTModel(BaseModel):
         edges = [edge_picture(picture, EDGES[0]) for picture in pictures]
         done = self.stylise(pictures, edges, seeds, Coefficients())
         return torch.stack([to_tensor(picture) for picture in done]).to(batch["image"].device)
+
+
+def truncated(pictures: Tensor) -> Tensor:
+    """Return uint8 of pictures about [-1, 1], truncated as in the release; everything else here rounds."""
+    return ((pictures.float() + 1) / 2).clamp(0, 1).mul(255).to(torch.uint8)

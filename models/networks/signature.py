@@ -30,16 +30,22 @@ def signature(parts: Mapping[str, nn.Module]) -> dict[str, dict[str, object]]:
     return found
 
 
-def save_signature(parts: Mapping[str, nn.Module], path: Path) -> None:
-    path.write_text(json.dumps(signature(parts), indent=1) + "\n")
+def save_signature(parts: Mapping[str, nn.Module], path: Path, *, clip_input: str) -> None:
+    """Write what `check_signature` compares; `clip_input` is what CLIP is shown."""
+    path.write_text(json.dumps({"clip_input": clip_input, "parts": signature(parts)}, indent=1) + "\n")
 
 
-def check_signature(parts: Mapping[str, nn.Module], path: Path) -> None:
-    """Raise `UserError` if `path` holds the signature of other networks; a run without one is taken as it is."""
+def check_signature(parts: Mapping[str, nn.Module], path: Path, *, clip_input: str) -> None:
+    """Raise `UserError` if `path` tells of other networks or another CLIP input. No file, no fault."""
     if not path.is_file():
         return
     saved, own = json.loads(path.read_text()), signature(parts)
-    for name, kept in saved.items():
+    if saved["clip_input"] != clip_input:
+        raise UserError(
+            f"{path.parent} was trained with --clip_input {saved['clip_input']}, not {clip_input}: a style is used as "
+            "it was learnt; leave the flag out"
+        )
+    for name, kept in saved["parts"].items():
         values, ours = (torch.tensor(told["values"]) for told in (kept, own[name]))
         if kept["parameters"] != own[name]["parameters"] or not torch.allclose(values, ours, rtol=RTOL, atol=ATOL):
             flag = "--clip_model" if name == "vision" else "--base_model"

@@ -199,6 +199,34 @@ def test_a_style_of_another_base_model_is_refused(home: Path) -> None:
     assert str(broken) in told and "vae/, unet/, text_encoder/ and tokenizer/" in told
 
 
+def test_a_resumed_run_keeps_its_style_base_model_and_clip_input(home: Path) -> None:
+    from models.networks.tiny_diffusion import save_tiny
+
+    save_png(disc(64, 64), home / "another.png")
+    base, _ = save_tiny(home / "other", seed=1)
+    options = (home / "wiki_2" / "opt.yaml").read_bytes()
+    again = ["--name", "wiki_2", "--checkpoints_dir", str(home), "--continue_train", "--max_steps", "3"]
+    for flags, told in (
+        (["--style_image", str(home / "another.png")], "another picture than"),
+        (["--base_model", str(base)], "trained with another --base_model"),
+        (["--clip_input", "legacy"], "trained with --clip_input rgb, not legacy"),
+    ):
+        with pytest.raises(UserError, match=told):
+            train_command.main([*again, *flags])
+    assert torch.load(home / "wiki_2" / "latest.pt", weights_only=True)["step"] == 2
+    assert (home / "wiki_2" / "opt.yaml").read_bytes() == options
+
+
+def test_bf16_trains(home: Path) -> None:
+    tiny = MODELS.get("s2prest").tiny(home)
+    where = ["--name", "bf16", "--checkpoints_dir", str(home), "--precision", "bf16", "--max_steps", "2"]
+    assert train_command.main([*tiny, *where, *QUICK, "--log_every", "1"]) == 0
+    first = [json.loads(line)["losses"]["E/mse"] for line in (home / "bf16" / "stats.jsonl").read_text().splitlines()]
+    exact = [json.loads(line)["losses"]["E/mse"] for line in (home / "wiki_1" / "stats.jsonl").read_text().splitlines()]
+    assert first != exact
+    assert first == pytest.approx(exact, rel=0.02)
+
+
 def train_wrong(home: Path, **changed: Any) -> str:
     tiny = MODELS.get("s2prest").tiny(home)
     flags = dict(zip(tiny[::2], tiny[1::2], strict=True))

@@ -27,8 +27,9 @@ from models.networks.diffusion import draw_normal
 from models.networks.inversion import Coefficients, alphas_cumprod
 from models.networks.signature import check_signature, save_signature
 from models.networks.style_attention import DROPOUT, StyleAttention, dropout_factors
+from models.networks.tiny_diffusion import save_tiny
 from models.released_weights.s2prest import read_embeddings
-from models.s2prest_model import S2PreSTModel
+from models.s2prest_model import S2PreSTModel, truncated
 from scripts.convert_weights import main as convert
 from util.edge_maps import edge_picture
 from util.errors import UserError
@@ -216,6 +217,11 @@ def test_offloading_moves_one_part_at_a_time() -> None:
     assert left == arrived[:-1]  # each leaves before the next comes
 
 
+def test_output_is_truncated_as_released() -> None:
+    told = GOLDEN["output_quantisation"]
+    assert truncated(torch.tensor(told["x"])).tolist() == told["uint8"]
+
+
 def test_canvas_keeps_the_aspect_ratio() -> None:
     assert canvas_size(1000, 750, side=512, multiple=8, keep_aspect=True) == (680, 512)
     assert canvas_size(300, 900, side=512, multiple=8, keep_aspect=True) == (512, 1536)
@@ -347,6 +353,49 @@ def test_other_single_files_are_refused(tmp_path: Path) -> None:
         diffusion_files.check_schedule({"prediction_type": "v_prediction"}, "x")
 
 
+def test_architecture_of_the_real_file_is_read_from_its_shapes() -> None:
+    """Stable Diffusion v1.4's plan without its weights: shapes alone."""
+    import diffusers
+
+    with torch.device("meta"):
+        parts = {
+            "unet": diffusers.UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8),
+            "vae": diffusers.AutoencoderKL(
+                block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
+                down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+            ),
+            "text_encoder": nn.Linear(1, 1),
+        }  # fmt: skip
+        state = ldm_state(parts)
+        names = ("text_model.embeddings.token_embedding", "text_model.embeddings.position_embedding")
+        for name, size in zip(names, (49408, 77), strict=True):
+            state[f"cond_stage_model.transformer.{name}.weight"] = torch.empty(size, 768)
+        for k in range(12):
+            state[f"cond_stage_model.transformer.text_model.encoder.layers.{k}.mlp.fc1.weight"] = torch.empty(3072, 768)
+    assert sum(key.startswith("model.diffusion_model.") for key in state) == 686  # as in the official file
+    assert sum(key.startswith("first_stage_model.") for key in state) == 248
+    unet, vae, text = (read(state) for read in (diffusion_files.unet_config, diffusion_files.vae_config,
+                                                diffusion_files.text_config))  # fmt: skip
+    assert (unet["block_out_channels"], unet["layers_per_block"]) == ((320, 640, 1280, 1280), 2)
+    assert unet["down_block_types"] == ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
+    assert (unet["cross_attention_dim"], unet["attention_head_dim"]) == (768, 8)
+    assert (vae["block_out_channels"], vae["layers_per_block"]) == ((128, 256, 512, 512), 2)
+    wanted = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "vocab_size": 49408,
+              "intermediate_size": 3072, "eos_token_id": 49407}  # fmt: skip
+    assert wanted.items() <= text.items()
+
+
+def test_a_hub_that_cannot_be_reached_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: Any, **kwargs: Any) -> Any:
+        raise OSError("cannot connect\nmore")
+
+    diffusers, _ = diffusion_files.libraries()
+    _, clip = save_tiny(tmp_path)
+    monkeypatch.setattr(diffusers.AutoencoderKL, "from_pretrained", offline)
+    with pytest.raises(UserError, match=r"a/b cannot be loaded: cannot connect\. Needed is a folder with vae/"):
+        diffusion_files.load_diffusion("a/b", str(clip))
+
+
 def test_missing_library_names_the_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(UserError, match=r"requirements-diffusion\.txt"):
@@ -356,14 +405,16 @@ def test_missing_library_names_the_requirements(monkeypatch: pytest.MonkeyPatch)
 def test_signature_knows_a_model_again_in_half_precision_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "base_model.json"
     model, other = tiny_model(), tiny_model(seed=1)
-    save_signature(model.frozen.parts(), path)
+    save_signature(model.frozen.parts(), path, clip_input="rgb")
     model.frozen.unet.half()
-    check_signature(model.frozen.parts(), path)
+    check_signature(model.frozen.parts(), path, clip_input="rgb")
     with pytest.raises(UserError, match="trained with another --base_model"):
-        check_signature(other.frozen.parts(), path)
+        check_signature(other.frozen.parts(), path, clip_input="rgb")
     mixed = {**model.frozen.parts(), "vision": other.frozen.vision}
     with pytest.raises(UserError, match="trained with another --clip_model"):
-        check_signature(mixed, path)
+        check_signature(mixed, path, clip_input="rgb")
+    with pytest.raises(UserError, match="with --clip_input rgb, not legacy"):
+        check_signature(model.frozen.parts(), path, clip_input="legacy")
 
 
 # --- the authors' embeddings -----------------------------------------------------------------------------------------
