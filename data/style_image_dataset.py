@@ -48,6 +48,8 @@ class StyleImageDataset(BaseDataset):
 
     @classmethod
     def from_options(cls, opt: Any, *, split: str, augment: bool, task: str) -> Self:
+        if not getattr(opt, "style_image", None):
+            raise UserError("--dataset_mode style_image is one --style_image FILE, for train.py --model s2prest alone")
         path = Path(opt.style_image)
         if path.is_dir():
             raise UserError(f"--style_image {path} is a folder; name one picture, a run learns one style")

@@ -90,6 +90,8 @@ class S2PreSTModel(BaseModel):
             if hasattr(opt, name) and not getattr(opt, name):
                 raise UserError(f"--{name} is missing: {what}")
         if hasattr(opt, "style_guidance"):
+            if not hasattr(opt, "metrics"):  # a command that edits scenes
+                raise UserError("a run of s2prest has a style, no edits: stylise pictures with test.py --content")
             check_test_flags(opt)
         return {}
 

@@ -39,13 +39,18 @@ def check_signature(parts: Mapping[str, nn.Module], path: Path, *, clip_input: s
     """Raise `UserError` if `path` tells of other networks or another CLIP input. No file, no fault."""
     if not path.is_file():
         return
-    saved, own = json.loads(path.read_text()), signature(parts)
-    if saved["clip_input"] != clip_input:
+    try:
+        saved = json.loads(path.read_text())
+        compared, kept_input = saved["parts"], saved["clip_input"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}): copy it again, or remove it to skip its checks") from error
+    own = signature(parts)
+    if kept_input != clip_input:
         raise UserError(
-            f"{path.parent} was trained with --clip_input {saved['clip_input']}, not {clip_input}: a style is used as "
+            f"{path.parent} was trained with --clip_input {kept_input}, not {clip_input}: a style is used as "
             "it was learnt; leave the flag out"
         )
-    for name, kept in saved["parts"].items():
+    for name, kept in compared.items():
         values, ours = (torch.tensor(told["values"]) for told in (kept, own[name]))
         if kept["parameters"] != own[name]["parameters"] or not torch.allclose(values, ours, rtol=RTOL, atol=ATOL):
             flag = "--clip_model" if name == "vision" else "--base_model"

@@ -16,6 +16,8 @@ from PIL import Image
 import test as test_command
 import train as train_command
 from models import MODELS
+from scripts.build_style_bank import main as build_style_bank
+from scripts.edit import main as edit
 from util.errors import UserError
 from util.images import read_image, save_png
 
@@ -177,6 +179,10 @@ def test_wrong_use_of_test_is_told(home: Path) -> None:
     save_png(np.full((64, 64), 3, np.uint8), home / "ids.png")
     assert "label maps need --mask_classes" in wrong(home, "--masks", str(home / "ids.png"))
     where = ["--name", "wiki_1", "--checkpoints_dir", str(home)]
+    for command in (edit, build_style_bank):
+        flags = ["--image", "a", "--label", "b", "--output", "c"] if command is edit else []
+        with pytest.raises(UserError, match=r"stylise pictures with test\.py"):
+            command([*where, *flags])
     with pytest.raises(UserError, match="--content is missing"):
         test_command.main(where)
     with pytest.raises(UserError, match="--task: invalid choice: 'free_form'"):

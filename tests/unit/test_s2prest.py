@@ -256,6 +256,11 @@ def test_training_changes_the_style_network_alone_and_lowers_the_loss() -> None:
         assert all(p.grad is None for p in part.parameters())
     changed = {name for name, p in model.netE.named_parameters() if not torch.equal(p, before[name])}
     assert changed >= {"attn2.to_v.weight", "attn2.to_out.0.weight", "net.1.weight", "net.1.bias"}
+    real = StyleAttention()
+    real(torch.randn(2, 1, 768)).square().sum().backward()
+    assert {n for n, p in real.named_parameters() if p.grad is not None and p.grad.any()} == set(
+        GOLDEN["style_net"]["real"]["params_with_nonzero_gradient"]
+    )
     dead = [p.grad.abs().max() for n, p in model.netE.named_parameters() if n.startswith("attn1") or "to_q" in n]
     assert max(dead) == 0
 
