@@ -37,10 +37,11 @@ class Diffusion:
     """VAE, UNet, text encoder, CLIP's image tower and tokenizer: none is trained, gradients pass through.
 
     Args:
-        vae, unet, text_encoder, vision, tokenizer: of `diffusers` and `transformers`.
+        vae, unet, text_encoder, vision, tokenizer: of `diffusers` and `transformers`; `*` is a single token of
+            the tokenizer.
 
     Raises:
-        UserError: the parts do not fit together, or the tokenizer has no single token for the placeholder.
+        UserError: the parts do not fit together.
     """
 
     def __init__(self, *, vae: Any, unet: Any, text_encoder: Any, vision: Any, tokenizer: Any) -> None:
@@ -52,8 +53,6 @@ class Diffusion:
         self.width = int(text_encoder.config.hidden_size)
         self._check()
         self.prompt, self.empty = self._ids(PLACEHOLDER), self._ids("")
-        if int(self.prompt[2]) != int(tokenizer.eos_token_id):
-            raise UserError(f"--base_model: its tokenizer has no single token for '{PLACEHOLDER}'")
         self.placeholder_id = int(self.prompt[1])
 
     def _check(self) -> None:

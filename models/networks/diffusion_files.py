@@ -8,6 +8,7 @@ official file names, a callback of PyTorch Lightning, is replaced by an empty on
 from __future__ import annotations
 
 import codecs
+import importlib
 import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.networks.diffusion import Diffusion, libraries
+from models.networks.diffusion import PLACEHOLDER, Diffusion, libraries
 from models.networks.inversion import BETA_FIRST, BETA_LAST, TRAIN_STEPS
 from util.errors import UserError
 
@@ -48,12 +49,15 @@ def load_diffusion(base_model: str, clip_model: str) -> Diffusion:
     if Path(base_model).suffix in SINGLE_FILES:
         parts = read_single_file(Path(base_model))
         flag, place, folder = "--clip_model", clip_model, ""
-        needed = "there a tokenizer too, since --base_model is one file"
+        needed = "a tokenizer beside the image tower (vocab.json, merges.txt), since --base_model is one file"
     else:
         parts = _read_folder(base_model)
         flag, place, folder, needed = "--base_model", base_model, "tokenizer", NEEDED
     words = transformers.CLIPTokenizer
     tokenizer = _part(flag, place, needed, partial(words.from_pretrained, place, subfolder=folder))
+    if tokenizer.convert_ids_to_tokens(tokenizer(PLACEHOLDER).input_ids)[1:-1] != [f"{PLACEHOLDER}</w>"]:
+        # Where its files are missing, transformers makes an empty one without a word.
+        raise UserError(f"{flag} {place}: no tokenizer that knows '{PLACEHOLDER}'. Needed is {needed}")
     return Diffusion(**parts, vision=vision, tokenizer=tokenizer)
 
 
@@ -129,7 +133,7 @@ def read_single_file(path: Path) -> dict[str, Any]:
         if not any(key.startswith(prefix) for key in state):
             raise UserError(f"--base_model {path} is no Stable Diffusion v1 file: it has no tensors '{prefix}...'")
     diffusers, transformers = libraries()
-    convert = diffusers.loaders.single_file_utils
+    convert = importlib.import_module("diffusers.loaders.single_file_utils")
     try:
         unet = diffusers.UNet2DConditionModel(**unet_config(state))
         unet.load_state_dict(convert.convert_ldm_unet_checkpoint(state, dict(unet.config)))

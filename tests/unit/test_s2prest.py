@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
 import types
 from collections import OrderedDict
@@ -37,6 +39,7 @@ from util.images import read_image, save_png, to_tensor
 from util.pictures import canvas_size, resized
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "s2prest_golden.json").read_text())
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = Coefficients(steps=10, strength=0.4)
 
 
@@ -399,6 +402,32 @@ def test_a_hub_that_cannot_be_reached_is_told(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(diffusers.AutoencoderKL, "from_pretrained", offline)
     with pytest.raises(UserError, match=r"a/b cannot be loaded: cannot connect\. Needed is a folder with vae/"):
         diffusion_files.load_diffusion("a/b", str(clip))
+
+
+def test_a_missing_tokenizer_is_told(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    base, clip = save_tiny(tmp_path)
+    shutil.rmtree(base / "tokenizer")
+    with pytest.raises(UserError, match=r"sd: no tokenizer that knows '\*'. Needed is a folder with vae/"):
+        diffusion_files.load_diffusion(str(base), str(clip))
+    for file in clip.glob("*token*"):
+        file.unlink()
+    one = tmp_path / "one.safetensors"
+    save_file({key: value.contiguous().clone() for key, value in ldm_state(small_v1_parts()).items()}, one)
+    with pytest.raises(UserError, match="a tokenizer beside the image tower"):
+        diffusion_files.load_diffusion(str(one), str(clip))
+
+
+def test_a_single_file_is_read_by_a_fresh_process(tmp_path: Path) -> None:
+    """Parts of diffusers are imported when they are named: another test may have done it before."""
+    path = tmp_path / "sd.ckpt"
+    torch.save({"state_dict": ldm_state(small_v1_parts())}, path)
+    line = "from pathlib import Path; from models.networks.diffusion_files import read_single_file as r; "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{line}r(Path({str(path)!r}))"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-1000:]
 
 
 def test_missing_library_names_the_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
