@@ -60,6 +60,8 @@ class Session:
 
     def __init__(self, opt: Any) -> None:
         self.opt, self.device = opt, resolve_device(opt.device)
+        if "objects" in MODELS.get(opt.model).dataset_modes:
+            raise UserError(f"--name {opt.name}: a run of {opt.model} makes crops of single objects, and no scenes")
         dataset, run_dir = DATASETS.get(opt.dataset_mode), run_folder(opt)
         self.rules: MapRules = dataset.map_rules(opt)
         classes = read_class_table(run_dir / CLASSES_FILE) or dataset.class_table(opt.dataroot)
@@ -93,7 +95,8 @@ class Session:
         if margin is not None and not scene.extended:
             scene = self.editor.extend(scene, margin, opt.extend_labels)
         if not scene.mask.any():
-            raise UserError(f"{files.mask}: the mask is empty, so there is nothing to generate (white: generate)")
+            source = files.mask or f"{scene.name}: no pixel is changed"
+            raise UserError(f"{source}: the mask is empty, so there is nothing to generate (white: generate)")
         return scene
 
     def margin(self, record: Record) -> Margin | None:
@@ -149,12 +152,12 @@ class Session:
             window = window_around(bounding_box(scene.inst == number), scene.label.shape, opt.crop_size)
             batch = to_device(self.painter.batch(scene.maps, scene.mask, window, scene.name), self.device)
             place = (batch["inst_id"][0] == number).nonzero().flatten()  # none: too small to survive the scaling
-            codes.append(self.model.instance_codes(batch)[0, place])
+            found = self.model.instance_codes(batch)[0, place]
+            codes.append(found[found.any(1)])  # a model may have no code of what is no object to it
         if not sum(len(rows) for rows in codes):
             present = ", ".join(self.names[i] for i in sorted(set(whole["inst_class"].tolist())))
-            raise UserError(
-                f"--style_image {opt.style_image}: no instance of '{self.names[chosen]}'. It has: {present}"
-            )
+            which = "no instance" if not codes else "no single instance with a style (--style_inst tells them apart)"
+            raise UserError(f"--style_image {opt.style_image}: {which} of '{self.names[chosen]}'. It has: {present}")
         return torch.cat(codes).cpu()
 
     # --- pictures --------------------------------------------------------------------------------------------------

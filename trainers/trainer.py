@@ -69,7 +69,7 @@ class Trainer:
         self._norms: dict[str, float] = {}  # likewise, by phase
         model.to(world.device)
         model.train()
-        averaged = {name: model.networks()[name] for name in model.ema_networks}
+        averaged = {name: net for name, net in model.networks().items() if name in model.ema_networks}
         self.ema = EMA(averaged, decay=settings.ema_decay) if settings.ema_decay else None
 
     def fit(self, *, restored: Callable[[], None] = lambda: None) -> int:
