@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from util.batch import Batch
+from util.batch import Batch, to_device
 from util.errors import UserError
+from util.grids import editing_grid, editing_rows
 
 
 @dataclass
@@ -47,6 +49,7 @@ class BaseModel(ABC):
 
     Attributes:
         loss_weights: weight of each loss by its name; a term of weight zero is not computed.
+        step: finished optimiser steps, set by the trainer before `begin_step`.
         counters: things to be told with the results, e.g. how many instances had no style code.
         summary: one line for `--help` and the README.
     """
@@ -60,6 +63,7 @@ class BaseModel(ABC):
 
     def __init__(self) -> None:
         self.loss_weights: dict[str, float] = {}
+        self.step = 0
         self.counters: Counter[str] = Counter()
         self._wrapped: dict[str, nn.Module] = {}
 
@@ -127,6 +131,12 @@ class BaseModel(ABC):
     def preview(self, batch: Batch) -> Tensor:
         """Return composites as `generate` does, with what training has at hand."""
         return self.generate(batch, [0] * len(batch["name"]))
+
+    def preview_grid(self, batch: Batch, palette: np.ndarray) -> np.ndarray:
+        """Return the preview picture (H, W, 3) uint8 of a batch; `palette` (N, 3) uint8: colours of the labels."""
+        result = self.preview(batch).cpu()
+        on_cpu = to_device(batch, torch.device("cpu"))
+        return editing_grid(editing_rows(on_cpu, [result], palette))
 
     def prepare_inference(
         self,

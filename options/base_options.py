@@ -123,7 +123,14 @@ class BaseOptions:
         model = self.model = MODELS.get(chosen("model", "divsem"))
         parser = StrictParser(description=self.description)
         self.add_flags(parser)
-        dataset = DATASETS.get(chosen("dataset_mode", "streets"))
+        mode = chosen("dataset_mode", "streets")
+        dataset = DATASETS.get(mode)
+        if dataset.kind != model.data_kind:
+            fits = ", ".join(name for name in DATASETS.names() if DATASETS.get(name).kind == model.data_kind)
+            raise UserError(
+                f"--model {chosen('model', 'divsem')} works on data of the kind '{model.data_kind}', --dataset_mode "
+                f"{mode} has '{dataset.kind}'. Modes that fit: {fits}"
+            )
         model.modify_commandline_options(parser, is_train=self.is_train)
         dataset.modify_commandline_options(parser, is_train=self.is_train)
         layers = {

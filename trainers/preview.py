@@ -9,7 +9,6 @@ import torch
 
 from models.base_model import BaseModel
 from util.batch import Batch, to_device
-from util.grids import editing_grid, editing_rows
 
 
 class Preview:
@@ -30,5 +29,4 @@ class Preview:
             self._batch = next(iter(self.pictures()))
         device = next(next(iter(self.model.networks().values())).parameters()).device
         with torch.no_grad():
-            result = self.model.preview(to_device(self._batch, device)).cpu()
-        return editing_grid(editing_rows(self._batch, [result], self.palette))
+            return self.model.preview_grid(to_device(self._batch, device), self.palette)

@@ -128,6 +128,7 @@ class Trainer:
     def _train_step(self, batch: Batch) -> None:
         torch.manual_seed(derive_seed(self.settings.seed, "step", self.step, self.world.rank))
         self._losses, self._norms = {}, {}
+        self.model.step = self.step
         with self._autocast():
             self.model.begin_step(batch)
         for phase in self.model.phases():
