@@ -32,7 +32,7 @@ def find_picture(folder: Path, stem: str) -> Path:
         raise DataError(f"--dataroot {folder}: no such folder; it should hold img.*, label.* and cond/*")
     found = sorted(path for path in folder.glob(f"{stem}.*") if path.is_file())
     if not found:
-        raise DataError(f"--dataroot {folder}: there is no {stem}.* (a folder with img.*, label.* and cond/* is needed)")
+        raise DataError(f"--dataroot {folder}: there is no {stem}.* (img.*, label.* and cond/* are needed)")
     if len(found) > 1:
         raise DataError(f"--dataroot {folder}: which is it? {', '.join(path.name for path in found)}; keep one")
     return found[0]
@@ -58,8 +58,8 @@ def read_opaque(path: Path) -> np.ndarray:
             alpha = np.asarray(opened.convert("RGBA"))[..., 3]
             if (alpha < 255).any():
                 raise DataError(
-                    f"{path}: {int((alpha < 255).sum())} pixels are transparent, so their colour means nothing; save it "
-                    "without an alpha channel"
+                    f"{path}: {int((alpha < 255).sum())} pixels are transparent, so their colour means nothing; save "
+                    "it without an alpha channel"
                 )
     return picture
 
@@ -124,8 +124,10 @@ class LayoutClasses:
 
 def _squared_distances(colours: np.ndarray, centres: np.ndarray) -> np.ndarray:
     a, b = colours.astype(np.int32), centres.astype(np.int32)
-    return ((a[:, None] - b[None]) ** 2).sum(-1) if len(a) * len(b) < 2**21 else np.stack(
-        [((a - centre) ** 2).sum(-1) for centre in b], 1
+    return (
+        ((a[:, None] - b[None]) ** 2).sum(-1)
+        if len(a) * len(b) < 2**21
+        else np.stack([((a - centre) ** 2).sum(-1) for centre in b], 1)
     )
 
 

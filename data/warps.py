@@ -33,7 +33,7 @@ def zoom_indices(size: int, scale: float, *, centre_offset: float = 0.0) -> np.n
 def zoom(picture: np.ndarray, scale: float, *, centre_offset: float = 0.0) -> np.ndarray:
     """Return the picture zoomed in about its centre by nearest-neighbour sampling; black outside (never for >= 1)."""
     rows, columns = (zoom_indices(size, scale, centre_offset=centre_offset) for size in picture.shape[:2])
-    inside = [(0 <= i) & (i < size) for i, size in zip((rows, columns), picture.shape[:2], strict=True)]
+    inside = [(i >= 0) & (i < size) for i, size in zip((rows, columns), picture.shape[:2], strict=True)]
     out = picture[np.where(inside[0], rows, 0)[:, None], np.where(inside[1], columns, 0)]
     out[~(inside[0][:, None] & inside[1])] = 0
     return out

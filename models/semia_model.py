@@ -190,7 +190,11 @@ class SemIAModel(BaseModel):
         """See the base; the picture is two fields of noise, its layout and two targets halves and a disc."""
         folder, rng = tmp_path / "analogy", np.random.RandomState(0)
         rows, columns = np.mgrid[0:40, 0:48]
-        layouts = {"label": rows > 20, "cond/higher": rows > 12, "cond/disc": (rows - 20) ** 2 + (columns - 24) ** 2 < 90}
+        layouts = {
+            "label": rows > 20,
+            "cond/higher": rows > 12,
+            "cond/disc": (rows - 20) ** 2 + (columns - 24) ** 2 < 90,
+        }
         colours = np.array([(0, 253, 255), (0, 249, 0)], np.uint8)
         for name, inside in layouts.items():
             save_png(colours[inside.astype(int)], folder / f"{name}.png")

@@ -25,7 +25,7 @@ CHUNK_BYTES, CACHE_BYTES = 2**25, 2**28  # of patches in one comparison; of patc
 
 @dataclass(frozen=True)
 class Scale:
-    """Patches of `size` pixels a side on one feature map, `picks` of them drawn; `stride`: of the map in the picture."""
+    """Patches of `size` pixels a side on one feature map, `picks` of them drawn; `stride` of the map in the picture."""
 
     size: int
     picks: int

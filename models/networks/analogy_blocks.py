@@ -17,7 +17,7 @@ FILM_EPS = 1e-5
 
 
 class SpectralConvTranspose2d(SpectralConv2d):
-    """Transposed convolution 4 x 4 of stride 2 under spectral normalisation; the matrix has a row per output channel."""
+    """Transposed convolution 4 x 4 of stride 2 under spectral normalisation; a row of the matrix per output channel."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(out_channels, in_channels, 4, stride=2, padding=1)
@@ -81,9 +81,7 @@ class Rescale(nn.Module):
     def __init__(self, channels: int, *, up: bool) -> None:
         super().__init__()
         out = channels // 2 if up else channels * 2
-        last = (
-            SpectralConvTranspose2d(channels, out) if up else SpectralConv2d(channels, out, 4, stride=2, padding=1)
-        )
+        last = SpectralConvTranspose2d(channels, out) if up else SpectralConv2d(channels, out, 4, stride=2, padding=1)
         self.res_block = ResBlock(channels, norm=True)
         self.main = nn.Sequential(
             SpectralConv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), leaky(),

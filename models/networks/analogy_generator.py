@@ -108,9 +108,9 @@ class AnalogyGenerator(nn.Module):
 
 
 def init_analogy(net: nn.Module, *, gain: float = 0.02) -> None:
-    """Initialise as the release does on a GPU: plain convolutions by Xavier with a small gain, biases 0, norms N(1, gain).
+    """Initialise as the release does on a GPU: plain convolutions by Xavier with a small gain, norms N(1, gain).
 
-    Its spectrally normalised convolutions keep PyTorch's default, whatever its options say (they are set before).
+    Biases are 0. Its spectrally normalised convolutions keep PyTorch's default, whatever its options say.
     """
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
