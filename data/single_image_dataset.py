@@ -36,7 +36,7 @@ from util.seeds import random_pair
 COND = "cond"
 
 
-@DATASETS.register("single_image")
+@DATASETS.register("single_image")  # type: ignore[arg-type]  # no scenes, another item
 class SingleImageDataset(Dataset):
     """Items of one picture: its augmented copies (one item, another one in each pass), or one per target layout.
 

@@ -33,7 +33,7 @@ from util.flags import positive, positive_int, weight
 from util.images import save_png
 
 LAMBDAS = ("gan", "rec", "fixed", "patch", "feat", "align", "vgg")
-LAYOUTS = {"colours": 3}  # channels of a segmentation; for "ids": one per class
+COLOUR_CHANNELS = 3  # of a layout that is a picture; a map of ids has one per class
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Side:
 
 @MODELS.register("semia")
 class SemIAModel(BaseModel):
-    """See the module.
+    """A single picture's method, see the module.
 
     Args:
         netG, netD, netS: generator, discriminator, segmentation network; the last two for training.
@@ -108,7 +108,7 @@ class SemIAModel(BaseModel):
         group = parser.add_argument_group("model semia")
         group.add_argument("--ngf", type=positive_int, default=32, help="base width of the generator")
         group.add_argument("--nsf", type=positive_int, default=128, help="width of the segmentation network")
-        group.add_argument("--ratio_limit", type=weight, default=0.0,
+        group.add_argument("--ratio_limit", type=weight, default=10.0,
                            help="bound of the ratio of layout features; 0: none, as released")  # fmt: skip
         parser.set_defaults(batch_size=1)
         (SemIAModel._add_training_flags if is_train else SemIAModel._add_test_flags)(parser)
@@ -157,7 +157,7 @@ class SemIAModel(BaseModel):
     def from_options(cls, opt: Any, *, is_train: bool) -> SemIAModel:
         if opt.batch_size != 1:
             raise UserError(f"--batch_size {opt.batch_size}: semia works on one picture; leave the flag out")
-        seg_nc = LAYOUTS.get(opt.label_kind, opt.label_nc)
+        seg_nc = COLOUR_CHANNELS if opt.label_kind == "colours" else opt.label_nc
         netG = AnalogyGenerator(seg_nc=seg_nc, ngf=opt.ngf, ratio_limit=opt.ratio_limit)
         netS = LayoutSegmenter(seg_nc=seg_nc, width=opt.nsf)
         init_analogy(netG)

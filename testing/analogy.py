@@ -1,7 +1,7 @@
 """Test a run of one picture (SemIA): render the source for every target layout, and measure.
 
 Leaves in `--results_dir` a picture per target, a strip (source, its layout, target layout, result) beside each and of
-all, report.html, and a line in the run's `metrics.jsonl`. Rendering is deterministic, so there is no diversity to measure.
+all, report.html, and a line in the run's `metrics.jsonl`. Rendering is deterministic: there is no diversity.
 """
 
 from __future__ import annotations
