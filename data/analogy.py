@@ -183,6 +183,12 @@ def cropped(array: np.ndarray) -> np.ndarray:
     return array[:height, :width]
 
 
+def padded(array: np.ndarray) -> np.ndarray:
+    """Return an array with its last row and column repeated up to multiples of 8."""
+    pads = [(0, -size % MULTIPLE) for size in array.shape[:2]]
+    return np.pad(array, [*pads, *[(0, 0)] * (array.ndim - 2)], mode="edge")
+
+
 def check_sizes(sizes: Sequence[tuple[Path, tuple[int, ...]]]) -> None:
     """Raise `DataError` naming both files if the second has another size (H, W) than the first."""
     (first, wanted), *others = sizes

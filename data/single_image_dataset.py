@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -78,6 +79,7 @@ class SingleImageDataset(Dataset):
         self.classes: LayoutClasses = find_classes(layout, reader.kind, tolerance)
         self.image, self.layout = reader.scaled(stored), self.aligned(reader.scaled(layout))
         check_least(cropped(self.image), self.image_path, reader.resize)
+        self.fit: Callable[[np.ndarray], np.ndarray] = cropped  # to multiples of 8
         self.names = ["source"] if targets is None else [path.stem for path in targets]
         self.label_nc, self.class_names = len(self.classes.colours), self.classes.names
         self.palette, self.things = self.classes.colours, frozenset[int]()
@@ -171,7 +173,7 @@ class SingleImageDataset(Dataset):
 
     def tensors(self, image: np.ndarray, layout: np.ndarray) -> dict[str, Tensor]:
         """Return picture, network input and classes of a layout, and the layout to be shown, cropped."""
-        image, layout = cropped(image), cropped(layout)
+        image, layout = self.fit(image), self.fit(layout)
         label, shown = self.classes.nearest(layout), to_tensor(self.classes.show(layout))
         seg = shown
         if self.reader.kind == "ids":

@@ -1,8 +1,8 @@
 """`benchmark.py semia`: SemIA's patch loss and whole iteration against a plain implementation of the same loss.
 
-The plain one works as the release does: a list of all source patches, sliced one by one; per drawn patch as many copies
-of it, a full sort, a Python list of indices; all five levels of VGG-19 for both pictures, in every update; the
-segmentation network's forward pass even where its loss has no gradient. Both see the same draws and must give equal values.
+The plain one works as the release does: a list of all source patches, sliced one by one; per drawn patch as many
+copies of it, a full sort, a Python list of indices; all five levels of VGG-19 for both pictures, in every update; the
+segmentation network's forward pass even where its loss has no gradient. Both see the same draws and give equal values.
 """
 
 from __future__ import annotations
@@ -84,12 +84,12 @@ class PlainPatchLoss(PatchLoss):
 class PlainSemIA(SemIAModel):
     """Prepares the source anew in every update, and reads every result's layout as the release does."""
 
-    def losses_G(self) -> dict[str, Tensor]:
+    def discriminate(self, fake: Tensor) -> Any:
         self._banks = None
-        if not self.reconstructs and self.alignment == "released":
+        if fake.requires_grad and not self.reconstructs and self.alignment == "released":
             with torch.no_grad():
-                self.misalignment(self.run_generator().image.detach())
-        return super().losses_G()
+                self.misalignment(fake)
+        return super().discriminate(fake)
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def halves(opt: argparse.Namespace) -> Tensor:
 
 
 def losses(opt: argparse.Namespace, *, semantic: bool) -> tuple[PatchLoss, PatchLoss]:
-    """Return plain and fast loss with the same features, of random weights where no file is given: the cost is equal."""
+    """Return plain and fast loss with the same features, of random weights where no file is given (equal cost)."""
     features = VGGOfCost() if opt.vgg_weights is None else PatchFeatures(weights=opt.vgg_weights)
     return PlainPatchLoss(features=features, semantic=semantic), PatchLoss(features=features, semantic=semantic)
 
@@ -163,7 +163,7 @@ def compare_losses(opt: argparse.Namespace, *, semantic: bool) -> dict[str, Any]
         corners = corners or loss.draw((opt.height, opt.width))
         fakes = [picture(opt, "fake").requires_grad_() for _ in range(1 if name == "plain" else 10)]
 
-        def work(loss: PatchLoss = loss, fakes: list[Tensor] = fakes) -> float:
+        def work(loss: PatchLoss = loss, fakes: list[Tensor] = fakes, corners: Any = corners) -> float:
             banks = loss.banks(source, classes)
             for fake in fakes:
                 value = loss(fake, banks, classes, corners)

@@ -39,6 +39,7 @@ from models.networks.style_sources import (
 )
 from options.base_options import run_folder
 from options.edit_options import REFERENCE, EditOptions
+from testing.analogy_edit import edit as edit_analogy
 from trainers.restore import load_run
 from util.batch import Batch, to_device
 from util.device import autocast, resolve_device
@@ -227,6 +228,8 @@ def output_paths(opt: Any, scenes: list[SceneFiles], count: int) -> list[tuple[l
 
 def main(argv: list[str] | None = None) -> int:
     opt = EditOptions().parse(argv)
+    if MODELS.get(opt.model).flow == "analogy":
+        return edit_analogy(opt)
     scenes = pair_files({name: getattr(opt, name) for name in ("image", "label", "inst", "mask")})
     session = Session(opt)
     for files, (names, strip) in zip(scenes, output_paths(opt, scenes, len(session.frames)), strict=True):
