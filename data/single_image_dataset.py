@@ -51,11 +51,12 @@ class SingleImageDataset(Dataset):
         seed: of the augmentation.
 
     Attributes:
-        image, layout: (H, W, 3) uint8 as scaled, not cropped; classes: of the layout.
+        image, layout: (H, W, 3) uint8 as scaled, not cropped; layouts: its classes.
     """
 
     summary: ClassVar[str] = "one picture img.*, its layout label.*, target layouts cond/* (SemIA)"
-    kind: ClassVar[str] = "single picture"
+    scenes: ClassVar[bool] = False
+    known_masks: ClassVar[tuple[str, ...]] = ()
     ignore_label: ClassVar[None] = None
 
     def __init__(
@@ -76,13 +77,14 @@ class SingleImageDataset(Dataset):
         stored, layout = read_opaque(self.image_path), reader.stored_layout(self.label_path)
         check_sizes([(self.image_path, stored.shape), (self.label_path, layout.shape)])
         self.stored_size = stored.shape[:2]
-        self.classes: LayoutClasses = find_classes(layout, reader.kind, tolerance)
+        self.layouts: LayoutClasses = find_classes(layout, reader.kind, tolerance)
         self.image, self.layout = reader.scaled(stored), self.aligned(reader.scaled(layout))
         check_least(cropped(self.image), self.image_path, reader.resize)
         self.fit: Callable[[np.ndarray], np.ndarray] = cropped  # to multiples of 8
         self.names = ["source"] if targets is None else [path.stem for path in targets]
-        self.label_nc, self.class_names = len(self.classes.colours), self.classes.names
-        self.palette, self.things = self.classes.colours, frozenset[int]()
+        self.label_nc, self.class_names = len(self.layouts.colours), self.layouts.names
+        self.palette, self.things = self.layouts.colours, frozenset[int]()
+        self.classes = ClassTable(tuple(self.class_names), self.palette)
 
     # --- options ---------------------------------------------------------------------------------------------------
     @classmethod
@@ -162,19 +164,19 @@ class SingleImageDataset(Dataset):
         """Return a target's layout at the run's size, checked; raises `DataError`."""
         stored = self.reader.stored_layout(path)
         check_sizes([(self.label_path, self.stored_size), (path, stored.shape)])
-        self.classes.check(stored, path)
+        self.layouts.check(stored, path)
         return self.aligned(self.reader.scaled(stored))
 
     def aligned(self, layout: np.ndarray) -> np.ndarray:
         """Snap colours to classes, if asked for."""
         if not self.align or self.reader.kind == "ids":
             return layout
-        return self.classes.colours[self.classes.nearest(layout)]
+        return self.layouts.colours[self.layouts.nearest(layout)]
 
     def tensors(self, image: np.ndarray, layout: np.ndarray) -> dict[str, Tensor]:
         """Return picture, network input and classes of a layout, and the layout to be shown, cropped."""
         image, layout = self.fit(image), self.fit(layout)
-        label, shown = self.classes.nearest(layout), to_tensor(self.classes.show(layout))
+        label, shown = self.layouts.nearest(layout), to_tensor(self.layouts.show(layout))
         seg = shown
         if self.reader.kind == "ids":
             seg = torch.from_numpy(np.eye(self.label_nc, dtype=np.float32)[label] * 2 - 1).permute(2, 0, 1).contiguous()

@@ -56,7 +56,7 @@ class BaseModel(ABC):
 
     summary: ClassVar[str] = ""
     flow: ClassVar[str] = "editing"  # what test.py does with a run: a module of `testing`
-    dataset_modes: ClassVar[tuple[str, ...]] = ()  # data sets that it takes; empty: all that yield scenes
+    dataset_modes: ClassVar[tuple[str, ...]] = ()  # data sets that it takes; empty: all with `scenes`
     input_runs: ClassVar[tuple[str, ...]] = ()  # flags that name trained runs whose networks this method builds on
     ema_networks: ClassVar[tuple[str, ...]] = ("netG",)
     unused_parameters: ClassVar[bool] = False  # whether a step may leave parameters of a phase out (tells DDP)

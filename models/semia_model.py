@@ -64,7 +64,7 @@ class SemIAModel(BaseModel):
 
     summary = "SemIA (2020): trained on one picture and its layout, renders it for any other layout"
     flow = "analogy"
-    data_kind = "single picture"
+    dataset_modes = ("single_image",)
     unused_parameters = True
 
     def __init__(

@@ -165,7 +165,7 @@ def test_alignment_snaps_every_pixel(root: Path) -> None:
     layout[19:21] = (0, 251, 120)  # an antialiased border
     save_png(layout, root / "label.png")
     plain, aligned = (dataset(root, align=align, augmentation=Augmentation()) for align in (False, True))
-    colours = {tuple(c) for c in aligned.classes.colours.tolist()}
+    colours = {tuple(c) for c in aligned.layouts.colours.tolist()}
     shown = [
         {tuple(c) for c in ((d[(999, 0)]["target_seg"] + 1) * 127.5).round().int().flatten(1).T.tolist()}
         for d in (plain, aligned)
