@@ -48,6 +48,15 @@ def draw_layout(lake: Lake, height: int, width: int) -> np.ndarray:
     return classes
 
 
+def without_lake(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a layout without its water, and a mask (H, W) uint8 of 0 and 255: the box around the water, with a rim."""
+    water = classes == WATER
+    mask, rim = np.zeros(classes.shape, np.uint8), max(1, len(classes) // 32)
+    (top, bottom), (left, right) = ((i.min(), i.max()) for i in np.nonzero(water))
+    mask[max(top - rim, 0) : bottom + rim + 1, max(left - rim, 0) : right + rim + 1] = 255
+    return np.where(water, GRASS, classes), mask
+
+
 def _smooth_noise(rng: np.random.RandomState, height: int, width: int, cell: float) -> np.ndarray:
     """Return noise in [-1, 1], bilinear between random values `cell` pixels apart."""
     coarse = rng.uniform(-1, 1, (int(height / cell) + 2, int(width / cell) + 2))

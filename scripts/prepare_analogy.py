@@ -1,7 +1,7 @@
 """Write the built-in example of SemIA: `python scripts/prepare_analogy.py --output datasets/lake`.
 
 The folder holds img.png, label.png and two target layouts in cond/, for `train.py --model semia --dataset_mode
-single_image --dataroot datasets/lake`.
+single_image --dataroot datasets/lake`; in edit/ a layout without the lake and a mask, for edit.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.analogy_example import COLOURS, LAYOUTS, draw_layout, draw_picture
+from data.analogy_example import COLOURS, LAYOUTS, draw_layout, draw_picture, without_lake
 from data.prepare import claim_output, save_picture
 from options.parser import script_parser
 from util.errors import EXIT_OK, UserError, run_main
@@ -34,7 +34,10 @@ def main(argv: list[str] | None = None) -> int:
         layout = COLOURS[draw_layout(lake, *size)]
         place = opt.output if name == "label" else opt.output / "cond"
         save_picture(place / f"{name}.png", layout)
-    print(f"{opt.output}: img.png, label.png, {len(LAYOUTS) - 1} target layouts in cond/")
+    edited, mask = without_lake(draw_layout(LAYOUTS["label"], *size))
+    save_picture(opt.output / "edit" / "no_lake.png", COLOURS[edited])
+    save_picture(opt.output / "edit" / "mask.png", mask)
+    print(f"{opt.output}: img.png, label.png, {len(LAYOUTS) - 1} target layouts in cond/, an edit in edit/")
     return EXIT_OK
 
 
