@@ -65,7 +65,6 @@ class SemIAModel(BaseModel):
     summary = "SemIA (2020): trained on one picture and its layout, renders it for any other layout"
     flow = "analogy"
     dataset_modes = ("single_image",)
-    unused_parameters = True
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ import torch
 import test as test_command
 import train as train_command
 from models.semia_model import SemIAModel
-from scripts import edit, prepare_analogy
+from scripts import benchmark, edit, prepare_analogy, prepare_objects, train_segmenter
 from util.errors import UserError
 from util.images import read_image, save_png
 
@@ -170,6 +170,35 @@ def test_wrong_use_is_told(trained: Path) -> None:
         run_test(trained, "run", "--metrics", "lpisp")
     with pytest.raises(UserError, match=r"--vgg_weights .*none\.pth: no such file"):
         train_command.main([*tiny, "--lambda_patch", "1", "--vgg_weights", str(trained / "none.pth")])
+
+
+def test_an_edit_of_a_scaled_run_comes_back_at_the_pictures_size(tmp_path: Path) -> None:
+    train(tmp_path, "run", "--max_steps", "0", "--resize", "0.9")
+    mask = np.zeros((40, 48), np.uint8)
+    mask[20:, 30:] = 255  # down to the corner, beyond what is a multiple of 8 at 36 x 43
+    save_png(mask, tmp_path / "mask.png")
+    before, after = read_image(tmp_path / "analogy" / "img.png"), read_image(call_edit(tmp_path))
+    assert np.array_equal(before[mask == 0], after[mask == 0])
+    assert (before[mask > 0] != after[mask > 0]).mean() > 0.9
+
+
+def test_other_commands_refuse_a_single_picture(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--dataset_mode single_image: no scenes"):
+        train_segmenter.main(["--dataset_mode", "single_image", "--dataroot", "x", "--name", "s"])
+    with pytest.raises(UserError, match="--dataset_mode single_image: no scenes"):
+        prepare_objects.main(["--dataset_mode", "single_image", "--dataroot", "x", "--output", str(tmp_path)])
+
+
+def test_the_benchmark_compares_equal_values(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    assert benchmark.main(["semia", "--loss_only", "--height", "32", "--width", "40", "--json", str(out)]) == 0
+    figures = json.loads(out.read_text())
+    for name in ("released", "semantic"):
+        plain, ours = figures[name]["values"]
+        assert plain == pytest.approx(ours, rel=1e-5)
+        assert figures[name]["ours"]["cpu_s"] < figures[name]["plain"]["cpu_s"]
+    with pytest.raises(UserError, match="multiples of 8"):
+        benchmark.main(["semia", "--height", "33"])
 
 
 def test_the_built_in_example(tmp_path: Path) -> None:
