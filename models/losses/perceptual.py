@@ -60,7 +60,7 @@ def read_vgg_weights(arch: str, path: str | None, *, without: str = "--lambda_vg
         raise UserError(
             f"the perceptual loss needs {name} (its SHA-256 begins with {checksum}), which could not be downloaded "
             f"({error}). Put the file at {os.fspath(cache)} or name it by --vgg_weights FILE; "
-            "--perceptual vgg16 takes VGG-16 instead, and {without} trains without this loss."
+            f"--perceptual vgg16 takes VGG-16 instead, and {without} trains without this loss."
         ) from error
 
 
