@@ -35,6 +35,11 @@ from util.images import to_tensor
 from util.seeds import random_pair
 
 COND = "cond"
+NOT_HERE = {  # flags of scenes
+    "load_size": "--resize scales the picture",
+    "label_map": "repaint the layouts",
+    "ignore_label": "every pixel of a layout counts",
+}
 
 
 @DATASETS.register("single_image")  # type: ignore[arg-type]  # no scenes, another item
@@ -107,6 +112,9 @@ class SingleImageDataset(Dataset):
 
     @classmethod
     def complete_options(cls, opt: Any) -> dict[str, Any]:
+        for name, instead in NOT_HERE.items():
+            if getattr(opt, name):
+                raise UserError(f"--{name}: --dataset_mode single_image does not use it; {instead}")
         found: dict[str, Any] = {} if opt.load_size is not None else {"load_size": 0}
         if opt.label_nc is None:
             layout = Reader(opt.label_kind, 1.0).stored_layout(find_picture(require_root(opt.dataroot), "label"))

@@ -23,7 +23,7 @@ from models.networks.analogy_generator import AnalogyGenerator
 from models.networks.analogy_segmenter import LayoutSegmenter
 from models.semia_model import SemIAModel
 from scripts.benchmark_semia import plain_patch_loss
-from util.errors import DataError
+from util.errors import DataError, UserError
 from util.images import read_image, save_png
 
 SKY, GRASS = (0, 253, 255), (0, 249, 0)
@@ -297,6 +297,11 @@ def test_a_step_is_one_of_two_modes(root: Path) -> None:
         base = 0.01 - 0.0015 * min(max(0, step - 5), 6)
         assert rates == pytest.approx([base / 2, base * 2, 0.005])
     assert swaps == {True, False}
+
+
+def test_it_trains_in_one_process() -> None:
+    with pytest.raises(UserError, match="without torchrun"):
+        SemIAModel(netG=AnalogyGenerator(ngf=4)).distribute(lambda net: net)
 
 
 def test_alignment_trains_the_generator_but_not_the_segmenter(root: Path) -> None:
