@@ -113,7 +113,7 @@ class SingleImageDataset(Dataset):
     @classmethod
     def complete_options(cls, opt: Any) -> dict[str, Any]:
         for name, instead in NOT_HERE.items():
-            if getattr(opt, name):
+            if getattr(opt, name) not in (None, 0 if name == "load_size" else None):
                 raise UserError(f"--{name}: --dataset_mode single_image does not use it; {instead}")
         found: dict[str, Any] = {} if opt.load_size is not None else {"load_size": 0}
         if opt.label_nc is None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -18,9 +21,12 @@ class _Branches(nn.Module):
         self.project = nn.Sequential(nn.Conv2d(4 * width, width, 1, bias=False), nn.ReLU(), nn.Dropout(0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        found = [conv(x) for conv in self.convs]
-        found[-1] = found[-1].expand_as(found[0])
-        out: Tensor = self.project(torch.cat(found, 1))
+        *local, pooled = [conv(x) for conv in self.convs]
+        weight: Any = self.project[0].weight
+        # The pooled branch is constant over the picture: its part of the 1 x 1 convolution is added, not spread out.
+        near, far = weight[:, : 3 * len(weight)], weight[:, 3 * len(weight) :]
+        y = F.conv2d(torch.cat(local, 1), near) + F.conv2d(pooled, far)
+        out: Tensor = self.project[1:](y)
         return out
 
 
