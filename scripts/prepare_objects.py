@@ -203,8 +203,6 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str
     probe = StrictParser(add_help=False)
     probe.add_argument("--dataset_mode", default="streets")
     mode = scene_dataset(probe.parse_known_args(arguments)[0].dataset_mode)
-    if mode is ObjectsDataset:
-        raise UserError("--dataset_mode objects holds single objects already; name the data set of the scenes")
     parser = script_parser(__doc__)
     add_data_flags(parser)
     group = parser.add_argument_group("objects")
