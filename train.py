@@ -37,7 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         torch.manual_seed(opt.seed)
         model = MODELS.get(opt.model).from_options(opt, is_train=True)
         if not opt.continue_train:  # a run that goes on has them in its checkpoint
-            load_inputs(model, {flag: input_folder(opt, getattr(opt, flag)) for flag in model.input_runs})
+            named = {flag: getattr(opt, flag) for flag in model.input_runs}
+            load_inputs(model, {flag: input_folder(opt, name) for flag, name in named.items() if name is not None})
 
         def restored() -> None:  # not before: options that do not fit the checkpoint must not replace its own
             if world.is_main:

@@ -70,7 +70,7 @@ class BaseDataset(Dataset, ABC):
     """
 
     summary: ClassVar[str] = ""
-    kind: ClassVar[str] = "scenes"  # which methods can use it: those of the same `data_kind`
+    scenes: ClassVar[bool] = True  # whether methods that name no data set of their own can use it
     known_masks: ClassVar[tuple[str, ...]] = MASK_TYPES
     mask_types: tuple[str, ...] = MASK_TYPES
 

@@ -56,6 +56,7 @@ class ObjectsDataset(BaseDataset):
     """
 
     summary = "crops of single objects, made by scripts/prepare_objects.py; for the object networks of SIEDOB"
+    scenes = False
     known_masks = ("free_form", "extension", "instance")
     mask_types = ("free_form", "free_form", "extension")  # as released: index % 3, or two to one at random
 

@@ -25,11 +25,11 @@ SMALLEST = 32  # pixels a side
 class StyleImageDataset(BaseDataset):
     """The same picture in every pass; it has no labels (one class), and nothing is ever erased.
 
-    Samples have two more keys: `flip` (0 or 1), and `draw`, the seed of the draws that this sample trains with.
+    Samples have one more key: `flip` (0 or 1).
     """
 
     summary = "one style picture (--style_image), for s2prest"
-    kind = "style picture"
+    scenes = False
 
     def __init__(self, *, path: Path, **settings: Any) -> None:
         self.path = path

@@ -49,20 +49,21 @@ class BaseModel(ABC):
 
     Attributes:
         loss_weights: weight of each loss by its name; a term of weight zero is not computed.
+        step: finished optimiser steps, set by the trainer before `begin_step`.
         counters: things to be told with the results, e.g. how many instances had no style code.
         summary: one line for `--help` and the README.
     """
 
     summary: ClassVar[str] = ""
     flow: ClassVar[str] = "editing"  # what test.py does with a run: a module of `testing`
-    dataset_modes: ClassVar[tuple[str, ...]] = ()  # data sets that it takes; empty: all that yield scenes
-    data_kind: ClassVar[str] = "scenes"  # data sets that it trains on: those of the same `kind`
+    dataset_modes: ClassVar[tuple[str, ...]] = ()  # data sets that it takes; empty: all with `scenes`
     input_runs: ClassVar[tuple[str, ...]] = ()  # flags that name trained runs whose networks this method builds on
     ema_networks: ClassVar[tuple[str, ...]] = ("netG",)
     unused_parameters: ClassVar[bool] = False  # whether a step may leave parameters of a phase out (tells DDP)
 
     def __init__(self) -> None:
         self.loss_weights: dict[str, float] = {}
+        self.step = 0
         self.counters: Counter[str] = Counter()
         self._wrapped: dict[str, nn.Module] = {}
 

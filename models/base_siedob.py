@@ -100,16 +100,26 @@ class SceneModel(SIEDOBModel):
                 f"--dataset_mode {opt.dataset_mode} describes no class of single things: name the foreground classes "
                 "by --foreground, or give --no-separation"
             )
-        things = ",".join(map(str, sorted(classes.things))) if opt.things is None else opt.things
+        for rule in rules if opt.foreground is not None else ():
+            if rule.label >= opt.label_nc:
+                raise UserError(
+                    f"--foreground {opt.foreground}: no class {rule.label}; ids are 0 to {opt.label_nc - 1}"
+                )
+        things = opt.things
+        if things is None:
+            things = ",".join(str(label) for label in sorted(classes.things) if label < opt.label_nc)
         return {"foreground": ",".join(map(str, rules)), "things": things}
 
     @staticmethod
     def thing_ids(opt: Any) -> list[int]:
         """Return the ids of --things; raises `UserError`."""
         try:
-            return [int(part) for part in opt.things.split(",") if part]
+            ids = [int(part) for part in opt.things.split(",") if part]
         except ValueError:
-            raise UserError(f"--things {opt.things}: class ids with commas between them, as in 24,25,26") from None
+            ids = [-1]
+        if not all(0 <= label < opt.label_nc for label in ids):
+            raise UserError(f"--things {opt.things}: class ids below {opt.label_nc} with commas, as in 24,25,26")
+        return ids
 
     def find(self, batch: Batch, mask: Tensor, **how: Any) -> Objects:
         """Return the objects that a mask touches; `how`: see `find_objects`."""

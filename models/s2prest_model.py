@@ -53,7 +53,7 @@ class S2PreSTModel(BaseModel):
 
     summary = "S2PreST (2024): semantic-shape-guided style transfer by diffusion, on Stable Diffusion v1"
     flow = "stylise"
-    data_kind, dataset_modes = "style picture", ("style_image",)
+    dataset_modes = ("style_image",)
     ema_networks = ("netE",)
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from models.networks.background_generator import BackgroundGenerator
 from models.networks.discriminator import num_discriminator_layers
 from models.networks.fusion_generator import FusionGenerator
 from models.networks.object_generators import ObjectInpainter, StyleObjectGenerator
-from models.networks.objects import Objects
+from models.networks.objects import Objects, find_objects
 from models.networks.style_bank import CodeStore, StyleBank
 from models.siedob_runs import STEPS, is_new, options_of_runs
 from util.batch import Batch
 from util.errors import UserError
 from util.flags import positive_int
+from util.objects import ObjectRule
 
 
 @MODELS.register("siedob_fusion")
@@ -79,7 +80,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
             help="where objects overlap: the later one is seen, or those of two classes are added (release)",
         )  # fmt: skip
         group = parser.add_argument_group("model siedob_fusion: the three networks, from the runs if not given")
-        for flag, model in STEPS.items():
+        for flag, model in STEPS.items() if is_train else ():
             group.add_argument(f"--{flag}", metavar="RUN", help=f"a trained run of {model}, by name or folder")
         group.add_argument("--background_ngf", type=positive_int, help="base width of the background generator")
         group.add_argument("--background_saspm", **switch, default=None, help="whether it has self-propagation")
@@ -96,7 +97,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
     @classmethod
     def complete_options(cls, opt: Any, *, classes: Any, runs: Any) -> dict[str, Any]:
         if not runs and not is_new(opt):
-            return {}
+            return cls.scene_options(opt, classes)
         found = options_of_runs(opt, classes, runs)
         return found | cls.scene_options(argparse.Namespace(**{**vars(opt), **found}), classes)
 
@@ -258,28 +259,25 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
             picture = self.netG(picture, mask, batch["edge"] * mask)
         return picture * mask + batch["image"] * (1 - mask)
 
-    def prepare_inference(
-        self,
-        run_dir: Path,
-        training_pictures: Callable[[int], Iterable[Batch]],
-        *,
-        weights: str,
-        refresh: bool = False,
-    ) -> None:
-        """Nothing to do: the bank came with the weights."""
-
     @property
     def draws_codes(self) -> bool:
-        return False  # no bank of its own to build
+        return False  # not gathered by this run: they came with the style run's weights
+
+    def choose_styles(self, source: str) -> None:
+        if self.netS is None:
+            BaseModel.choose_styles(self, source)
+        else:
+            super().choose_styles(source)
 
     def has_style(self, label: int) -> bool:
         return label in {rule.label for rule in self.rules}
 
     def instance_codes(self, batch: Batch) -> Tensor:
-        """Codes of the instances of foreground classes; zeros for others."""
+        """Codes of the instances of foreground classes, however little of their boxes they fill; zeros for others."""
         assert self.netS is not None
         codes = torch.zeros(*batch["inst_id"].shape, self.style_dim, device=batch["image"].device)
-        objects = self.find(batch, whole(batch["mask"]), any_aspect=True)
+        maps = (batch["label"], batch["inst"], batch["inst_id"])
+        objects = find_objects(*maps, whole(batch["mask"]), rules=[ObjectRule(r.label, 0.0) for r in self.rules])
         if len(objects):
             shapes = objects.crop_where(self.object_size)
             kinds = F.one_hot(objects.slot, len(self.rules) + 1)[..., None, None].float()

@@ -47,6 +47,12 @@ def options_of_runs(opt: Any, classes: Any, runs: Runs) -> dict[str, Any]:
             f"--dataset_mode {opt.dataset_mode} has {opt.label_nc}"
         )
     found = {name: runs[flag][key] for name, (flag, key) in TAKEN.items() if flag in needed}
+    for name, value in found.items():
+        if getattr(opt, name) not in (None, value):
+            run = TAKEN[name][0]
+            raise UserError(
+                f"--{name} {getattr(opt, name)}: --{run} {getattr(opt, run)} has {value}; leave the flag out"
+            )
     if opt.separation:
         require_same_objects(opt, runs)
         found["foreground"] = object_classes(opt, classes, runs["inpaint_run"]["classes"])

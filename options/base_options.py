@@ -125,11 +125,10 @@ class BaseOptions:
         self.add_flags(parser)
         mode = chosen("dataset_mode", (*model.dataset_modes, "streets")[0])
         dataset = DATASETS.get(mode)
-        if dataset.kind != model.data_kind:
-            fits = ", ".join(name for name in DATASETS.names() if DATASETS.get(name).kind == model.data_kind)
+        modes = model.dataset_modes or tuple(name for name in DATASETS.names() if DATASETS.get(name).scenes)
+        if mode not in modes:
             raise UserError(
-                f"--model {chosen('model', 'divsem')} works on data of the kind '{model.data_kind}', --dataset_mode "
-                f"{mode} has '{dataset.kind}'. Modes that fit: {fits}"
+                f"--model {chosen('model', 'divsem')} takes --dataset_mode {' or '.join(modes)}, not {mode}"
             )
         parser.set_defaults(dataset_mode=mode)
         model.modify_commandline_options(parser, is_train=self.is_train)
@@ -168,9 +167,6 @@ class BaseOptions:
     def validate(self, opt: argparse.Namespace) -> None:
         """Check what a flag's type cannot say; raises `UserError`."""
         check_name(opt.name)
-        modes = self.model.dataset_modes
-        if modes and opt.dataset_mode not in modes:
-            raise UserError(f"--model {opt.model} takes --dataset_mode {' or '.join(modes)}, not {opt.dataset_mode}")
         if opt.crop_size <= 0 or opt.crop_size % CROP_MULTIPLE:
             raise UserError(f"--crop_size {opt.crop_size} is not a positive multiple of {CROP_MULTIPLE}")
         for name, least in (("batch_size", 1), ("num_workers", 0)):

@@ -1,9 +1,11 @@
 """Time this code against others, each in a process of its own, imports and decoding included.
 
     python scripts/benchmark.py metrics --real DIR --fake DIR [--num_images 500] [--repeats 3] [--json FILE]
+    python scripts/benchmark.py semia [--height 184 --width 280] [--repeats 3] [--json FILE]
 
 `metrics`: the FID of two folders by pytorch-fid, torch-fidelity (if installed) and scripts/evaluate.py, with the same
 Inception weights. Without folders, smooth random pictures are made (--size). Times are the best of the repeats.
+`semia`: its patch loss and whole iteration against a plain implementation (scripts/benchmark_semia.py), in one process.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ CLASSES = 1008  # of the official file's classifier, which no feature needs
 
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
-    parser.add_argument("what", choices=("metrics", "pytorch_fid", "torch_fidelity"),
-                        help="metrics; the other two are how it starts the other tools")  # fmt: skip
+    parser.add_argument("what", choices=("metrics", "semia", "pytorch_fid", "torch_fidelity"),
+                        help="metrics or semia; the other two are how it starts the other tools")  # fmt: skip
     parser.add_argument("--real", metavar="DIR")
     parser.add_argument("--fake", metavar="DIR")
     parser.add_argument("--num_images", type=int, default=500, help="of each folder")
@@ -50,7 +52,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--inception_weights", metavar="FILE")
     parser.add_argument("--json", metavar="FILE")
+    group = parser.add_argument_group("semia")
+    group.add_argument("--height", type=int, default=184)
+    group.add_argument("--width", type=int, default=280)
+    group.add_argument("--patch_loss", choices=("semantic", "released"), default="released", help="of the iteration")
+    group.add_argument("--semantic_alignment", choices=("paper", "released"), default="released", help="likewise")
+    group.add_argument("--loss_only", action="store_true", help="no iterations: the plain one takes a minute")
+    group.add_argument("--vgg_weights", metavar="FILE", help="VGG-19; default: random weights, at the same cost")
     opt = parser.parse_args(argv)
+    if opt.what == "semia":
+        if min(opt.height, opt.width) < 32 or opt.height % 8 or opt.width % 8:
+            raise UserError(f"--height {opt.height} --width {opt.width}: multiples of 8, at least 32")
+        from scripts.benchmark_semia import main as semia
+
+        semia(opt)
+        return 0
     if opt.what != "metrics":
         (pytorch_fid if opt.what == "pytorch_fid" else torch_fidelity)(opt)
         return 0

@@ -34,7 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     opt = BankOptions().parse(argv)
     model: Any = MODELS.get(opt.model).from_options(opt, is_train=False)
     if not getattr(model, "draws_codes", False):
-        raise UserError(f"--name {opt.name}: a run of {opt.model} without style codes has no bank")
+        hint = "; its codes came from the run of --style_run" if model.input_runs else ""
+        raise UserError(f"--name {opt.name}: this run of {opt.model} gathers no style codes{hint}")
     loaded = load_run(model, run_folder(opt), step=opt.step, averaged=not opt.raw_weights)
     model.to(resolve_device(opt.device))
 

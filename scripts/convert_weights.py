@@ -3,6 +3,7 @@
 
 The run folder holds opt.yaml, the weights in RGB as safetensors, and the style bank; test.py and edit.py use it like
 any other. A whole SPMPGAN or SIEDOB checkpoint (discriminators, optimisers) also becomes one that train.py continues.
+SemIA's generator needs its picture: --dataroot DIR (img.*, label.*) and --resize.
 SIEDOB is converted in four steps; siedob_fusion takes the runs of the other three, siedob_style's with a style bank.
 """
 
@@ -41,11 +42,13 @@ from options.base_options import OPTIONS_FILE, Options, add_run_folder_flags, in
 from options.parser import StrictParser
 from options.train_options import TrainOptions
 from scripts.convert_s2prest import add_s2prest_flags, convert_s2prest
+from scripts.convert_semia import convert_semia
 from trainers.checkpoint import Checkpoints
 from trainers.restore import load_inputs
 from trainers.state import pack
 from trainers.weights import WEIGHTS_FILE, save_weights
 from util.errors import EXIT_OK, UserError, run_main
+from util.flags import positive
 from util.images import default_palette
 
 DISCRIMINATORS = ("netD_1", "netD_2", "netD_3")
@@ -276,17 +279,14 @@ def read_bank(path: Path, style_dim: int) -> StyleBank:
 def main(argv: list[str] | None = None) -> int:
     parser = StrictParser(description=__doc__.split(":")[0] if __doc__ else None)
     add_run_folder_flags(parser)
-    parser.add_argument(
-        "--model",
-        choices=("divsem", "spmpgan", "s2prest", *siedob.CHECKPOINTS),
-        required=True,
-        help="what --source holds",
-    )
+    choices = ("divsem", "spmpgan", "semia", "s2prest", *siedob.CHECKPOINTS)
+    parser.add_argument("--model", choices=choices, required=True, help="what --source holds")
     parser.add_argument("--source", type=Path, metavar="FILE", required=True, help="the authors' checkpoint")
     parser.add_argument("--style_codes", type=Path, metavar="FILE", help="the authors' style_codes.pt (divsem)")
     parser.add_argument("--label_nc", type=int, help="number of classes; read from the file, checked if given")
     parser.add_argument("--dataset_mode", help="layout of the data to test on; default: the release's")
-    parser.add_argument("--dataroot", help="its folder; may be given to test.py instead")
+    parser.add_argument("--dataroot", help="its folder; may be given to test.py instead (semia needs it here)")
+    parser.add_argument("--resize", type=positive, default=1.0, help="factor that semia's weights were trained with")
     for flag in INPUT_RUNS:
         parser.add_argument(f"--{flag}", metavar="RUN", help="converted run, by name or folder (siedob_fusion)")
     add_s2prest_flags(parser)
@@ -302,7 +302,14 @@ def main(argv: list[str] | None = None) -> int:
     for flag in INPUT_RUNS:
         if getattr(args, flag) and args.model != "siedob_fusion":
             raise UserError(f"--{flag}: only --model siedob_fusion builds on other runs")
-    folder = convert_siedob(args) if args.model in siedob.CHECKPOINTS else convert(args)
+    not_for = ("label_nc", "dataset_mode") if args.model == "semia" else ("resize",)
+    for flag in not_for:
+        if getattr(args, flag) != parser.get_default(flag):
+            raise UserError(f"--{flag}: --model {args.model} does not take it; leave it out")
+    if args.model == "semia":
+        folder = convert_semia(args, read_source(args.source))
+    else:
+        folder = convert_siedob(args) if args.model in siedob.CHECKPOINTS else convert(args)
     print(f"{args.source} -> {folder}")
     print(f"python test.py --name {args.name} --checkpoints_dir {args.checkpoints_dir} --dataroot DIR")
     return EXIT_OK

@@ -39,6 +39,7 @@ from models.networks.style_sources import (
 )
 from options.base_options import run_folder
 from options.edit_options import REFERENCE, EditOptions
+from testing.analogy_edit import edit as edit_analogy
 from trainers.restore import load_run
 from util.batch import Batch, to_device
 from util.device import autocast, resolve_device
@@ -60,6 +61,8 @@ class Session:
 
     def __init__(self, opt: Any) -> None:
         self.opt, self.device = opt, resolve_device(opt.device)
+        if "objects" in MODELS.get(opt.model).dataset_modes:
+            raise UserError(f"--name {opt.name}: a run of {opt.model} makes crops of single objects, and no scenes")
         dataset, run_dir = DATASETS.get(opt.dataset_mode), run_folder(opt)
         self.rules: MapRules = dataset.map_rules(opt)
         classes = read_class_table(run_dir / CLASSES_FILE) or dataset.class_table(opt.dataroot)
@@ -93,7 +96,8 @@ class Session:
         if margin is not None and not scene.extended:
             scene = self.editor.extend(scene, margin, opt.extend_labels)
         if not scene.mask.any():
-            raise UserError(f"{files.mask}: the mask is empty, so there is nothing to generate (white: generate)")
+            source = files.mask or f"{scene.name}: no pixel is changed"
+            raise UserError(f"{source}: the mask is empty, so there is nothing to generate (white: generate)")
         return scene
 
     def margin(self, record: Record) -> Margin | None:
@@ -149,12 +153,12 @@ class Session:
             window = window_around(bounding_box(scene.inst == number), scene.label.shape, opt.crop_size)
             batch = to_device(self.painter.batch(scene.maps, scene.mask, window, scene.name), self.device)
             place = (batch["inst_id"][0] == number).nonzero().flatten()  # none: too small to survive the scaling
-            codes.append(self.model.instance_codes(batch)[0, place])
+            found = self.model.instance_codes(batch)[0, place]
+            codes.append(found[found.any(1)])  # a model may have no code of what is no object to it
         if not sum(len(rows) for rows in codes):
             present = ", ".join(self.names[i] for i in sorted(set(whole["inst_class"].tolist())))
-            raise UserError(
-                f"--style_image {opt.style_image}: no instance of '{self.names[chosen]}'. It has: {present}"
-            )
+            which = "no instance" if not codes else "no single instance with a style (--style_inst tells them apart)"
+            raise UserError(f"--style_image {opt.style_image}: {which} of '{self.names[chosen]}'. It has: {present}")
         return torch.cat(codes).cpu()
 
     # --- pictures --------------------------------------------------------------------------------------------------
@@ -224,6 +228,8 @@ def output_paths(opt: Any, scenes: list[SceneFiles], count: int) -> list[tuple[l
 
 def main(argv: list[str] | None = None) -> int:
     opt = EditOptions().parse(argv)
+    if MODELS.get(opt.model).flow == "analogy":
+        return edit_analogy(opt)
     scenes = pair_files({name: getattr(opt, name) for name in ("image", "label", "inst", "mask")})
     session = Session(opt)
     for files, (names, strip) in zip(scenes, output_paths(opt, scenes, len(session.frames)), strict=True):

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from data import DATASETS
+from data import DATASETS, scene_dataset
 from data.base_dataset import BaseDataset
 from data.folder import FolderDataset
 from data.instances import dense_instances
@@ -202,9 +202,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str
     """Return the options, and those of them that decide what the crops are."""
     probe = StrictParser(add_help=False)
     probe.add_argument("--dataset_mode", default="streets")
-    mode = DATASETS.get(probe.parse_known_args(arguments)[0].dataset_mode)
-    if mode is ObjectsDataset:
-        raise UserError("--dataset_mode objects holds single objects already; name the data set of the scenes")
+    mode = scene_dataset(probe.parse_known_args(arguments)[0].dataset_mode)
     parser = script_parser(__doc__)
     add_data_flags(parser)
     group = parser.add_argument_group("objects")

@@ -174,7 +174,7 @@ def run_parallel(rows: list[Row], args: argparse.Namespace) -> None:
     def run(row: Row) -> None:
         log = Path(checkpoints_dir) / f"{experiment.stem}_{row.name}.log"
         own = [str(experiment), "--only", row.name, "--checkpoints_dir", checkpoints_dir]
-        own += [f"--{name}={getattr(args, name)}" for name in ("train_args", "test_args")]
+        own += ["--no-prepare", *(f"--{name}={getattr(args, name)}" for name in ("train_args", "test_args"))]
         began = time.perf_counter()
         with log.open("w") as file:
             done = subprocess.run([sys.executable, __file__, *own], stdout=file, stderr=subprocess.STDOUT, env=env)
@@ -185,12 +185,13 @@ def run_parallel(rows: list[Row], args: argparse.Namespace) -> None:
 
     names = {row.name for row in rows}
 
-    def waits(row: Row) -> bool:
-        return row.run != row.name or bool(names & set(row.built_on()))
+    def turn(row: Row) -> int:
+        """Rows that are built on others' runs come after them, rows that only test another's run last."""
+        return 2 if row.run != row.name else int(bool(names & set(row.built_on())))
 
     with ThreadPoolExecutor(args.jobs) as pool, tqdm(total=len(rows), desc=experiment.stem, unit="row") as bar:
-        for last in (False, True):  # rows that need others' runs come after them
-            for _ in pool.map(run, [row for row in rows if waits(row) is last]):
+        for number in range(3):
+            for _ in pool.map(run, [row for row in rows if turn(row) == number]):
                 bar.update()
 
 
@@ -252,13 +253,16 @@ def main(argv: list[str] | None = None) -> int:
     for command in ("train", "test"):
         parser.add_argument(f"--{command}_args", metavar="'FLAGS'", default="",
                             help=f"more flags for each {command}.py line, stronger than the file's")  # fmt: skip
+    parser.add_argument("--prepare", action=argparse.BooleanOptionalAction, default=True,
+                        help="run the file's prepare lines first; off: the data are there")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each in a process of its own")
     parser.add_argument("--dry_run", action="store_true", help="print the lines, finished ones as comments, only")
     args = parser.parse_args(argv)
     experiment = read_experiment(args.experiment, metrics=TABLE_METRICS)
     more = {f"more_{name}": tuple(shlex.split(getattr(args, f"{name}_args"))) for name in ("train", "test")}
     rows = [replace(row, **more) for row in select(experiment, args.only)]
-    prepare(experiment.prepare, dry_run=args.dry_run)
+    if args.prepare:
+        prepare(experiment.prepare, dry_run=args.dry_run)
     if args.dry_run:
         for row in rows:
             print_lines(row, args.checkpoints_dir)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from data import DATASETS
+from data import DATASETS, scene_dataset
 from data.base_dataset import BaseDataset
 from data.loader import make_loader
 from metrics.segmentation import Confusion
@@ -48,7 +48,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; the chosen data set adds its flags and fills in what was not given."""
     probe = StrictParser(add_help=False)
     probe.add_argument("--dataset_mode", default="streets")
-    mode = DATASETS.get(probe.parse_known_args(argv)[0].dataset_mode)
+    mode = scene_dataset(probe.parse_known_args(argv)[0].dataset_mode)
     parser = script_parser(__doc__)
     add_run_flags(parser)
     add_data_flags(parser)

@@ -69,7 +69,7 @@ class Trainer:
         self._norms: dict[str, float] = {}  # likewise, by phase
         model.to(world.device)
         model.train()
-        averaged = {name: model.networks()[name] for name in model.ema_networks}
+        averaged = {name: net for name, net in model.networks().items() if name in model.ema_networks}
         self.ema = EMA(averaged, decay=settings.ema_decay) if settings.ema_decay else None
 
     def fit(self, *, restored: Callable[[], None] = lambda: None) -> int:
@@ -128,6 +128,7 @@ class Trainer:
     def _train_step(self, batch: Batch) -> None:
         torch.manual_seed(derive_seed(self.settings.seed, "step", self.step, self.world.rank))
         self._losses, self._norms = {}, {}
+        self.model.step = self.step
         with self._autocast():
             self.model.begin_step(batch)
         for phase in self.model.phases():

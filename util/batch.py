@@ -53,7 +53,7 @@ class Batch(TypedDict):
 def collate(samples: list[Sample]) -> Batch:
     """Stack samples; instance lists are padded with -1 to the longest. Further tensor keys are stacked as they are."""
     batch: dict[str, Any] = {}
-    longest = max(len(sample["inst_id"]) for sample in samples)
+    longest = max((len(sample["inst_id"]) for sample in samples if "inst_id" in sample), default=0)
     for key in samples[0]:
         values = [sample[key] for sample in samples]  # type: ignore[literal-required]
         if key in ("inst_id", "inst_class"):

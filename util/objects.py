@@ -29,7 +29,7 @@ class ObjectRule:
 
     def accepts(self, *, area: float, height: int, width: int) -> bool:
         """Tell whether an instance of `area` pixels in a box of this size is an object."""
-        return area > self.fill * height * width and self.aspect[0] < height / width < self.aspect[1]
+        return area / (height * width) > self.fill and self.aspect[0] < height / width < self.aspect[1]
 
     def __str__(self) -> str:
         return f"{self.label}:{self.fill:g}:{self.aspect[0]:g}:{self.aspect[1]:g}"
@@ -58,6 +58,8 @@ def parse_rules(text: str, names: list[str], described: tuple[ObjectRule, ...], 
             raise UserError(f"{flag}: '{part}' is not CLASS[:FILL[:MIN_ASPECT:MAX_ASPECT]], as in car:0.6") from None
         own = ObjectRule(label, fill, (low, high))
         rules.append(known.get(label, own) if not numbers else own)
+    if faulty := [rule for rule in rules if not (0 <= rule.fill < 1 and 0 <= rule.aspect[0] < rule.aspect[1])]:
+        raise UserError(f"{flag}: '{faulty[0]}': FILL is in [0, 1), and 0 <= MIN_ASPECT < MAX_ASPECT")
     if len({rule.label for rule in rules}) < len(rules):
         raise UserError(f"{flag} {text}: a class stands there twice")
     return tuple(rules)

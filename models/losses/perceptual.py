@@ -35,8 +35,10 @@ def build_features(arch: str) -> nn.Sequential:
     return nn.Sequential(*layers[: TAPS[arch][-1] + 1])
 
 
-def read_vgg_weights(arch: str, path: str | None) -> dict[str, Tensor]:
+def read_vgg_weights(arch: str, path: str | None, *, without: str = "--lambda_vgg 0") -> dict[str, Tensor]:
     """Return the tensors of a weights file (`features.N.weight`, any float type), or of torchvision's own download.
+
+    `without` is the flag that trains without these features, for messages.
 
     Raises:
         UserError: the file is missing or of another network, or there is no network and no file.
@@ -58,7 +60,7 @@ def read_vgg_weights(arch: str, path: str | None) -> dict[str, Tensor]:
         raise UserError(
             f"the perceptual loss needs {name} (its SHA-256 begins with {checksum}), which could not be downloaded "
             f"({error}). Put the file at {os.fspath(cache)} or name it by --vgg_weights FILE; "
-            "--perceptual vgg16 takes VGG-16 instead, and --lambda_vgg 0 trains without this loss."
+            f"--perceptual vgg16 takes VGG-16 instead, and {without} trains without this loss."
         ) from error
 
 

@@ -20,7 +20,7 @@ MARGIN = 2  # pixels of a 256 picture around an object
 
 @dataclass
 class Objects:
-    """N objects, by picture, then by class in the rules' order, then partly visible ones first, then by id.
+    """N objects, by picture, by class in the rules' order, those of partly visible instances first, then by id.
 
     Args:
         picture: (N,) their pictures in the batch.
@@ -95,7 +95,7 @@ class Objects:
             first, end = self.box[:, k, None], self.box[:, k + 1, None]
             offset = torch.arange(length, device=shapes.device) - first
             inside.append((offset >= 0) & (offset < end - first))
-            scale = size / (end - first).float()  # in float32, as PyTorch's own nearest
+            scale = torch.full_like(end, size) / (end - first)  # in float32, as PyTorch's own nearest
             place.append((offset.float() * scale).floor().long().clamp(0, size - 1))
         own = torch.arange(len(self), device=shapes.device)[:, None, None]
         found = shapes[own, place[0][:, :, None], place[1][:, None]]
@@ -173,20 +173,22 @@ def find_objects(
     candidates, chosen = _classes(label, inst, inst_id, mask, rules)
     picture, number = candidates.nonzero(as_tuple=True)
     labels = chosen[picture, number]
-    where = (inst[picture] == number[:, None, None]) & (label[picture] == labels[:, None, None])
-    area, erased = where.flatten(1).sum(1), (where & (mask[picture, 0] > 0.5)).flatten(1).sum(1)
+    own, erase = inst[picture] == number[:, None, None], mask[picture, 0] > 0.5
+    where = own & (label[picture] == labels[:, None, None])
+    area, erased = where.flatten(1).sum(1), (where & erase).flatten(1).sum(1)
+    hidden = ~(own & ~erase).flatten(1).any(1)
     box, solid = _boxes(where)
     sizes = torch.stack([box[:, 1] - box[:, 0], box[:, 3] - box[:, 2], area], 1).tolist()
     by_label = {rule.label: (k, rule) for k, rule in enumerate(rules)}
     slots, fits = [], []
-    for own, (height, width, pixels) in zip(labels.tolist(), sizes, strict=True):
-        place, rule = by_label[own]
-        rule = ObjectRule(own, rule.fill) if any_aspect else rule
+    for kind, (height, width, pixels) in zip(labels.tolist(), sizes, strict=True):
+        place, rule = by_label[kind]
+        rule = ObjectRule(kind, rule.fill) if any_aspect else rule
         slots.append(place)
         fits.append(rule.accepts(area=pixels, height=height, width=width))
     slot = torch.tensor(slots, dtype=torch.int64, device=label.device)
     keep = solid & torch.tensor(fits, dtype=torch.bool, device=label.device) & (erased > min_erased * area)
-    order = ((picture * len(rules) + slot) * 2 + (erased == area)) * inst_id.shape[1] + number
+    order = ((picture * len(rules) + slot) * 2 + hidden) * inst_id.shape[1] + number
     kept = order[keep].argsort()
     return Objects(*(x[keep][kept] for x in (picture, slot, labels, number, where, box)))
 

@@ -44,9 +44,13 @@ class SpectralConv2d(nn.Module):
         self.register_buffer("weight_u", F.normalize(torch.randn(out_channels), dim=0, eps=EPS))
         self.register_buffer("weight_v", F.normalize(torch.randn(in_channels * kernel_size**2), dim=0, eps=EPS))
 
+    def matrix(self) -> Tensor:
+        """Return the weight as a matrix with a row per output channel."""
+        return self.weight_orig.flatten(1)
+
     def normalised_weight(self) -> Tensor:
         """Return W / sigma; the gradient flows through W in sigma = u^T W v, not through u and v."""
-        matrix = self.weight_orig.flatten(1)
+        matrix = self.matrix()
         with torch.autocast(matrix.device.type, enabled=False):
             if self.training:
                 with torch.no_grad():

@@ -160,7 +160,9 @@ def test_classes_and_counts(cut: Path, scenes: Path, tmp_path: Path, capsys: pyt
 
 
 def test_the_crops_are_a_data_set(cut: Path) -> None:
-    opt = TrainOptions().parse(["--name", "x", "--dataset_mode", "objects", "--dataroot", str(cut)])
+    opt = TrainOptions().parse(
+        ["--name", "x", "--model", "siedob_style", "--dataset_mode", "objects", "--dataroot", str(cut)]
+    )
     table = DATASETS.get("objects").class_table(str(cut))
     assert (opt.label_nc, table.scene_ids) == (3, (26, 24))
     assert table.objects == (ObjectRule(0, 0.6), ObjectRule(1, 0.35, (2, 6)))
@@ -236,7 +238,7 @@ def test_flags(scenes: Path, tmp_path: Path) -> None:
         (["--foreground", "bos"], "--foreground: no class 'bos'"),
         (["--foreground", "99"], "--foreground: no class 99"),
         (["--splits", "val"], "val does not exist"),
-        (["--dataset_mode", "objects"], "holds single objects already"),
+        (["--dataset_mode", "objects"], "--dataset_mode objects: no scenes"),
     ):
         with pytest.raises(UserError, match=message):
             prepare(scenes, tmp_path / "bad", *flags)

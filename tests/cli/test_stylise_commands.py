@@ -252,7 +252,7 @@ def test_wrong_use_of_train_is_told(home: Path) -> None:
     assert "--clip_model" in train_wrong(home, clip_model=home / "wiki_1")
     text_only = home / "tiny_diffusion" / "sd" / "text_encoder"
     assert "openai/clip-vit-large-patch14" in train_wrong(home, clip_model=text_only)
-    assert "Modes that fit: style_image" in train_wrong(home, dataset_mode="streets")
+    assert "takes --dataset_mode style_image, not streets" in train_wrong(home, dataset_mode="streets")
     assert "is a folder; name one picture" in train_wrong(home, style_image=home)
     save_png(disc(16, 64), home / "tiny_style.png")
     assert "64x16; a style picture needs at least 32" in train_wrong(home, style_image=home / "tiny_style.png")

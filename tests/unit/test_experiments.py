@@ -69,7 +69,8 @@ def train_values(row: Row, root: Path) -> dict[str, Any]:
     """Return a row's options; the runs that it is built on are left in `root` as if they were trained."""
     known = rows_by_run()
     for name in row.built_on():
-        train_values(known[name], root)
+        if not (root / name / OPTIONS_FILE).exists():
+            train_values(known[name], root)
     opt = TrainOptions().parse([*row.train_args(), "--checkpoints_dir", str(root)])
     folder = root / row.run
     folder.mkdir(exist_ok=True)

@@ -180,7 +180,9 @@ def test_workers_change_nothing(root):
 
 
 def test_options_of_train_give_batches(root):
-    opt = TrainOptions().parse(["--name", "x", "--dataset_mode", "objects", "--dataroot", str(root)])
+    opt = TrainOptions().parse(
+        ["--name", "x", "--model", "siedob_style", "--dataset_mode", "objects", "--dataroot", str(root)]
+    )
     assert (opt.label_nc, opt.load_size, opt.crop_size, opt.cache) == (3, 64, 64, "ram")
     data = DATASETS.get("objects").from_options(opt, split="train", augment=True, task="train")
     quick_check(data)
@@ -190,8 +192,8 @@ def test_options_of_train_give_batches(root):
     held_out = next(iter(plain_pictures(opt, "test", 2, task="free_form")))
     assert len(held_out["name"]) == 2
     with pytest.raises(UserError, match=r"'free_from' is unknown\. Did you mean 'free_form'"):
-        TrainOptions().parse(["--name", "x", "--dataset_mode", "objects", "--dataroot", str(root), "--mask_types",
-                              "free_from"])  # fmt: skip
+        TrainOptions().parse(["--name", "x", "--model", "siedob_style", "--dataset_mode", "objects",
+                              "--dataroot", str(root), "--mask_types", "free_from"])  # fmt: skip
 
 
 def test_masks_from_files_are_cut_by_the_object(root, tmp_path):

@@ -16,6 +16,7 @@ SCRIPTS = {
     "make_table": ("FILE --forma x", "--format"),
     "run_experiment": ("FILE --dry_ru", "--dry_run"),
     "train_segmenter": ("--name x --widt 3", "--width"),
+    "prepare_analogy": ("--output x --heigh 3", "--height"),
     "prepare_ade20k": ("--subset room --source x --scene y", "--scenes"),
     "prepare_camvid": ("--source x --mask_see 1", "--mask_seed"),
     "prepare_cityscapes": ("--source x --hire", "--hires"),

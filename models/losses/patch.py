@@ -1,0 +1,176 @@
+"""SemIA's patch coherence loss: every patch of the result should exist in the source picture.
+
+A few patches of the result's VGG features are drawn; each is compared with all patches of the source's features (mean
+absolute difference), and its value is the mean over the five nearest. With classes, the source patches are only those
+whose centre has the class of the target patch's centre. The search has no gradient; the five distances have.
+
+Shapes: maps (1, C, H, W), classes (H, W) int64 of the full-size layout, D = C * size^2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.losses.perceptual import build_features, read_vgg_weights
+from util.errors import UserError
+
+NEAREST = 5
+LAST_LAYER = 6  # ReLU 2_1 in torchvision's `features`; the first tap is ReLU 1_1
+CHUNK_BYTES, CACHE_BYTES = 2**25, 2**28  # of patches in one comparison; of patches kept from step to step
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Patches of `size` pixels a side on one feature map, `picks` of them drawn; `stride` of the map in the picture."""
+
+    size: int
+    picks: int
+    stride: int
+
+
+SCALES = (Scale(3, 10, 1), Scale(1, 5, 2))
+
+
+class PatchFeatures(nn.Module):
+    """VGG's ReLU 1_1 and 2_1 of pictures in [-1, 1], fed as they are (released); frozen."""
+
+    def __init__(self, *, arch: str = "vgg19", weights: str | None = None) -> None:
+        super().__init__()
+        state = read_vgg_weights(arch, weights, without="--lambda_patch 0")
+        self.layers = build_features(arch)[: LAST_LAYER + 1]
+        try:
+            self.layers.load_state_dict({key: state[f"features.{key}"].float() for key in self.layers.state_dict()})
+        except (KeyError, RuntimeError) as error:
+            raise UserError(f"--vgg_weights {weights}: not features of {arch} ({error})") from error
+        self.requires_grad_(False)
+
+    def forward(self, picture: Tensor) -> list[Tensor]:
+        first = self.layers[:2](picture)
+        return [first, self.layers[2:](first)]
+
+
+class PatchBank:
+    """The patches of one source feature map, found by class.
+
+    Candidates' corners are rows 0..H-size-1 and columns 0..W-size-1: the last ones are left out, as released.
+    """
+
+    def __init__(self, source: Tensor, classes: Tensor | None, scale: Scale) -> None:
+        self.scale = scale
+        channels, height, width = source.shape[1:]
+        self.pixels = source[0].detach().permute(1, 2, 0).reshape(-1, channels).contiguous()
+        rows, columns = (torch.arange(size - scale.size, device=source.device) for size in (height, width))
+        self.corners = (rows[:, None] * width + columns).flatten()
+        steps = torch.arange(scale.size, device=source.device)
+        self.offsets = (steps[:, None] * width + steps).flatten()
+        self.classes = None if classes is None else _centres(classes, scale)[rows[:, None], columns].flatten()
+        self.dim = channels * scale.size**2
+        self.rows = max(1, CHUNK_BYTES // (4 * self.dim))
+        self._keep = 4 * self.dim * len(self.corners) <= CACHE_BYTES
+        self._chunks: dict[int | None, list[Tensor]] = {}
+        self._known: dict[int | None, Tensor] = {}
+
+    def candidates(self, label: int | None) -> Tensor:
+        """Return the corners (flat indices) of the patches of a class; of all where it has fewer than five."""
+        if label not in self._known:
+            found = self.corners
+            if self.classes is not None and label is not None:
+                own = self.corners[self.classes == label]
+                found = own if len(own) >= NEAREST else found
+            self._known[label] = found
+        return self._known[label]
+
+    def patches(self, corners: Tensor) -> Tensor:
+        """Return the patches (n, D) at flat corners (n,)."""
+        return self.pixels[corners[:, None] + self.offsets].flatten(1)
+
+    def chunks(self, label: int | None) -> Iterator[Tensor]:
+        """Yield the candidates of a class, a bounded number at a time."""
+        if label in self._chunks:
+            yield from self._chunks[label]
+            return
+        made = []
+        for corners in self.candidates(label).split(self.rows):
+            patches = self.patches(corners)
+            yield patches
+            if self._keep:
+                made.append(patches)
+        if self._keep:
+            self._chunks[label] = made
+
+    @torch.no_grad()
+    def nearest(self, targets: Tensor, label: int | None) -> Tensor:
+        """Return the five nearest patches (n, 5, D) of targets (n, D)."""
+        best = targets.new_full((len(targets), 0), 0)
+        where = torch.zeros(len(targets), 0, dtype=torch.int64, device=targets.device)
+        start = 0
+        for patches in self.chunks(label):
+            distance = torch.cdist(targets, patches, p=1)
+            value, index = distance.topk(min(NEAREST, distance.shape[1]), dim=1, largest=False)
+            best, where = torch.cat([best, value], 1), torch.cat([where, index + start], 1)
+            start += len(patches)
+        order = best.topk(NEAREST, dim=1, largest=False).indices
+        corners = self.candidates(label)[where.gather(1, order)]
+        return self.patches(corners.flatten()).unflatten(0, corners.shape)
+
+
+def _centres(classes: Tensor, scale: Scale) -> Tensor:
+    """Return for each corner the class at the patch's centre; map pixels lie at every `stride`-th picture pixel."""
+    own = classes[:: scale.stride, :: scale.stride]
+    middle = scale.size // 2
+    return own[middle:, middle:]
+
+
+class PatchLoss(nn.Module):
+    """See the module.
+
+    Args:
+        features: pictures to maps, one for each of `SCALES`.
+        semantic: compare within classes; off: as released.
+    """
+
+    def __init__(self, *, features: nn.Module, semantic: bool) -> None:
+        super().__init__()
+        self.features, self.semantic = features, semantic
+
+    @torch.no_grad()
+    def banks(self, source: Tensor, classes: Tensor) -> list[PatchBank]:
+        """Return the source picture's patches, for as many results as are to be compared with them."""
+        known = classes if self.semantic else None
+        return [PatchBank(m, known, scale) for m, scale in zip(self.features(source), SCALES, strict=True)]
+
+    def draw(self, size: tuple[int, int]) -> list[list[tuple[int, int]]]:
+        """Draw corners (row, column) for each scale; `size` is the picture's."""
+        found = []
+        for scale in SCALES:
+            highest = [side // scale.stride - scale.size + 1 for side in size]
+            rows, columns = (torch.randint(high, (scale.picks,)).tolist() for high in highest)
+            found.append(list(zip(rows, columns, strict=True)))
+        return found
+
+    def forward(
+        self, fake: Tensor, banks: list[PatchBank], classes: Tensor, corners: list[list[tuple[int, int]]] | None = None
+    ) -> Tensor:
+        """Return the mean over the drawn patches.
+
+        Args:
+            fake: (1, 3, H, W), with gradient.
+            classes: layout that `fake` follows.
+            corners: instead of a draw, for tests.
+        """
+        drawn = self.draw((fake.shape[2], fake.shape[3])) if corners is None else corners
+        values = []
+        for feature, bank, picks in zip(self.features(fake), banks, drawn, strict=True):
+            size, centre = bank.scale.size, _centres(classes, bank.scale) if self.semantic else None
+            cut = [feature[0, :, r : r + size, c : c + size].permute(1, 2, 0).flatten() for r, c in picks]
+            targets = torch.stack(cut)
+            labels = [None if centre is None else int(centre[r, c]) for r, c in picks]
+            for label in dict.fromkeys(labels):
+                members = [i for i, own in enumerate(labels) if own == label]
+                own = targets[members]
+                values.append((own[:, None] - bank.nearest(own.detach(), label)).abs().mean((1, 2)))
+        return torch.cat(values).mean()

@@ -1,0 +1,49 @@
+"""SemIA's segmentation network: predicts a picture's layout as a picture (a regression in [-1, 1], no class scores)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class _Branches(nn.Module):
+    """Three convolutions of growing reach and the mean of the picture, joined by a 1 x 1 convolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        dilated = [nn.Conv2d(3, width, 3, padding=d, dilation=d, bias=False) for d in (8, 16)]
+        pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, width, 1, bias=False), nn.ReLU())
+        local = [nn.Conv2d(3, width, 1, bias=False), *dilated]
+        self.convs = nn.ModuleList([*(nn.Sequential(conv, nn.ReLU()) for conv in local), pooled])
+        self.project = nn.Sequential(nn.Conv2d(4 * width, width, 1, bias=False), nn.ReLU(), nn.Dropout(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        *local, pooled = [conv(x) for conv in self.convs]
+        weight: Any = self.project[0].weight
+        # The pooled branch is constant over the picture: its part of the 1 x 1 convolution is added, not spread out.
+        near, far = weight[:, : 3 * len(weight)], weight[:, 3 * len(weight) :]
+        y = F.conv2d(torch.cat(local, 1), near) + F.conv2d(pooled, far)
+        out: Tensor = self.project[1:](y)
+        return out
+
+
+class LayoutSegmenter(nn.Module):
+    """Pictures (B, 3, H, W) in [-1, 1] to segmentations (B, N, H, W).
+
+    Args:
+        seg_nc: N.
+        width: channels.
+    """
+
+    def __init__(self, *, seg_nc: int = 3, width: int = 128) -> None:
+        super().__init__()
+        self.body = _Branches(width)
+        conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.tail = nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, seg_nc, 1))
+
+    def forward(self, picture: Tensor) -> Tensor:
+        out: Tensor = self.tail(self.body(picture))
+        return out

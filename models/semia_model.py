@@ -1,0 +1,319 @@
+"""SemIA: Semantic Image Analogy with a Conditional Single-Image GAN (ACM MM 2020, doi 10.1145/3394171.3413601).
+
+Trained on one picture and its layout. A step is either a reconstruction (every fifth: the augmented pair onto itself)
+or a sampling (original and augmented pair, in random roles): one update of the discriminator, in reconstructions one
+of the segmentation network, ten of the generator, one more of the discriminator.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models import MODELS
+from models.base_model import BaseModel, Phase
+from models.losses.analogy import base_rate, fixed_point, least_squares, matching
+from models.losses.patch import PatchBank, PatchFeatures, PatchLoss
+from models.losses.perceptual import PerceptualLoss
+from models.networks.analogy_discriminator import PyramidDiscriminator
+from models.networks.analogy_generator import Analogy, AnalogyGenerator, init_analogy, input_noise
+from models.networks.analogy_segmenter import LayoutSegmenter
+from util.analogy import AnalogyBatch, analogy_row, analogy_strip
+from util.batch import Batch
+from util.errors import UserError
+from util.flags import positive, positive_int, weight
+from util.images import save_png
+
+LAMBDAS = ("gan", "rec", "fixed", "patch", "feat", "align", "vgg")
+COLOUR_CHANNELS = 3  # of a layout that is a picture; a map of ids has one per class
+
+
+@dataclass(frozen=True)
+class Side:
+    """A picture with its layout, as network input and as classes."""
+
+    image: Tensor
+    seg: Tensor
+    label: Tensor
+
+
+@MODELS.register("semia")
+class SemIAModel(BaseModel):
+    """A single picture's method, see the module.
+
+    Args:
+        netG, netD, netS: generator, discriminator, segmentation network; the last two for training.
+        patch: patch coherence loss; perceptual: to the source picture. None: without.
+        alignment: "paper" trains the generator by the segmentation network's reading of its result; the released loss
+            has no gradient, so "released" leaves it out.
+        rec_every: steps between reconstructions.
+        g_steps: updates of the generator in a step.
+        weights: of the losses.
+        lr, stable_steps, decay_steps: base rate and its schedule (`base_rate`); the generator and the segmentation
+            network learn at half of it (the latter without decay), the discriminator at twice.
+        noise: add the input noise.
+    """
+
+    summary = "SemIA (2020): trained on one picture and its layout, renders it for any other layout"
+    flow = "analogy"
+    dataset_modes = ("single_image",)
+
+    def __init__(
+        self,
+        *,
+        netG: AnalogyGenerator,
+        netD: PyramidDiscriminator | None = None,
+        netS: LayoutSegmenter | None = None,
+        patch: PatchLoss | None = None,
+        perceptual: PerceptualLoss | None = None,
+        alignment: str = "paper",
+        rec_every: int = 5,
+        g_steps: int = 10,
+        weights: Mapping[str, float] | None = None,
+        lr: float = 0.01,
+        stable_steps: int = 1000,
+        decay_steps: int = 1500,
+        noise: bool = True,
+    ) -> None:
+        super().__init__()
+        self.netG, self.netD, self.netS = netG, netD, netS
+        self.patch, self.perceptual, self.alignment = patch, perceptual, alignment
+        self.rec_every, self.g_steps, self.noise = rec_every, g_steps, noise
+        self.rate = {"lr": lr, "stable_steps": stable_steps, "decay_steps": decay_steps}
+        self._banks: list[PatchBank] | None = None
+        if netD is None or netS is None:
+            return
+        given = {"gan": 1.0, "rec": 5.0, "fixed": 1.0, "patch": 1.0, "feat": 1.0, "align": 1.0, "vgg": 0.0}
+        given |= weights or {}
+        self.loss_weights = {f"G/{name}": value for name, value in given.items() if name != "fixed"}
+        self.loss_weights |= {"G/alpha": given["fixed"], "G/beta": given["fixed"]}
+        self.loss_weights |= {"D/real": given["gan"], "D/fake": given["gan"]}
+        adam: Callable[..., torch.optim.Adam] = torch.optim.Adam
+        self.optimizer_G = adam(netG.parameters(), lr=lr / 2, betas=(0.0, 0.9))
+        self.optimizer_D = adam(netD.parameters(), lr=lr * 2, betas=(0.0, 0.9))
+        self.optimizer_S = adam(netS.parameters(), lr=lr / 2, betas=(0.0, 0.9))
+
+    # --- options ---------------------------------------------------------------------------------------------------
+    @staticmethod
+    def modify_commandline_options(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
+        group = parser.add_argument_group("model semia")
+        group.add_argument("--ngf", type=positive_int, default=32, help="base width of the generator")
+        group.add_argument("--nsf", type=positive_int, default=128, help="width of the segmentation network")
+        group.add_argument("--ratio_limit", type=weight, default=10.0,
+                           help="bound of the ratio of layout features; 0: none, as released")  # fmt: skip
+        parser.set_defaults(batch_size=1)
+        (SemIAModel._add_training_flags if is_train else SemIAModel._add_test_flags)(parser)
+
+    @staticmethod
+    def _add_training_flags(parser: argparse.ArgumentParser) -> None:
+        group = parser.add_argument_group("model semia: training")
+        group.add_argument("--ndf", type=positive_int, default=64, help="base width of the discriminator")
+        group.add_argument("--g_steps", type=positive_int, default=10, help="updates of the generator in a step")
+        group.add_argument("--rec_every", type=positive_int, default=5, help="steps between reconstructions")
+        group.add_argument("--lr", type=positive, default=0.01,
+                           help="base rate: half of it for the generator, twice for the discriminator")  # fmt: skip
+        group.add_argument("--decay_steps", type=positive_int, default=1500,
+                           help="steps, after --stable_steps, in which the rate falls to a tenth")  # fmt: skip
+        group.add_argument("--patch_loss", choices=("semantic", "released"), default="semantic",
+                           help="semantic: patches are compared within their class; released: with all")  # fmt: skip
+        group.add_argument("--semantic_alignment", choices=("paper", "released"), default="paper",
+                           help="paper: the segmentation of the result trains the generator; released: it has no "
+                           "gradient, so it is left out")  # fmt: skip
+        group.add_argument("--lambda_gan", type=weight, default=1.0, help="weight of the adversarial losses")
+        group.add_argument("--lambda_rec", type=weight, default=5.0, help="of L1 in reconstructions")
+        group.add_argument("--lambda_fixed", type=weight, default=1.0, help="of scale 1, shift 0 in reconstructions")
+        group.add_argument("--lambda_patch", type=weight, default=1.0, help="of the patch coherence loss")
+        group.add_argument("--lambda_feat", type=weight, default=1.0, help="of feature matching")
+        group.add_argument("--lambda_align", type=weight, default=1.0, help="of the semantic alignment loss")
+        group.add_argument("--lambda_vgg", type=weight, default=0.0, help="of the perceptual loss to the source")
+        group.add_argument("--perceptual", choices=("vgg19", "vgg16"), default="vgg19", help="features of both losses")
+        group.add_argument("--vgg_weights", metavar="FILE", help="their weights; default: torchvision's download")
+        parser.set_defaults(max_steps=2500, save_every=500, image_every=100)
+
+    @staticmethod
+    def _add_test_flags(parser: argparse.ArgumentParser) -> None:
+        group = parser.add_argument_group("testing")
+        group.add_argument("--cond", metavar="DIR", help="target layouts; default: <dataroot>/cond")
+        group.add_argument("--results_dir", metavar="DIR", help="default: <run>/results/analogy")
+        group.add_argument("--metrics", default="l1,psnr,ssim,layout",
+                           help="comma list of l1, psnr, ssim, lpips, sifid, layout; all (that can be had) or none; "
+                           "docs/protocols.md")  # fmt: skip
+        group.add_argument("--inception_weights", metavar="FILE", help="weights of SIFID's network")
+        group.add_argument("--lpips_net", choices=("alex", "vgg"), default="alex", help="LPIPS's features")
+        group.add_argument("--lpips_weights", metavar="FILE", help="LPIPS's linear heads; default: the package's")
+        group.add_argument("--lpips_backbone", metavar="FILE", help="AlexNet's or VGG-16's weights; default: "
+                           "torchvision's")  # fmt: skip
+
+    @classmethod
+    def from_options(cls, opt: Any, *, is_train: bool) -> SemIAModel:
+        if opt.batch_size != 1:
+            raise UserError(f"--batch_size {opt.batch_size}: semia works on one picture; leave the flag out")
+        seg_nc = COLOUR_CHANNELS if opt.label_kind == "colours" else opt.label_nc
+        netG = AnalogyGenerator(seg_nc=seg_nc, ngf=opt.ngf, ratio_limit=opt.ratio_limit)
+        netS = LayoutSegmenter(seg_nc=seg_nc, width=opt.nsf)
+        init_analogy(netG)
+        init_analogy(netS)
+        if not is_train:
+            return cls(netG=netG, netS=netS)
+        netD = PyramidDiscriminator(ndf=opt.ndf)
+        init_analogy(netD)
+        network = {"arch": opt.perceptual, "weights": opt.vgg_weights}
+        patch = None
+        if opt.lambda_patch:
+            patch = PatchLoss(features=PatchFeatures(**network), semantic=opt.patch_loss == "semantic")
+        return cls(
+            netG=netG,
+            netD=netD,
+            netS=netS,
+            patch=patch,
+            perceptual=PerceptualLoss(**network) if opt.lambda_vgg else None,
+            alignment=opt.semantic_alignment,
+            rec_every=opt.rec_every,
+            g_steps=opt.g_steps,
+            weights={name: getattr(opt, f"lambda_{name}") for name in LAMBDAS},
+            lr=opt.lr,
+            stable_steps=opt.stable_steps,
+            decay_steps=opt.decay_steps,
+        )
+
+    @classmethod
+    def tiny(cls, tmp_path: Path) -> list[str]:
+        """See the base; the picture is two fields of noise, its layout and two targets halves and a disc."""
+        folder, rng = tmp_path / "analogy", np.random.RandomState(0)
+        rows, columns = np.mgrid[0:40, 0:48]
+        layouts = {
+            "label": rows > 20,
+            "cond/higher": rows > 12,
+            "cond/disc": (rows - 20) ** 2 + (columns - 24) ** 2 < 90,
+        }
+        colours = np.array([(0, 253, 255), (0, 249, 0)], np.uint8)
+        for name, inside in layouts.items():
+            save_png(colours[inside.astype(int)], folder / f"{name}.png")
+        noise = rng.randint(-20, 20, (40, 48, 3))
+        means = np.where((rows > 20)[..., None], (60, 130, 40), (120, 170, 220))
+        save_png((means + noise).astype(np.uint8), folder / "img.png")
+        flags = "--model semia --dataset_mode single_image --ngf 4 --ndf 4 --nsf 8 --g_steps 2 --rec_every 2"
+        return [*flags.split(), "--stable_steps", "2", "--lambda_patch", "0", "--dataroot", str(folder)]
+
+    # --- training --------------------------------------------------------------------------------------------------
+    def networks(self) -> dict[str, nn.Module]:
+        found: dict[str, nn.Module | None] = {"netG": self.netG, "netD": self.netD, "netS": self.netS}
+        return {name: net for name, net in found.items() if net is not None}
+
+    def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """See the base; converted weights have no segmentation network, and generation needs none."""
+        if self.netD is None and "netS" not in state:
+            self.netS = None
+        super().load_state(state)
+
+    def to(self, device: torch.device) -> BaseModel:
+        for loss in (self.patch, self.perceptual):
+            if loss is not None:
+                loss.to(device)
+        return super().to(device)
+
+    def distribute(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
+        raise UserError("--model semia trains on one picture: start train.py without torchrun")
+
+    def phases(self) -> list[Phase]:
+        D = Phase("D", ("netD",), self.optimizer_D, self.losses_D)
+        S = Phase("S", ("netS",), self.optimizer_S, self.losses_S, every=self.rec_every)
+        G = Phase("G", ("netG",), self.optimizer_G, self.losses_G, repeat=self.g_steps)
+        return [D, S, G, D] if self.weighted("G/gan") or self.weighted("G/feat") else [S, G]
+
+    def begin_step(self, batch: Batch) -> None:
+        """Choose mode and roles, and set the step's learning rates."""
+        pair = cast(AnalogyBatch, batch)
+        rate = base_rate(self.step, **self.rate)  # type: ignore[arg-type]
+        for optimizer, factor in ((self.optimizer_G, 0.5), (self.optimizer_D, 2.0)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+        self.source = Side(pair["image"], pair["seg"], pair["label"][0])
+        self.target = Side(pair["target_image"], pair["target_seg"], pair["target_label"][0])
+        self.reconstructs = self.step % self.rec_every == 0
+        if self.reconstructs:
+            self.source = self.target
+        elif torch.rand(()) < 0.5:
+            self.source, self.target = self.target, self.source
+        self._banks = None
+
+    def run_generator(self) -> Analogy:
+        """Render the source for the target's layout, with fresh input noise."""
+        image = input_noise(self.source.image) if self.noise else self.source.image
+        out: Analogy = self.netG(image, self.source.seg, self.target.seg)
+        return out
+
+    def discriminate(self, fake: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        """Return scores and features of the target picture and of a result, from one pass."""
+        assert self.netD is not None
+        scores, features = self.netD(torch.cat([self.target.image, fake]))
+        real, fakes = ([x[k : k + 1] for x in scores] for k in range(2))
+        return real, fakes, [x[:1] for x in features], [x[1:] for x in features]
+
+    def losses_D(self) -> dict[str, Tensor]:
+        with torch.no_grad():
+            fake = self.run_generator().image
+        on_real, on_fake, _, _ = self.discriminate(fake)
+        return {"D/real": least_squares(on_real, 1.0), "D/fake": least_squares(on_fake, 0.0)}
+
+    def losses_S(self) -> dict[str, Tensor]:
+        assert self.netS is not None
+        return {"S/l1": F.l1_loss(self.netS(self.source.image), self.source.seg)}
+
+    def losses_G(self) -> dict[str, Tensor]:
+        out = self.run_generator()
+        losses: dict[str, Tensor] = {}
+        if self.weighted("G/gan") or self.weighted("G/feat"):
+            _, on_fake, real, fake = self.discriminate(out.image)
+            losses |= {"G/gan": least_squares(on_fake, 1.0), "G/feat": matching(fake, real)}
+        if self.reconstructs:
+            losses["G/rec"] = F.l1_loss(out.image, self.target.image)
+            losses |= {"G/alpha": fixed_point(out.alpha, 1.0), "G/beta": fixed_point(out.beta, 0.0)}
+        else:
+            if self.patch is not None:
+                losses["G/patch"] = self.patch(out.image, self.source_patches(), self.target.label)
+            if self.alignment == "paper":
+                losses["G/align"] = self.misalignment(out.image)
+        if self.perceptual is not None:
+            losses["G/vgg"] = self.perceptual(out.image, self.source.image)
+        return {name: loss for name, loss in losses.items() if self.weighted(name)}
+
+    def source_patches(self) -> list[PatchBank]:
+        """Return the source's patches: the same for all updates of a step."""
+        assert self.patch is not None
+        if self._banks is None:
+            self._banks = self.patch.banks(self.source.image, self.source.label)
+        return self._banks
+
+    def misalignment(self, fake: Tensor) -> Tensor:
+        """Return the L1 distance between the target layout and the segmentation network's reading of a result.
+
+        Differs from SemIA's release: it computes this without a gradient. The network judges in evaluation mode, so
+        that results have no part in its statistics.
+        """
+        assert self.netS is not None
+        training = self.netS.training
+        self.netS.eval()
+        loss = F.l1_loss(self.netS(fake), self.target.seg)
+        self.netS.train(training)
+        return loss
+
+    # --- inference -------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
+        """Return the source rendered for the target layout (1, 3, H, W); deterministic, `seeds` play no part."""
+        pair = cast(AnalogyBatch, batch)
+        image: Tensor = self.netG(pair["image"], pair["seg"], pair["target_seg"]).image
+        return image
+
+    def preview_grid(self, batch: Batch, palette: np.ndarray) -> np.ndarray:
+        """Return the strip source, its layout, target layout, result."""
+        return analogy_strip([analogy_row(cast(AnalogyBatch, batch), self.preview(batch))])

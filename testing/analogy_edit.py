@@ -1,0 +1,63 @@
+"""scripts/edit.py with a run of one picture (SemIA): rendered for its edited layout, pasted back under the mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data.analogy import check_sizes, padded
+from data.masks import read_binary
+from data.single_image_dataset import single_batch
+from options.edit_options import CHANGES, REFERENCE
+from testing.analogy import Renderer
+from util.errors import UserError
+from util.images import read_image, save_png, to_uint8
+
+NOT_HERE = (*CHANGES, *REFERENCE, "box", "add_from", "add_shape", "dilate", "extend_labels", "interpolate", "inst",
+            "style_source")  # fmt: skip
+
+
+def edit(opt: Any) -> int:
+    """Make the edit that `opt` (of `EditOptions`) asks for; pixels outside the mask stay as they are, to the byte.
+
+    Raises:
+        UserError: flags that this method has no use for, files that do not fit the run or each other.
+    """
+    refuse(opt)
+    renderer = Renderer(opt)
+    dataset = renderer.dataset("train")
+    image, mask = read_image(opt.image), read_binary(Path(opt.mask)) > 0
+    if image.shape != (*dataset.stored_size, 3) or not np.array_equal(image, read_image(dataset.image_path)):
+        raise UserError(
+            f"--image {opt.image} is not {dataset.image_path}, the one picture that run '{opt.name}' was trained "
+            "on and knows how to render"
+        )
+    check_sizes([(Path(opt.image), image.shape), (Path(opt.mask), mask.shape)])
+    if not mask.any():
+        raise UserError(f"--mask {opt.mask} is empty, so there is nothing to generate (white: generate)")
+    dataset.fit = padded  # instead of cropping: what lies at the border can be edited too
+    dataset.targets, dataset.names = [Path(opt.label)], [Path(opt.label).stem]
+    result = to_uint8(renderer.render(single_batch(dataset, 0)).image)
+    height, width = dataset.image.shape[:2]
+    result = result[:height, :width]
+    if result.shape != image.shape:
+        result = np.asarray(Image.fromarray(result).resize(image.shape[1::-1], Image.Resampling.LANCZOS))
+    save_png(np.where(mask[..., None], result, image), opt.output)
+    print(f"{opt.image}: {100 * mask.mean():.1f} % generated\n  -> {opt.output}")
+    return 0
+
+
+def refuse(opt: Any) -> None:
+    """Raise `UserError` for flags of scenes' edits: here the edited layout says it all."""
+    for name in NOT_HERE:
+        if getattr(opt, name) is not None:
+            raise UserError(f"--{name}: --model {opt.model} takes an edited --label and a --mask only; edit the layout")
+    if opt.num_samples > 1:
+        raise UserError(f"--num_samples {opt.num_samples}: --model {opt.model} is deterministic; leave the flag out")
+    for name in ("image", "label", "mask"):
+        path = getattr(opt, name)
+        if not Path(path).is_file():
+            raise UserError(f"--{name} {path}: no such file (a run of --model {opt.model} edits its one picture)")

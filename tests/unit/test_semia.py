@@ -1,0 +1,352 @@
+"""SemIA's parts: patch loss against the plain form, classes of layouts, files, augmentation, phases, metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from data.analogy import Reader, find_classes, find_picture, find_targets, padded
+from data.single_image_dataset import SingleImageDataset, single_batch
+from data.warps import Augmentation, warp, warp_coordinates
+from metrics.fid import frechet_distance
+from metrics.layout import agreement, mean_colours, measure_layout, nearest_colour
+from models.losses import patch as patch_module
+from models.losses.patch import PatchLoss
+from models.networks.analogy_discriminator import PyramidDiscriminator
+from models.networks.analogy_generator import AnalogyGenerator
+from models.networks.analogy_segmenter import LayoutSegmenter
+from models.semia_model import SemIAModel
+from scripts.benchmark_semia import plain_patch_loss
+from util.errors import DataError, UserError
+from util.images import read_image, save_png
+
+SKY, GRASS = (0, 253, 255), (0, 249, 0)
+
+
+class Pyramid(nn.Module):
+    """Stands for VGG: two maps with gradient, the second at half the size."""
+
+    def __init__(self, channels: int = 4) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        first = torch.tanh(self.conv(x))
+        return [first, nn.functional.avg_pool2d(first, 2)]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_example(tmp_path / "data")
+
+
+def write_example(folder: Path, *, size: tuple[int, int] = (41, 53)) -> Path:
+    """A picture, its layout of two halves, and a target; the size is no multiple of 8."""
+    rng, (height, width) = np.random.RandomState(0), size
+    rows = np.repeat(np.arange(height)[:, None], width, 1)
+    for name, line in (("label", height // 2), ("cond/low", height // 3)):
+        save_png(np.where((rows > line)[..., None], GRASS, SKY).astype(np.uint8), folder / f"{name}.png")
+    save_png(rng.randint(0, 256, (height, width, 3), dtype=np.uint8), folder / "img.png")
+    return folder
+
+
+def dataset(root: Path, **settings: Any) -> SingleImageDataset:
+    given: dict[str, Any] = {"root": root, "targets": None, "reader": Reader("colours", 1.0), "tolerance": 64.0}
+    return SingleImageDataset(**(given | settings))
+
+
+# --- patch loss -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("semantic", [False, True])
+@pytest.mark.parametrize("chunk", [2**25, 1200])  # bytes: all at once; a few patches at a time
+def test_patch_loss_equals_the_plain_one(semantic: bool, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patch_module, "CHUNK_BYTES", chunk)
+    torch.manual_seed(0)
+    features = Pyramid().double()
+    loss = PatchLoss(features=features, semantic=semantic)
+    source, other = torch.rand(1, 3, 24, 32).double(), torch.rand(1, 3, 24, 32).double()
+    classes = [torch.randint(0, 3, (3, 4)).repeat_interleave(8, 0).repeat_interleave(8, 1) for _ in range(2)]
+    classes[1][:4, :4] = 7  # a class that the source does not have: compared with all
+    gradients, values = [], []
+    corners = [[(0, 0), *loss.draw((24, 32))[0]], loss.draw((24, 32))[1]]
+    for plain in (True, False):
+        fake = other.clone().requires_grad_()
+        if plain:
+            known = (classes[0], classes[1]) if semantic else None
+            value = plain_patch_loss(features(source), features(fake), corners, known)
+        else:
+            banks = loss.banks(source, classes[0])
+            value = loss(fake, banks, classes[1], corners)
+            assert torch.equal(value, loss(fake, banks, classes[1], corners))  # from kept patches as from new ones
+        value.backward()
+        values.append(value.item())
+        gradients.append(fake.grad)
+    assert values[0] == pytest.approx(values[1], rel=1e-12)
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-10, atol=1e-15)
+
+
+def test_patch_loss_of_a_copy_is_small_and_classes_keep_patches_apart() -> None:
+    torch.manual_seed(0)
+    picture = torch.rand(1, 3, 32, 32)
+    halves = (torch.arange(32)[:, None] > 15).long().expand(32, 32)
+    identity = Pyramid()
+    identity.forward = lambda x: [x, nn.functional.avg_pool2d(x, 2)]  # type: ignore[method-assign]
+    swapped = picture.roll(16, 2)
+    values = {}
+    for semantic in (False, True):
+        loss = PatchLoss(features=identity, semantic=semantic)
+        corners = [[(20, 5)] * 10, [(12, 3)] * 5]
+        # The lower half of the swapped picture shows the upper half's pixels, labelled as the lower half.
+        values[semantic] = loss(swapped, loss.banks(picture, halves), halves, corners).item()
+    assert values[False] < values[True]  # without classes it finds its own pixels in the upper half
+
+
+def test_drawn_corners_fit_every_map() -> None:
+    loss = PatchLoss(features=Pyramid(), semantic=False)
+    torch.manual_seed(1)
+    corners = [loss.draw((32, 40)) for _ in range(300)]
+    first = {c for draw in corners for c in draw[0]}
+    second = {c for draw in corners for c in draw[1]}
+    assert (max(r for r, _ in first), max(c for _, c in first)) == (29, 37)
+    assert (max(r for r, _ in second), max(c for _, c in second)) == (15, 19)
+    assert min(map(min, first | second)) == 0
+
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+def test_classes_are_frequent_colours_that_are_apart() -> None:
+    layout = np.zeros((50, 40, 3), np.uint8)
+    layout[:, :20], layout[:, 20:] = SKY, GRASS
+    layout[:5, 30:] = (20, 249, 10)  # a noisy shade of grass
+    layout[0, 0] = (255, 0, 0)  # rare
+    classes = find_classes(layout, "colours", 64.0)
+    assert sorted(map(tuple, classes.colours.tolist())) == sorted([SKY, GRASS])
+    assert len(find_classes(layout, "colours", 10.0).colours) == 3
+    nearest = classes.nearest(layout)
+    assert nearest[2, 35] == nearest[40, 35] != nearest[40, 5]
+    assert set(classes.names) == {"#00fdff", "#00f900"}
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_a_target_may_differ_in_shade_but_not_show_a_new_colour(root: Path, far: bool) -> None:
+    layout = read_image(root / "cond" / "low.png")
+    layout[:10, :10] = (250, 10, 10) if far else (40, 249, 30)
+    save_png(layout, root / "cond" / "other.png")
+    data = dataset(root, targets=find_targets(root / "cond"))
+    assert data.names == ["low", "other"]
+    if far:
+        with pytest.raises(DataError, match=r"other\.png: 4\.6 % of its pixels .* #fa0a0a.*--label_tolerance"):
+            data[1]
+    else:
+        assert torch.equal(data[1]["target_label"][2, 2], data[1]["target_label"][39, 39])
+
+
+def test_ids_make_one_hot_layouts(root: Path) -> None:
+    for name in ("label", "cond/low"):
+        ids = (read_image(root / f"{name}.png")[..., 2] > 0) * 4 + 3
+        save_png(ids.astype(np.uint8), root / f"{name}.png")
+    data = dataset(root, reader=Reader("ids", 1.0), targets=[root / "cond" / "low.png"])
+    assert data.class_names == ["id 3", "id 7"]
+    item = data[0]
+    assert item["seg"].shape == (2, 40, 48)
+    assert set(item["seg"].unique().tolist()) == {-1.0, 1.0}
+    assert torch.equal(item["seg"].argmax(0), item["label"])
+    save_png(np.full((41, 53), 5, np.uint8), root / "cond" / "low.png")
+    with pytest.raises(DataError, match="id 5 is not in the source's layout"):
+        data[0]
+
+
+def test_alignment_snaps_every_pixel(root: Path) -> None:
+    layout = read_image(root / "label.png")
+    layout[19:21] = (0, 251, 120)  # an antialiased border
+    save_png(layout, root / "label.png")
+    plain, aligned = (dataset(root, align=align, augmentation=Augmentation()) for align in (False, True))
+    colours = {tuple(c) for c in aligned.layouts.colours.tolist()}
+    shown = [
+        {tuple(c) for c in ((d[(999, 0)]["target_seg"] + 1) * 127.5).round().int().flatten(1).T.tolist()}
+        for d in (plain, aligned)
+    ]
+    assert shown[1] == colours < shown[0]
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+def test_files_that_cannot_be_used_are_told(root: Path) -> None:
+    with pytest.raises(DataError, match=r"no img\.\*"):
+        find_picture(root / "cond", "img")
+    Image.fromarray(read_image(root / "img.png")).save(root / "img.jpg")
+    with pytest.raises(DataError, match=r"img\.jpg, img\.png; keep one"):
+        find_picture(root, "img")
+    (root / "img.png").unlink()
+    assert dataset(root).image_path.name == "img.jpg"
+    with pytest.raises(DataError, match="no target layouts"):
+        find_targets(root / "none")
+    save_png(read_image(root / "cond" / "low.png"), root / "cond" / "low.bmp")
+    with pytest.raises(DataError, match="two files are called low"):
+        find_targets(root / "cond")
+
+
+def test_sizes_must_be_equal_and_large_enough(root: Path) -> None:
+    small = write_example(root / "small", size=(39, 60))
+    with pytest.raises(DataError, match=r"32 pixels a side are needed"):
+        dataset(small, reader=Reader("colours", 0.8))
+    data = dataset(root, targets=[small / "cond" / "low.png"])
+    with pytest.raises(DataError, match=r"low\.png is 60x39, .*label\.png is 53x41"):
+        data[0]
+    save_png(read_image(small / "label.png"), root / "label.png")
+    with pytest.raises(DataError, match=r"label\.png is 60x39, .*img\.png is 53x41"):
+        dataset(root)
+
+
+@pytest.mark.parametrize("alpha", [255, 100])
+def test_alpha_must_be_opaque(root: Path, alpha: int) -> None:
+    layout = read_image(root / "label.png")
+    channel = np.full((*layout.shape[:2], 1), 255, np.uint8)
+    channel[:3] = alpha
+    save_png(np.concatenate([layout, channel], 2), root / "label.png")
+    if alpha == 255:
+        assert np.array_equal(dataset(root).layout, layout)
+    else:
+        with pytest.raises(DataError, match="159 pixels are transparent"):
+            dataset(root)
+
+
+@pytest.mark.parametrize(("resize", "size"), [(1.0, (40, 48)), (0.9, (32, 48)), (2.0, (80, 104))])
+def test_size_is_scaled_then_cut_to_multiples_of_8(root: Path, resize: float, size: tuple[int, int]) -> None:
+    item = dataset(root, reader=Reader("colours", resize))[0]
+    assert item["image"].shape == (3, *size)
+    assert item["target_label"].shape == size
+    assert padded(np.zeros((33, 40, 3))).shape == (40, 40, 3)
+
+
+# --- augmentation -----------------------------------------------------------------------------------------------------
+def test_augmentation_grows_and_depends_on_its_key_alone(root: Path) -> None:
+    data, again = (dataset(root, augmentation=Augmentation(), stable_steps=100) for _ in range(2))
+    late = [data[(turn, 0)]["target_image"] for turn in range(100, 112)]
+    assert all(torch.equal(a, again[(100 + k, 0)]["target_image"]) for k, a in enumerate(late))
+    assert not torch.equal(late[0], late[1])
+    first = [data[(turn, 0)]["target_image"] for turn in range(12)]
+    original = data[0]["image"]
+    change = [torch.stack([(x - original).abs().mean() for x in xs]).mean().item() for xs in (first, late)]
+    assert change[0] < 0.5 * change[1]
+    assert not torch.equal(dataset(root, augmentation=Augmentation(), stable_steps=100, seed=1)[(100, 0)]["target_image"], late[0])  # fmt: skip  # noqa: E501
+
+
+def test_picture_and_layout_are_warped_alike() -> None:
+    rng = np.random.RandomState(0)
+    layout = np.where(np.arange(64)[:, None] > 30, 200, 20).astype(np.uint8).repeat(60, 1)
+    picture = np.stack([layout] * 3, -1)
+    for _ in range(8):
+        moved, ids = Augmentation(warp=0.05)([picture, layout], rng, 1.0, nearest=[False, True])
+        assert set(np.unique(ids)) <= {20, 200}
+        assert (np.abs(moved[..., 0].astype(int) - ids) > 90).mean() < 0.02
+
+
+def test_a_warp_without_moves_is_none_for_odd_sizes() -> None:
+    picture = np.random.RandomState(0).randint(0, 256, (31, 45, 3), dtype=np.uint8)
+    assert np.array_equal(warp(picture, warp_coordinates(31, 45, np.zeros((9, 2)))), picture)
+
+
+# --- method -----------------------------------------------------------------------------------------------------------
+def test_layouts_that_are_equal_change_nothing_but_by_the_heads() -> None:
+    """Ratio 1 and difference 0: scale and shift are constant over the picture."""
+    torch.manual_seed(0)
+    net = AnalogyGenerator(ngf=4).eval()
+    seg = torch.rand(1, 3, 32, 40) * 2 - 1
+    ratios, differences = net.changes(seg, seg)
+    assert all(bool((r == 1).all()) for r in ratios)
+    assert all(bool((d == 0).all()) for d in differences)
+
+
+def test_the_ratio_is_bounded_on_request() -> None:
+    torch.manual_seed(0)
+    seg, other = (torch.rand(1, 3, 64, 64) * 2 - 1 for _ in range(2))
+    nets = [AnalogyGenerator(ngf=4, ratio_limit=limit).eval() for limit in (0.0, 3.0)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    free, bounded = (torch.cat([r.flatten() for r in net.changes(seg, other)[0]]) for net in nets)
+    assert free.abs().max() > 3
+    assert torch.equal(free.clamp(-3, 3), bounded)
+
+
+def test_a_step_is_one_of_two_modes(root: Path) -> None:
+    torch.manual_seed(0)
+    nets: dict[str, Any] = {
+        "netG": AnalogyGenerator(ngf=4), "netD": PyramidDiscriminator(ndf=4), "netS": LayoutSegmenter(width=4),
+    }  # fmt: skip
+    model = SemIAModel(**nets, stable_steps=4, decay_steps=6)
+    data = dataset(root, augmentation=Augmentation(), stable_steps=1)
+    batch: Any = single_batch(data, (7, 0))  # type: ignore[arg-type]  # augmented
+    assert [(p.name, p.every, p.repeat) for p in model.phases()] == [
+        ("D", 1, 1), ("S", 5, 1), ("G", 1, 10), ("D", 1, 1)
+    ]  # fmt: skip
+    swaps = set()
+    for step in range(12):
+        model.step = step
+        model.begin_step(batch)
+        names = set(model.losses_G())
+        if step % 5 == 0:
+            assert names == {"G/gan", "G/feat", "G/rec", "G/alpha", "G/beta"}
+            assert torch.equal(model.source.image, batch["target_image"])
+        else:
+            assert names == {"G/gan", "G/feat", "G/align"}
+            swaps.add(torch.equal(model.source.image, batch["target_image"]))
+        rates = [o.param_groups[0]["lr"] for o in (model.optimizer_G, model.optimizer_D, model.optimizer_S)]
+        base = 0.01 - 0.0015 * min(max(0, step - 5), 6)
+        assert rates == pytest.approx([base / 2, base * 2, 0.005])
+    assert swaps == {True, False}
+
+
+def test_it_trains_in_one_process() -> None:
+    with pytest.raises(UserError, match="without torchrun"):
+        SemIAModel(netG=AnalogyGenerator(ngf=4)).distribute(lambda net: net)
+
+
+def test_alignment_trains_the_generator_but_not_the_segmenter(root: Path) -> None:
+    torch.manual_seed(0)
+    netS = LayoutSegmenter(width=4)
+    model = SemIAModel(netG=AnalogyGenerator(ngf=4), netD=PyramidDiscriminator(ndf=4), netS=netS)
+    batch: Any = single_batch(dataset(root), 0)
+    model.step = 1
+    model.begin_step(batch)
+    before = netS.tail[1].running_mean.clone()
+    model.misalignment(model.run_generator().image).backward()
+    assert model.netG.decoder_i.tail_block.main[1].weight_orig.grad.abs().sum() > 0
+    assert torch.equal(netS.tail[1].running_mean, before)
+    assert netS.training
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+def test_layout_scores() -> None:
+    label = torch.zeros(8, 8, dtype=torch.int64)
+    label[4:] = 1
+    picture = torch.where(label[None] > 0, 200, 50).to(torch.uint8).expand(3, 8, 8)
+    colours = mean_colours(picture, label, 3)  # class 2 is nowhere: never the nearest
+    read = lambda x: nearest_colour(x, colours)  # noqa: E731
+    assert torch.equal(read(picture), label)
+    wrong = picture.clone()
+    wrong[:, :2] = 190
+    found = measure_layout(
+        "colour", read, source=(picture, label), results={"a": (picture, label), "b": (wrong, label)}, classes=3
+    )
+    assert found["layout_acc_colour"].value == pytest.approx((100 + 75) / 2)
+    assert found["layout_acc_colour"].extra["real"] == 100
+    assert found["layout_miou_colour"].extra["each"]["b"] == pytest.approx(100 * (0.5 + 32 / 48) / 2)
+    assert agreement(label, label, 3) == (100.0, 100.0)
+
+
+def test_sifid_reads_positions() -> None:
+    from metrics.sifid import LocalFeatures
+
+    torch.manual_seed(0)
+    blocks = nn.Sequential()
+    blocks.add_module("Conv2d_4a_3x3", nn.Conv2d(3, 5, 3, stride=2))
+    blocks.add_module("later", nn.Conv2d(5, 7, 3))
+    net = LocalFeatures(blocks)
+    picture = torch.randint(0, 256, (3, 33, 41), dtype=torch.uint8)
+    rows = net(picture)
+    assert rows.shape == (16 * 20, 5)
+    assert frechet_distance(rows, rows) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(net(picture // 2), rows) > 0.01

@@ -1,0 +1,500 @@
+"""SIEDOB's four models: what they make of odd scenes, what each flag changes, what they take from one another."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+import test as test_command
+import train as train_command
+from data.records import MapRules, Maps
+from data.samples import make_sample
+from models import MODELS
+from models.networks.style_bank import StyleBank
+from models.siedob_fusion_model import SIEDOBFusionModel
+from options.base_options import input_folder
+from options.test_options import TestOptions
+from options.train_options import TrainOptions
+from trainers.restore import load_inputs
+from util.batch import Batch, collate
+from util.errors import UserError
+
+LABEL_NC, ROAD, CAR, PERSON = 9, 2, 6, 7
+QUICK = "--num_workers 0 --image_every 0 --no-tensorboard --device cpu".split()
+RULES = MapRules(label_nc=LABEL_NC)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The three runs that the fusion builds on, and one of it: `fusion`, with two steps behind it."""
+    path = tmp_path_factory.mktemp("siedob")
+    for line in MODELS.get("siedob_fusion").tiny_inputs(path):
+        assert train_command.main([*line, *QUICK]) == 0
+    train(path, "siedob_fusion", "fusion", "--max_steps", "2")
+    return path
+
+
+def line_of(root: Path, model: str, name: str, *flags: str) -> list[str]:
+    where = ["--checkpoints_dir", str(root), "--name", name]
+    return [*MODELS.get(model).tiny(root), *where, *QUICK, *flags]
+
+
+def train(root: Path, model: str, name: str, *flags: str) -> Path:
+    assert train_command.main(line_of(root, model, name, *flags)) == 0
+    return root / name
+
+
+def weights(run: Path) -> dict[str, dict[str, Tensor]]:
+    state: dict[str, dict[str, Tensor]] = torch.load(run / "latest.pt", weights_only=True)["model"]
+    return state
+
+
+def build(root: Path, model: str, *flags: str, is_train: bool = True) -> Any:
+    """Return a new model as train.py makes it."""
+    opt = TrainOptions().parse(line_of(root, model, "new", *flags))
+    torch.manual_seed(0)
+    made = MODELS.get(model).from_options(opt, is_train=is_train)
+    given = {flag: getattr(opt, flag) for flag in made.input_runs}
+    load_inputs(made, {flag: input_folder(opt, run) for flag, run in given.items() if run is not None})
+    return made.eval()
+
+
+# --- scenes ---
+Part = tuple[int, int, int, int, int, int]  # r0, r1, c0, c1, label, id
+
+
+def scene(*parts: Part, mask: tuple[int, int, int, int], size: int = 64, inst: bool = True, seed: int = 0) -> Any:
+    """Return a sample: road with rectangles, of which a rectangle is erased; without `inst` ids are the labels."""
+    image = np.random.RandomState(seed).randint(0, 256, (size, size, 3)).astype(np.uint8)
+    label, ids = np.full((size, size), ROAD), np.full((size, size), ROAD)
+    for r0, r1, c0, c1, kind, number in parts:
+        label[r0:r1, c0:c1], ids[r0:r1, c0:c1] = kind, number
+    erased = np.zeros((size, size))
+    erased[mask[0] : mask[1], mask[2] : mask[3]] = 1
+    maps = Maps(image, label, ids if inst else None)
+    return make_sample(maps, erased, rules=RULES, inst_class_rule="majority", name=f"s{seed}", index=seed)
+
+
+def batch_of(*samples: Any) -> Batch:
+    return collate([{**sample, "draw": 5 + k} for k, sample in enumerate(samples)])
+
+
+HIDDEN, SEEN, OTHER = (8, 24, 8, 28, CAR, 6000), (32, 50, 36, 60, CAR, 6001), (40, 62, 4, 14, PERSON, 7000)
+TYPICAL = {"mask": (4, 44, 0, 48)}  # all of the first car, some of the other and of the person
+Make = Callable[..., SIEDOBFusionModel]
+
+
+@pytest.fixture(scope="module")
+def composer(root: Path) -> SIEDOBFusionModel:
+    """The system without its fusion network, whose pictures show what was composed."""
+    model: SIEDOBFusionModel = build(root, "siedob_fusion", "--no-fusion", "--max_steps", "0", is_train=False)
+    return model
+
+
+@pytest.fixture(scope="module")
+def system(root: Path) -> SIEDOBFusionModel:
+    model: SIEDOBFusionModel = build(root, "siedob_fusion", is_train=False)
+    return model
+
+
+def generate(model: Any, batch: Batch, seeds: list[int] | None = None) -> Tensor:
+    """Generate, and check what always holds: known pixels come back as they are."""
+    model.counters.clear()
+    made: Tensor = model.generate(batch, seeds or [3] * len(batch["name"]))
+    known = (batch["mask"] < 0.5).expand_as(made)
+    assert torch.equal(made[known], batch["image"][known])
+    assert torch.isfinite(made).all()
+    return made
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_objects_are_drawn_or_completed_and_all_else_stays(
+    composer: SIEDOBFusionModel, system: SIEDOBFusionModel, size: int
+) -> None:
+    samples = [scene(HIDDEN, SEEN, OTHER, **TYPICAL, size=size), scene(SEEN, mask=(0, size, 20, 50), size=size, seed=1)]
+    batch = batch_of(*samples)
+    for model in (composer, system):
+        made = generate(model, batch)
+        assert model.counters["objects completed"] == 3
+        assert model.counters["instances drawn from the bank"] == 1
+        alone = [generate(model, batch_of(sample))[0] for sample in samples]
+        assert torch.allclose(made, torch.stack(alone), atol=1e-5)  # pictures of a batch do not see each other
+
+
+def test_draws_differ_on_hidden_objects_and_nowhere_else(
+    composer: SIEDOBFusionModel, system: SIEDOBFusionModel
+) -> None:
+    batch = batch_of(scene(HIDDEN, SEEN, OTHER, **TYPICAL))
+    first, again, other = (generate(composer, batch, [seed]) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    hidden = batch["inst"][0] == batch["inst_id"][0].tolist().index(6000)
+    different = (first != other)[0].any(0)
+    assert different[hidden].float().mean() > 0.9
+    assert not different[~hidden].any()
+    fused = [generate(system, batch, [seed]) for seed in (1, 2)]
+    assert not torch.equal(*fused)
+    without = batch_of(scene(SEEN, OTHER, **TYPICAL))
+    assert torch.equal(*(generate(system, without, [seed]) for seed in (1, 2)))
+
+
+def test_each_picture_draws_from_its_own_seed(composer: SIEDOBFusionModel) -> None:
+    twice = batch_of(*[scene(HIDDEN, **TYPICAL)] * 2)
+    a, b = generate(composer, twice, [1, 2])
+    assert not torch.equal(a, b)
+    assert torch.allclose(torch.stack([b, a]), generate(composer, twice, [2, 1]), atol=1e-5)
+
+
+def test_the_style_of_a_hidden_object_is_chosen(root: Path, composer: SIEDOBFusionModel) -> None:
+    batch, bank, mean = batch_of(scene(HIDDEN, **TYPICAL)), composer.bank, composer.mean_code
+    try:
+        drawn = generate(composer, batch, [1])
+        composer.choose_styles("mean")
+        means = [generate(composer, batch, [seed]) for seed in (1, 2)]
+        composer.use_bank(composer.styles.bank())  # type: ignore[union-attr]
+        composer.choose_styles("noise")
+        noise = [generate(composer, batch, [seed]) for seed in (1, 2)]
+    finally:
+        composer.bank, composer.mean_code = bank, mean
+    assert torch.equal(*means)
+    assert not torch.equal(*noise)
+    assert not torch.equal(means[0], drawn)
+    assert not torch.equal(noise[0], drawn)
+    for source in ("mean", "noise"):
+        with pytest.raises(UserError, match="no style codes"):
+            build(root, "siedob_fusion", "--no-separation", is_train=False).choose_styles(source)
+
+
+def test_a_class_without_codes_takes_the_mean_code_and_is_counted(composer: SIEDOBFusionModel) -> None:
+    batch, bank, mean = batch_of(scene(HIDDEN, mask=(0, 64, 0, 64))), composer.bank, composer.mean_code
+    assert isinstance(bank, StyleBank)
+    try:
+        composer.use_bank(StyleBank({label: rows for label, rows in bank.codes.items() if label == PERSON}))
+        made = generate(composer, batch, [1])
+        assert composer.counters["instances whose class has no code (mean code used)"] == 1
+        assert torch.equal(made, generate(composer, batch, [2]))
+    finally:
+        composer.bank, composer.mean_code = bank, mean
+
+
+# --- odd scenes ---
+def background_alone(model: SIEDOBFusionModel, batch: Batch) -> bool:
+    """Tell whether a picture is all background."""
+    made = generate(model, batch)
+    everything = torch.ones_like(batch["mask"])
+    known = batch["image"] * (1 - batch["mask"])
+    with torch.no_grad():
+        raw = model.netB(known, *model.scene(batch), batch["mask"], everything)
+    assert not model.counters["objects completed"] + model.counters["instances drawn from the bank"]
+    return torch.equal(made, raw * batch["mask"] + batch["image"] * (1 - batch["mask"]))
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        scene(HIDDEN, SEEN, **TYPICAL, inst=False),
+        scene((8, 24, 8, 28, ROAD, 6000), **TYPICAL),
+        scene((8, 24, 8, 28, 5, 5000), **TYPICAL),
+        scene((8, 9, 8, 9, CAR, 6000), (12, 13, 8, 20, CAR, 6001), **TYPICAL),
+        scene((8, 24, 8, 28, CAR, CAR), **TYPICAL),
+        scene(HIDDEN, mask=(60, 64, 60, 64)),
+        scene(mask=(0, 64, 0, 64)),
+        scene(mask=(0, 0, 0, 0)),
+    ],
+    ids=["no ids", "label not its class", "no foreground", "speck and line", "group", "untouched", "empty", "no mask"],
+)
+def test_what_is_no_object_is_background(root: Path, composer: SIEDOBFusionModel, sample: Any) -> None:
+    batch = batch_of(sample)
+    assert background_alone(composer, batch)
+    model = build(root, "siedob_background", is_train=False)
+    generate(model, batch)
+    assert model.counters["objects kept as in the input (no task of the background)"] == 0
+
+
+def test_objects_at_every_border_and_a_crowd(composer: SIEDOBFusionModel, system: SIEDOBFusionModel) -> None:
+    border = scene((0, 16, 0, 20, CAR, 6000), (48, 64, 44, 64, CAR, 6001), (0, 64, 28, 40, PERSON, 7000),
+                   (50, 64, 0, 20, CAR, 6002), mask=(0, 64, 0, 64))  # fmt: skip
+    crowd = [(r, r + 7, c, c + 7, CAR, 6000 + 16 * r + c) for r in range(0, 128, 8) for c in range(0, 104, 8)]
+    for sample, count in ((border, 4), (scene(*crowd, size=128, mask=(0, 128, 0, 128)), 208)):
+        for model in (composer, system):
+            generate(model, batch_of(sample))
+            assert model.counters["instances drawn from the bank"] == count
+
+
+def test_pixels_of_the_ignored_label_have_no_channel(root: Path) -> None:
+    model = build(root, "siedob_fusion", "--ignore_label", "255", is_train=False)
+    batch = batch_of(scene(HIDDEN, (0, 64, 50, 64, 255, 255), **TYPICAL))
+    assert model.scene(batch)[0][0, :, :, 50:].sum() == 0
+    generate(model, batch)
+
+
+# --- flags ---
+def names(model: Any) -> set[str]:
+    return set(model.networks())
+
+
+def keys(model: Any, net: str) -> set[str]:
+    return set(model.networks()[net].state_dict())
+
+
+def terms(model: Any, batch: Batch) -> dict[str, float]:
+    """Return the losses of one step, phase by phase."""
+    model.train()
+    model.begin_step(batch)
+    return {name: loss.item() for phase in model.phases() for name, loss in phase.losses().items()}
+
+
+GAN, PATCH = {"D/fake", "D/real", "G/gan"}, {"P/fake", "P/real", "G/patch"}
+
+
+def test_saspm_and_patches_are_parts_of_their_own(root: Path) -> None:
+    batch = batch_of(scene(HIDDEN, SEEN, **TYPICAL), scene(OTHER, **TYPICAL, seed=1))
+    full, plain = build(root, "siedob_background"), build(root, "siedob_background", "--no-saspm")
+    gone = keys(full, "netG") - keys(plain, "netG")
+    assert gone
+    assert not keys(plain, "netG") - keys(full, "netG")
+    assert {key for key in keys(full, "netG") if "refine" in key} == gone
+    unjudged = build(root, "siedob_background", "--lambda_patch", "0")
+    assert set(terms(full, batch)) == set(terms(plain, batch)) == GAN | PATCH | {"G/l1"}
+    assert set(terms(unjudged, batch)) == GAN | {"G/l1"}
+    for net in names(unjudged):
+        assert keys(unjudged, net) == keys(full, net)
+
+
+def test_without_separation_everything_is_background(root: Path) -> None:
+    batch = batch_of(scene(HIDDEN, SEEN, **TYPICAL))
+    full, all_in_one = (build(root, "siedob_background", *flags) for flags in ([], ["--no-separation"]))
+    assert names(full) == names(all_in_one)
+    assert keys(full, "netG") == keys(all_in_one, "netG")
+    assert not generate(full, batch)[0, :, 8:24, 8:28].ne(batch["image"][0, :, 8:24, 8:28]).any()
+    assert generate(all_in_one, batch)[0, :, 8:24, 8:28].ne(batch["image"][0, :, 8:24, 8:28]).all()
+    system = build(root, "siedob_fusion", "--no-separation")
+    assert names(system) == {"netG", "netD", "netB"}
+    assert names(build(root, "siedob_fusion")) == {"netG", "netD", "netB", "netI", "netS", "styles"}
+    generate(system, batch)
+    assert not system.counters
+
+
+def test_without_the_fusion_network_there_is_nothing_to_train(root: Path) -> None:
+    model = build(root, "siedob_fusion", "--no-fusion", "--max_steps", "0")
+    assert names(model) == {"netB", "netI", "netS", "styles"}
+    assert model.phases() == []
+    for flags in (["--max_steps", "1"], ["--max_steps", "0", "--ema", "0.9"]):
+        with pytest.raises(UserError, match="nothing to train"):
+            build(root, "siedob_fusion", "--no-fusion", *flags)
+
+
+def test_style_consistency_is_a_term_of_its_own(root: Path) -> None:
+    sample = scene(mask=(0, 64, 0, 64))
+    shape = torch.full((64, 64), 2)
+    shape[8:56, 8:56] = 1
+    image = sample["image"] * (shape != 2)
+    batch: Any = batch_of({**sample, "label": shape, "image": image, "style_image": image, "style_label": shape})
+    full, none = (build(root, "siedob_style", *flags) for flags in ([], ["--lambda_scc", "0"]))
+    assert names(full) == names(none)
+    assert keys(full, "netG") == keys(none, "netG")
+    found, rest = terms(full, batch), terms(none, batch)
+    assert 0 <= found.pop("G/scc") <= 2
+    assert found == rest
+    assert set(rest) == GAN | {"G/l1"}
+
+
+@pytest.mark.parametrize("mask", [(0, 0, 0, 0), (0, 64, 0, 64)], ids=["nothing erased", "all erased"])
+def test_a_picture_without_a_boundary_has_no_patch_and_moves_nothing(
+    root: Path, mask: tuple[int, int, int, int]
+) -> None:
+    model = build(root, "siedob_background")
+    found = terms(model, batch_of(scene(mask=mask)))
+    assert found["P/fake"] == found["P/real"] == found["G/patch"] == 0
+    assert all(np.isfinite(list(found.values())))
+    sum(model.losses_P().values()).backward()
+    assert not any(p.grad.any() for p in model.netP.parameters() if p.grad is not None)
+    mixed = terms(model, batch_of(scene(mask=mask), scene(**TYPICAL, seed=1)))
+    assert all(mixed[name] != 0 for name in PATCH)
+
+
+def test_what_counts_as_an_object_follows_the_flags(root: Path) -> None:
+    batch = batch_of(scene((8, 24, 8, 28, CAR, 6000), (30, 60, 8, 18, PERSON, 7000), mask=(0, 14, 0, 64)))
+
+    def count(*flags: str, mask: int = 64) -> list[int]:
+        model = build(root, "siedob_background", *flags, is_train=False)
+        touched = {**batch, "mask": torch.zeros_like(batch["mask"])}
+        touched["mask"][:, :, :mask] = 1
+        return model.find(touched, touched["mask"], min_erased=model.min_erased).label.tolist()
+
+    assert count() == [CAR, PERSON]
+    assert count(mask=14) == []  # 6 of the car's 16 rows: 0.375
+    assert count("--min_erased", "0.37", mask=14) == [CAR]
+    assert count("--foreground", "person,car") == [PERSON, CAR]
+    assert count("--foreground", "7") == [PERSON]
+    assert count("--foreground", "car:0.99,person") == [PERSON]
+    assert count("--foreground", "person:0.35:1:2,car") == [CAR]
+    assert count("--no-separation") == []
+
+
+def test_things_lend_no_style(root: Path) -> None:
+    def styled(*flags: str) -> list[int]:
+        net = build(root, "siedob_background", *flags, is_train=False).netG
+        return [label for label in range(LABEL_NC) if not net.styled[label]]
+
+    assert styled() == [1, 5, CAR, PERSON, 8]  # buildings, trees and poles are things of the streets
+    assert styled("--things", "1,2") == [1, 2]
+    assert styled("--things", "") == []
+
+
+# --- mistakes ---
+def wrong(root: Path, match: str, model: str, *flags: str) -> None:
+    with pytest.raises(UserError, match=match):
+        build(root, model, *flags)
+
+
+@pytest.mark.parametrize(
+    ("match", "flags"),
+    [
+        ("no class 'kar'", ["--foreground", "kar"]),
+        (r"no class 9; ids are 0 to 8", ["--foreground", "9"]),
+        ("stands there twice", ["--foreground", "car,6"]),
+        ("'car:x' is not CLASS", ["--foreground", "car:x"]),
+        ("describes no class of single things", ["--foreground", ""]),
+        ("--things car: class ids below 9", ["--things", "car"]),
+        ("--things 9: class ids below 9", ["--things", "9"]),
+        ("--things -1: class ids below 9", ["--things=-1"]),
+        ("at least 0 and below 1", ["--min_erased", "1.5"]),
+        ("nothing to learn from", ["--lambda_gan", "0", "--lambda_l1", "0", "--lambda_patch", "0"]),
+    ],
+)
+def test_wrong_flags_of_the_background(root: Path, match: str, flags: list[str]) -> None:
+    wrong(root, match, "siedob_background", *flags)
+
+
+@pytest.mark.parametrize(
+    ("match", "flags"),
+    [
+        ("the object runs make car, person, in this order", ["--foreground", "person,car"]),
+        ("the object runs make car, person, in this order", ["--foreground", "car"]),
+        ("the object runs make car, person, in this order", ["--foreground", "kar,person"]),
+        ("--background_ngf 7: --background_run .* has 2; leave", ["--background_ngf", "7"]),
+        ("--background_saspm False: --background_run .* has True; leave", ["--no-background_saspm"]),
+        ("--things 1,2: --background_run .* has 1,5,6,7,8; leave", ["--things", "1,2"]),
+        ("--style_dim 5: --style_run .* has 128; leave", ["--style_dim", "5"]),
+        ("--object_size 128: --inpaint_run .* has 64; leave", ["--object_size", "128"]),
+        ("trained with 9 classes, --dataset_mode streets has 12", ["--label_nc", "12"]),
+        ("--style_run .*siedob_inpaint: a run of siedob_inpaint, wanted: siedob_style", ["--style_run=siedob_inpaint"]),
+        (r"--inpaint_run x: no run at .*/x; train it first", ["--inpaint_run=x"]),
+    ],
+)
+def test_wrong_flags_of_the_fusion(root: Path, match: str, flags: list[str]) -> None:
+    wrong(root, match, "siedob_fusion", *flags)
+
+
+def test_a_given_value_that_the_run_has_too_is_no_mistake(root: Path) -> None:
+    build(root, "siedob_fusion", "--background_ngf", "2", "--things", "1,5,6,7,8", "--foreground", "car:0.1,person")
+
+
+@pytest.mark.parametrize("flag", ["background_run", "inpaint_run", "style_run"])
+def test_a_missing_run_is_named_with_its_method(root: Path, flag: str) -> None:
+    line = line_of(root, "siedob_fusion", "new")
+    place = line.index(f"--{flag}")
+    with pytest.raises(UserError, match=rf"--{flag} RUN is missing.*train\.py --model siedob_{flag[:-4]}"):
+        TrainOptions().parse([*line[:place], *line[place + 2 :]])
+
+
+def changed_run(root: Path, run: str, folder: Path, **options: Any) -> Path:
+    """Copy a run with other options."""
+    shutil.copytree(root / run, folder / run)
+    path = folder / run / "opt.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **options}))
+    return folder / run
+
+
+def test_runs_that_do_not_fit_each_other(root: Path, tmp_path: Path) -> None:
+    size = changed_run(root, "siedob_style", tmp_path / "size", crop_size=128)
+    wrong(root, "--inpaint_run .* and --style_run .*: --crop_size 64 and 128", "siedob_fusion", f"--style_run={size}")
+    other = changed_run(root, "siedob_style", tmp_path / "names")
+    text = (other / "classes.json").read_text()
+    (other / "classes.json").write_text(text.replace('"person"', '"rider"'))
+    wrong(root, r"classes \('car', 'person', .*\) and \('car', 'rider'", "siedob_fusion", f"--style_run={other}")
+    both = [f"--{kind}_run={changed_run(root, f'siedob_{kind}', tmp_path / 'both')}" for kind in ("inpaint", "style")]
+    for kind in ("inpaint", "style"):
+        path = tmp_path / "both" / f"siedob_{kind}" / "classes.json"
+        path.write_text(path.read_text().replace('"person"', '"rider"'))
+    wrong(root, "makes car, rider; in these scenes, classes 6, 7 are car, person", "siedob_fusion", *both)
+
+
+def test_a_style_run_without_its_bank_says_how_to_make_it(root: Path, tmp_path: Path) -> None:
+    run = changed_run(root, "siedob_style", tmp_path)
+    bank = run / "style_bank.safetensors"
+    StyleBank(StyleBank.load(bank, style_dim=128).codes, weights="step 7").save(bank)
+    command = rf"scripts/build_style_bank\.py --name siedob_style --checkpoints_dir {tmp_path}"
+    wrong(root, rf"made with step 7, now step 0; make it by {command}", "siedob_fusion", f"--style_run={run}")
+    bank.unlink()
+    wrong(root, rf"has no style bank yet; make it by {command}", "siedob_fusion", f"--style_run={run}")
+
+
+# --- frozen networks and checkpoints ---
+def taken_over(root: Path, run: Path) -> dict[str, dict[str, bool]]:
+    """Tell of each tensor of the networks from other runs whether it is still theirs, bit for bit."""
+    sources = {"netB": "siedob_background", "netI": "siedob_inpaint", "netS": "siedob_style"}
+    own = weights(run)
+    return {
+        net: {key: torch.equal(value, own[net][key]) for key, value in weights(root / name)["netG"].items()}
+        for net, name in sources.items()
+    }
+
+
+def test_frozen_networks_stay_as_they_are_unless_asked_for(root: Path) -> None:
+    assert all(all(same.values()) for same in taken_over(root, root / "fusion").values())
+    run = train(root, "siedob_fusion", "drift", "--max_steps", "2", "--frozen_train")
+    for same in taken_over(root, run).values():
+        vectors = {key: kept for key, kept in same.items() if key.endswith(("weight_u", "weight_v"))}
+        assert all(kept for key, kept in same.items() if key not in vectors)
+    assert not all(taken_over(root, run)["netB"].values())
+
+
+def test_the_bank_travels_with_the_checkpoint_under_the_scenes_classes(root: Path) -> None:
+    bank = StyleBank.load(root / "siedob_style" / "style_bank.safetensors", style_dim=128)
+    kept = weights(root / "fusion")["styles"]
+    assert kept.keys() == {"class_6", "class_7"}
+    assert torch.equal(kept["class_6"], bank.codes[0])
+    assert torch.equal(kept["class_7"], bank.codes[1])
+
+
+def test_a_checkpoint_needs_no_other_run(root: Path, tmp_path: Path) -> None:
+    where = ["--checkpoints_dir", str(tmp_path), "--name", "fusion"]
+    shutil.copytree(root / "fusion", tmp_path / "fusion")
+    options = tmp_path / "fusion" / "opt.yaml"
+    options.write_text(options.read_text().replace(str(root), str(tmp_path / "gone")))
+    quick = ["--num_workers", "0", "--device", "cpu", "--metrics", "l1"]
+    assert test_command.main([*where, *quick, "--task", "instance", "--num_samples", "2"]) == 0
+    assert train_command.main([*where, "--continue_train", "--max_steps", "3"]) == 0
+    assert weights(tmp_path / "fusion").keys() == weights(root / "fusion").keys()
+    assert all(all(same.values()) for same in taken_over(root, tmp_path / "fusion").values())
+
+
+def test_names_of_classes_are_understood_in_tests_too(root: Path) -> None:
+    where = ["--checkpoints_dir", str(root), "--name", "fusion"]
+    assert TestOptions().parse([*where, "--foreground", "car,person:0.2"]).foreground == "6:0.5:0:100,7:0.2:0:100"
+    with pytest.raises(UserError, match=r"no class 'kar'\. Known: sky"):
+        TestOptions().parse([*where, "--foreground", "kar,person"])
+
+
+def test_codes_of_instances_are_those_of_the_style_network(system: SIEDOBFusionModel) -> None:
+    """Of foreground classes, whether or not their shapes fill their boxes; others have none."""
+    thin: list[Part] = [(8 + k, 9 + k, 8 + k, 11 + k, CAR, 6000) for k in range(20)]
+    batch = batch_of(scene(*thin, OTHER, (40, 50, 30, 40, 5, 5000), **TYPICAL))
+    codes = system.instance_codes(batch)
+    ids = batch["inst_id"][0].tolist()
+    assert [bool(codes[0, ids.index(number)].any()) for number in (ROAD, 6000, 7000, 5000)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert CAR not in system.find(batch, batch["mask"]).label.tolist()
