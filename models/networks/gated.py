@@ -6,6 +6,7 @@ A gate, learned per pixel and channel, lets a layer tell visible from erased pix
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +22,24 @@ def norm_act(x: Tensor) -> Tensor:
 
 
 class ConvNorm(nn.Module):
-    """Convolution that pads with zeros, instance norm, leaky ReLU."""
+    """Convolution, instance norm, leaky ReLU.
 
-    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3, stride: int = 1) -> None:
+    Args:
+        padding_mode: "zeros" (SIEDOB) or "replicate" (DivSem's style encoder).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding_mode: Literal["zeros", "replicate"] = "zeros",
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2)
+        pad = kernel_size // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=pad, padding_mode=padding_mode)
 
     def forward(self, x: Tensor) -> Tensor:
         return norm_act(self.conv(x))

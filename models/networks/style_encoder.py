@@ -8,24 +8,18 @@ inference it is drawn from a bank of codes; both are normalised as if r were 1.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.networks.gated import ConvNorm
 from models.networks.segments import Segments
-from models.networks.spm import LEAK, upsample2
+from models.networks.spm import upsample2
 
 MIN_MULTIPLE = 16  # pixels: four stride-2 layers
 
 
-class StyleConv(nn.Module):
-    """3x3 convolution with replicated borders, instance norm, leaky ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, padding_mode="replicate")
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(F.instance_norm(self.conv(x), eps=1e-5), LEAK)
+def style_conv(in_channels: int, out_channels: int, *, stride: int = 1) -> ConvNorm:
+    """Return a 3x3 layer with replicated borders."""
+    return ConvNorm(in_channels, out_channels, stride=stride, padding_mode="replicate")
 
 
 class StyleEncoder(nn.Module):
@@ -56,16 +50,16 @@ class StyleEncoder(nn.Module):
         if valid_ratio:
             self.gamma = nn.Linear(1, 1)
             self.beta = nn.Linear(1, 1)
-        self.enc1 = StyleConv(4, nef)
-        self.enc2 = StyleConv(nef, 2 * nef, stride=2)
-        self.enc3 = StyleConv(2 * nef, 4 * nef, stride=2)
-        self.enc4 = StyleConv(4 * nef, 8 * nef, stride=2)
-        self.enc5 = StyleConv(8 * nef, 16 * nef, stride=2)
-        self.enc6 = StyleConv(16 * nef, 32 * nef)
-        self.dec5 = StyleConv((32 + 8) * nef, 32 * nef)
-        self.dec4 = StyleConv((32 + 4) * nef, 16 * nef)
-        self.dec3 = StyleConv((16 + 2) * nef, 16 * nef)
-        self.dec2 = StyleConv((16 + 1) * nef, 16 * nef)
+        self.enc1 = style_conv(4, nef)
+        self.enc2 = style_conv(nef, 2 * nef, stride=2)
+        self.enc3 = style_conv(2 * nef, 4 * nef, stride=2)
+        self.enc4 = style_conv(4 * nef, 8 * nef, stride=2)
+        self.enc5 = style_conv(8 * nef, 16 * nef, stride=2)
+        self.enc6 = style_conv(16 * nef, 32 * nef)
+        self.dec5 = style_conv((32 + 8) * nef, 32 * nef)
+        self.dec4 = style_conv((32 + 4) * nef, 16 * nef)
+        self.dec3 = style_conv((16 + 2) * nef, 16 * nef)
+        self.dec2 = style_conv((16 + 1) * nef, 16 * nef)
         self.dec1 = nn.Conv2d(16 * nef, style_dim, 3, padding=1, padding_mode="replicate", bias=False)
 
     def pixel_codes(self, image: Tensor, valid: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from models.networks.cascade import Cascade, CascadeGenerator, resize_nearest
 from models.networks.discriminator import MultiScaleDiscriminator
 from models.networks.spm import SPMConv, SPMUp
 from models.networks.style_bank import StyleBank
-from models.networks.style_encoder import StyleConv, StyleEncoder
+from models.networks.style_encoder import StyleEncoder, style_conv
 from models.networks.style_generator import StyleCodeGenerator
 from models.released_weights.divsem import (
     released_block_key,
@@ -411,6 +411,6 @@ def test_decoder_block_in_evaluation_and_training() -> None:
 
 
 def test_style_encoder_block() -> None:
-    block = StyleConv(4, 6, stride=2)
+    block = style_conv(4, 6, stride=2)
     fill(block, lambda key: key)
     assert_stats(block(hash_tensor("unit:x", 2, 4, 16, 16)), UNITS["unit_conv_in_replicate"]["out"])
