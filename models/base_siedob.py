@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base_gan import GANModel
@@ -51,6 +52,22 @@ class SIEDOBModel(GANModel):
     def adversarial(self, name: str, fake: Tensor) -> Tensor:
         """Return the generator's hinge loss against a discriminator."""
         return hinge_generator(self.call(name)(fake)[0][-1])
+
+    def generator_losses(self, judged: Tensor, raw: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+        """Return the terms of the generator that have a weight.
+
+        Args:
+            judged: what the discriminator sees of the composite.
+            raw: the network's own picture, which L1 and the perceptual loss compare with `wanted`.
+        """
+        losses = {}
+        if self.weighted("G/gan"):
+            losses["G/gan"] = self.adversarial("netD", judged)
+        if self.weighted("G/l1"):
+            losses["G/l1"] = F.l1_loss(raw, wanted)
+        if self.weighted("G/vgg") and self.perceptual is not None:
+            losses["G/vgg"] = self.perceptual(raw, wanted)
+        return losses
 
 
 # --- scenes ---

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import MODELS
@@ -118,15 +117,10 @@ class SIEDOBBackgroundModel(SceneModel):
         return {name: loss * self.patch_weight for name, loss in found.items()}
 
     def losses_G(self) -> dict[str, Tensor]:
-        losses, wanted = {}, self.real * self.background
-        if self.weighted("G/gan"):
-            losses["G/gan"] = self.adversarial("netD", torch.cat([self.seg, self.fake], 1))
+        judged = torch.cat([self.seg, self.fake], 1)
+        losses = self.generator_losses(judged, self.raw, self.real * self.background)
         if self.weighted("G/patch"):
             losses["G/patch"] = self.adversarial("netP", self.patched(self.fake)) * self.patch_weight
-        if self.weighted("G/l1"):
-            losses["G/l1"] = F.l1_loss(self.raw, wanted)
-        if self.weighted("G/vgg") and self.perceptual is not None:
-            losses["G/vgg"] = self.perceptual(self.raw, wanted)
         return losses
 
     @torch.no_grad()

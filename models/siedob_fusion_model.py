@@ -241,14 +241,8 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         return self.judge("netD", self.fake, self.real)
 
     def losses_G(self) -> dict[str, Tensor]:
-        losses = {}
-        if self.weighted("G/gan"):
-            losses["G/gan"] = self.adversarial("netD", self.fake)
-        if self.weighted("G/l1"):  # no part of the release: for runs without a perceptual network
-            losses["G/l1"] = F.l1_loss(self.raw, self.real)
-        if self.weighted("G/vgg") and self.perceptual is not None:
-            losses["G/vgg"] = self.perceptual(self.raw, self.real)
-        return losses
+        """L1 is no part of the release: it is for runs without a perceptual network, and has no weight by default."""
+        return self.generator_losses(self.fake, self.raw, self.real)
 
     # --- inference -------------------------------------------------------------------------------------------------
     @torch.no_grad()

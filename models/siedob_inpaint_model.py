@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from models import MODELS
@@ -50,14 +49,8 @@ class SIEDOBInpaintModel(ObjectModel):
         return self.judge("netD", self.judged(self.fake), self.judged(self.real))
 
     def losses_G(self) -> dict[str, Tensor]:
-        losses = {}
-        if self.weighted("G/gan"):
-            losses["G/gan"] = self.adversarial("netD", self.judged(self.fake))
-        if self.weighted("G/l1"):  # on the whole crop: outside the object 0 is to be painted
-            losses["G/l1"] = F.l1_loss(self.raw, self.real)
-        if self.weighted("G/vgg") and self.perceptual is not None:
-            losses["G/vgg"] = self.perceptual(self.raw, self.real)
-        return losses
+        """The pictures are compared on the whole crop: outside the object 0 is to be painted."""
+        return self.generator_losses(self.judged(self.fake), self.raw, self.real)
 
     @torch.no_grad()
     def generate(self, batch: Batch, seeds: list[int]) -> Tensor:

@@ -59,13 +59,11 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
         return self.judge("netD", self.judged(self.raw * self.shape), self.judged(self.real))
 
     def losses_G(self) -> dict[str, Tensor]:
-        losses, own = {}, len(self.real) // 2
-        if self.weighted("G/gan"):
-            losses["G/gan"] = self.adversarial("netD", self.judged(self.raw * self.shape))
+        """L1 compares the objects in their own style alone; the perceptual loss those in another too, as released."""
+        own = len(self.real) // 2
+        losses = self.generator_losses(self.judged(self.raw * self.shape), self.raw, self.real)
         if self.weighted("G/l1"):
             losses["G/l1"] = F.l1_loss(self.raw[:own], self.real[:own])
-        if self.weighted("G/vgg") and self.perceptual is not None:  # the picture in another style too, as released
-            losses["G/vgg"] = self.perceptual(self.raw, self.real)
         if self.weighted("G/scc"):
             losses["G/scc"] = style_consistency(self.code, self.cycle)
         return losses
