@@ -16,6 +16,36 @@ SLOPE = 0.2  # of LeakyReLU
 FILM_EPS = 1e-5
 
 
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return the 1 x 1 convolution of x.
+
+    On one CPU thread PyTorch has a routine of its own for these, which brings channels_last pictures into the other
+    order and back; with a dilation, which means nothing to a single pixel, it does not take it.
+    """
+    channels_last = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
+    return F.conv2d(x, weight, bias, dilation=2 if channels_last else 1)
+
+
+class SpectralPoint2d(SpectralConv2d):
+    """1 x 1 convolution under spectral normalisation."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pointwise(x, self.normalised_weight(), self.bias)
+
+
+class Point2d(nn.Conv2d):
+    """1 x 1 convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pointwise(x, self.weight, self.bias)
+
+
 class SpectralConvTranspose2d(SpectralConv2d):
     """Transposed convolution 4 x 4 of stride 2 under spectral normalisation; a row of the matrix per output channel."""
 
@@ -65,9 +95,9 @@ class ResBlock(nn.Module):
             return [*([nn.BatchNorm2d(width)] if norm else []), *([leaky()] if active else [])]
 
         self.conv_block = nn.Sequential(
-            SpectralConv2d(channels, inner, 1), *after(inner),
+            SpectralPoint2d(channels, inner), *after(inner),
             nn.ReflectionPad2d(1), SpectralConv2d(inner, inner, 3), *after(inner),
-            SpectralConv2d(inner, channels, 1), *after(channels, active=False),
+            SpectralPoint2d(inner, channels), *after(channels, active=False),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,9 +131,9 @@ class TranslationHead(nn.Module):
         self.bottlenecks = nn.ModuleList(
             nn.Sequential(
                 ResBlock(width, norm=False),
-                SpectralConv2d(width, width // 2, 1),
+                SpectralPoint2d(width, width // 2),
                 nn.ReLU(),
-                SpectralConv2d(width // 2, width, 1),
+                SpectralPoint2d(width // 2, width),
             )
             for width in widths
         )

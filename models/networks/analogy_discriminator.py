@@ -8,13 +8,15 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.analogy_blocks import leaky
+from models.networks.analogy_blocks import Point2d, SpectralPoint2d, leaky
 from models.networks.spectral import SpectralConv2d
 
 
 def _unit(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
-    conv = SpectralConv2d(
-        in_channels, out_channels, kernel_size, stride=stride, padding=(kernel_size - 1) // 2, bias=False
+    conv = (
+        SpectralPoint2d(in_channels, out_channels, bias=False)
+        if kernel_size == 1
+        else SpectralConv2d(in_channels, out_channels, kernel_size, stride=stride, padding=1, bias=False)
     )
     return nn.Sequential(nn.Sequential(conv), nn.InstanceNorm2d(out_channels), leaky())
 
@@ -33,7 +35,7 @@ class PyramidDiscriminator(nn.Module):
         self.enc3 = _unit(2 * ndf, 4 * ndf, 3, 2)
         self.lat2, self.lat3 = _unit(2 * ndf, 4 * ndf, 1), _unit(4 * ndf, 4 * ndf, 1)
         self.final2, self.final3 = _unit(4 * ndf, 2 * ndf, 3), _unit(4 * ndf, 2 * ndf, 3)
-        self.tf = nn.Conv2d(2 * ndf, 1, 1)
+        self.tf = Point2d(2 * ndf, 1)
 
     def forward(self, pictures: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return scores [(B, 1, H/4, W/4), (B, 1, H/8, W/8)] and the features of the same sizes."""

@@ -8,6 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.networks.analogy_blocks import Point2d, pointwise
+
+
+def relu() -> nn.ReLU:
+    """Return a ReLU that overwrites its input: the maps of the full size are this network's cost."""
+    return nn.ReLU(inplace=True)
+
 
 class _Branches(nn.Module):
     """Three convolutions of growing reach and the mean of the picture, joined by a 1 x 1 convolution."""
@@ -15,17 +22,17 @@ class _Branches(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         dilated = [nn.Conv2d(3, width, 3, padding=d, dilation=d, bias=False) for d in (8, 16)]
-        pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, width, 1, bias=False), nn.ReLU())
-        local = [nn.Conv2d(3, width, 1, bias=False), *dilated]
-        self.convs = nn.ModuleList([*(nn.Sequential(conv, nn.ReLU()) for conv in local), pooled])
-        self.project = nn.Sequential(nn.Conv2d(4 * width, width, 1, bias=False), nn.ReLU(), nn.Dropout(0.5))
+        pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), Point2d(3, width, bias=False), relu())
+        local = [Point2d(3, width, bias=False), *dilated]
+        self.convs = nn.ModuleList([*(nn.Sequential(conv, relu()) for conv in local), pooled])
+        self.project = nn.Sequential(Point2d(4 * width, width, bias=False), relu(), nn.Dropout(0.5))
 
     def forward(self, x: Tensor) -> Tensor:
         *local, pooled = [conv(x) for conv in self.convs]
         weight: Any = self.project[0].weight
         # The pooled branch is constant over the picture: its part of the 1 x 1 convolution is added, not spread out.
         near, far = weight[:, : 3 * len(weight)], weight[:, 3 * len(weight) :]
-        y = F.conv2d(torch.cat(local, 1), near) + F.conv2d(pooled, far)
+        y = pointwise(torch.cat(local, 1), near) + F.conv2d(pooled, far)
         out: Tensor = self.project[1:](y)
         return out
 
@@ -42,7 +49,7 @@ class LayoutSegmenter(nn.Module):
         super().__init__()
         self.body = _Branches(width)
         conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.tail = nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, seg_nc, 1))
+        self.tail = nn.Sequential(conv, nn.BatchNorm2d(width), relu(), Point2d(width, seg_nc))
 
     def forward(self, picture: Tensor) -> Tensor:
         out: Tensor = self.tail(self.body(picture))
