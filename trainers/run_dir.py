@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TextIO
 
 from trainers.checkpoint import Checkpoints
 from trainers.distributed import Distributed
 from util.errors import UserError
+
+_held: list[TextIO] = []  # files of the locks that this process holds
+
+
+def _let_go() -> None:
+    """In a forked process (a data worker): close what it inherited, or it keeps the lock of a run that was killed."""
+    while _held:
+        _held.pop().close()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
@@ -51,4 +64,8 @@ def locked(run_dir: Path) -> Iterator[None]:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 raise
             print(f"warning: {run_dir}: this file system has no locks; see to it that one run writes here", flush=True)
-        yield
+        _held.append(file)
+        try:
+            yield
+        finally:
+            _held.remove(file)

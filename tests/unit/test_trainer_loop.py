@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -197,6 +199,18 @@ def test_two_runs_cannot_write_in_one_folder(tmp_path: Path) -> None:
         pass
     with run():  # free again
         pass
+
+
+def test_workers_of_a_killed_run_do_not_hold_its_lock(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+        worker.start()
+    try:  # the worker, forked while the lock was held, outlives it
+        with locked(tmp_path):
+            assert worker.is_alive()
+    finally:
+        worker.kill()
+        worker.join()
 
 
 def test_resume_says_which_options_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
