@@ -35,10 +35,16 @@ from util.images import to_tensor
 from util.seeds import random_pair
 
 COND = "cond"
-NOT_HERE = {  # flags of scenes
-    "load_size": "--resize scales the picture",
-    "label_map": "repaint the layouts",
-    "ignore_label": "every pixel of a layout counts",
+NOT_HERE: dict[str, tuple[Any, str]] = {  # flags of scenes: their default, what to do instead
+    "load_size": (0, "--resize scales the picture"),
+    "crop_size": (256, "the whole picture is taken; --resize scales it"),
+    "label_map": (None, "repaint the layouts"),
+    "ignore_label": (None, "every pixel of a layout counts"),
+    "inst_class_rule": ("majority", "there are no instances"),
+    "cache": ("none", "the one picture is in memory anyway"),
+    "mask_types": (None, "nothing is masked"),
+    "mask_schedule": ("random", "nothing is masked"),
+    "mask_boxes": (0.0, "nothing is masked"),
 }
 
 
@@ -112,8 +118,8 @@ class SingleImageDataset(Dataset):
 
     @classmethod
     def complete_options(cls, opt: Any) -> dict[str, Any]:
-        for name, instead in NOT_HERE.items():
-            if getattr(opt, name) not in (None, 0 if name == "load_size" else None):
+        for name, (unused, instead) in NOT_HERE.items():
+            if getattr(opt, name, None) not in (None, unused):
                 raise UserError(f"--{name}: --dataset_mode single_image does not use it; {instead}")
         found: dict[str, Any] = {} if opt.load_size is not None else {"load_size": 0}
         if opt.label_nc is None:

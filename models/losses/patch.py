@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.losses.perceptual import build_features, read_vgg_weights
-from util.errors import UserError
+from models.losses.perceptual import build_features, load_features
 
 NEAREST = 5
 LAST_LAYER = 6  # ReLU 2_1 in torchvision's `features`; the first tap is ReLU 1_1
@@ -40,12 +39,8 @@ class PatchFeatures(nn.Module):
 
     def __init__(self, *, arch: str = "vgg19", weights: str | None = None) -> None:
         super().__init__()
-        state = read_vgg_weights(arch, weights, without="--lambda_patch 0")
         self.layers = build_features(arch)[: LAST_LAYER + 1]
-        try:
-            self.layers.load_state_dict({key: state[f"features.{key}"].float() for key in self.layers.state_dict()})
-        except (KeyError, RuntimeError) as error:
-            raise UserError(f"--vgg_weights {weights}: not features of {arch} ({error})") from error
+        load_features(self.layers, arch, weights, without="--lambda_patch 0")
         self.requires_grad_(False)
 
     def forward(self, picture: Tensor) -> list[Tensor]:

@@ -64,6 +64,27 @@ def read_vgg_weights(arch: str, path: str | None, *, without: str = "--lambda_vg
         ) from error
 
 
+def load_features(layers: nn.Sequential, arch: str, weights: str | None, *, without: str = "--lambda_vgg 0") -> None:
+    """Load `build_features(arch)`, or the first of its layers, from a file that must have all of them.
+
+    Raises:
+        UserError: see `read_vgg_weights`; the file is of another network.
+    """
+    state = read_vgg_weights(arch, weights, without=without)
+    with torch.device("meta"):
+        wanted = build_features(arch).state_dict()
+    missing = [key for key in wanted if f"features.{key}" not in state]
+    if missing:
+        raise UserError(
+            f"--vgg_weights {weights}: not features of {arch} (--perceptual): features.{missing[0]} and "
+            f"{len(missing) - 1} more lack"
+        )
+    try:
+        layers.load_state_dict({key: state[f"features.{key}"].float() for key in layers.state_dict()})
+    except RuntimeError as error:
+        raise UserError(f"--vgg_weights {weights}: the shapes are not those of {arch} (--perceptual)") from error
+
+
 class PerceptualLoss(nn.Module):
     """Weighted sum over five taps of the mean absolute difference of features; the second picture is the target.
 
@@ -85,17 +106,7 @@ class PerceptualLoss(nn.Module):
         self.features = build_features(arch)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
-        state = read_vgg_weights(arch, weights)
-        wanted = {f"features.{key}" for key in self.features.state_dict()}
-        missing = sorted(wanted - state.keys())
-        if missing:
-            raise UserError(
-                f"--vgg_weights {weights}: not features of {arch}: {missing[0]} and {len(missing) - 1} more lack"
-            )
-        try:
-            self.features.load_state_dict({key.removeprefix("features."): state[key].float() for key in wanted})
-        except RuntimeError as error:
-            raise UserError(f"--vgg_weights {weights}: the shapes are not those of {arch} (--perceptual)") from error
+        load_features(self.features, arch, weights)
         self.requires_grad_(False)
 
     def taps(self, x: Tensor) -> list[Tensor]:

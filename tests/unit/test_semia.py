@@ -1,44 +1,31 @@
-"""SemIA's parts: patch loss against the plain form, classes of layouts, files, augmentation, phases, metrics."""
+"""SemIA's parts: classes of layouts, files, augmentation, phases, metrics."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from data.analogy import Reader, find_classes, find_picture, find_targets, padded
 from data.single_image_dataset import SingleImageDataset, single_batch
 from data.warps import Augmentation, warp, warp_coordinates
 from metrics.fid import frechet_distance
 from metrics.layout import agreement, mean_colours, measure_layout, nearest_colour
-from models.losses import patch as patch_module
-from models.losses.patch import PatchLoss
+from models.networks.analogy_blocks import Point2d, SpectralPoint2d
 from models.networks.analogy_discriminator import PyramidDiscriminator
 from models.networks.analogy_generator import AnalogyGenerator
 from models.networks.analogy_segmenter import LayoutSegmenter
 from models.semia_model import SemIAModel
-from scripts.benchmark_semia import plain_patch_loss
+from scripts.benchmark_semia import PlainSemIA
 from util.errors import DataError, UserError
 from util.images import read_image, save_png
 
 SKY, GRASS = (0, 253, 255), (0, 249, 0)
-
-
-class Pyramid(nn.Module):
-    """Stands for VGG: two maps with gradient, the second at half the size."""
-
-    def __init__(self, channels: int = 4) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        first = torch.tanh(self.conv(x))
-        return [first, nn.functional.avg_pool2d(first, 2)]
 
 
 @pytest.fixture
@@ -59,62 +46,6 @@ def write_example(folder: Path, *, size: tuple[int, int] = (41, 53)) -> Path:
 def dataset(root: Path, **settings: Any) -> SingleImageDataset:
     given: dict[str, Any] = {"root": root, "targets": None, "reader": Reader("colours", 1.0), "tolerance": 64.0}
     return SingleImageDataset(**(given | settings))
-
-
-# --- patch loss -------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("semantic", [False, True])
-@pytest.mark.parametrize("chunk", [2**25, 1200])  # bytes: all at once; a few patches at a time
-def test_patch_loss_equals_the_plain_one(semantic: bool, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patch_module, "CHUNK_BYTES", chunk)
-    torch.manual_seed(0)
-    features = Pyramid().double()
-    loss = PatchLoss(features=features, semantic=semantic)
-    source, other = torch.rand(1, 3, 24, 32).double(), torch.rand(1, 3, 24, 32).double()
-    classes = [torch.randint(0, 3, (3, 4)).repeat_interleave(8, 0).repeat_interleave(8, 1) for _ in range(2)]
-    classes[1][:4, :4] = 7  # a class that the source does not have: compared with all
-    gradients, values = [], []
-    corners = [[(0, 0), *loss.draw((24, 32))[0]], loss.draw((24, 32))[1]]
-    for plain in (True, False):
-        fake = other.clone().requires_grad_()
-        if plain:
-            known = (classes[0], classes[1]) if semantic else None
-            value = plain_patch_loss(features(source), features(fake), corners, known)
-        else:
-            banks = loss.banks(source, classes[0])
-            value = loss(fake, banks, classes[1], corners)
-            assert torch.equal(value, loss(fake, banks, classes[1], corners))  # from kept patches as from new ones
-        value.backward()
-        values.append(value.item())
-        gradients.append(fake.grad)
-    assert values[0] == pytest.approx(values[1], rel=1e-12)
-    assert torch.allclose(gradients[0], gradients[1], rtol=1e-10, atol=1e-15)
-
-
-def test_patch_loss_of_a_copy_is_small_and_classes_keep_patches_apart() -> None:
-    torch.manual_seed(0)
-    picture = torch.rand(1, 3, 32, 32)
-    halves = (torch.arange(32)[:, None] > 15).long().expand(32, 32)
-    identity = Pyramid()
-    identity.forward = lambda x: [x, nn.functional.avg_pool2d(x, 2)]  # type: ignore[method-assign]
-    swapped = picture.roll(16, 2)
-    values = {}
-    for semantic in (False, True):
-        loss = PatchLoss(features=identity, semantic=semantic)
-        corners = [[(20, 5)] * 10, [(12, 3)] * 5]
-        # The lower half of the swapped picture shows the upper half's pixels, labelled as the lower half.
-        values[semantic] = loss(swapped, loss.banks(picture, halves), halves, corners).item()
-    assert values[False] < values[True]  # without classes it finds its own pixels in the upper half
-
-
-def test_drawn_corners_fit_every_map() -> None:
-    loss = PatchLoss(features=Pyramid(), semantic=False)
-    torch.manual_seed(1)
-    corners = [loss.draw((32, 40)) for _ in range(300)]
-    first = {c for draw in corners for c in draw[0]}
-    second = {c for draw in corners for c in draw[1]}
-    assert (max(r for r, _ in first), max(c for _, c in first)) == (29, 37)
-    assert (max(r for r, _ in second), max(c for _, c in second)) == (15, 19)
-    assert min(map(min, first | second)) == 0
 
 
 # --- layouts ----------------------------------------------------------------------------------------------------------
@@ -297,6 +228,57 @@ def test_a_step_is_one_of_two_modes(root: Path) -> None:
         base = 0.01 - 0.0015 * min(max(0, step - 5), 6)
         assert rates == pytest.approx([base / 2, base * 2, 0.005])
     assert swaps == {True, False}
+
+
+class Recorded(nn.Module):
+    """Stands for the perceptual loss."""
+
+    def forward(self, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        return (fake - real).abs().mean()
+
+
+def test_the_perceptual_loss_is_of_samplings(root: Path) -> None:
+    torch.manual_seed(0)
+    nets: Any = {"netD": PyramidDiscriminator(ndf=4), "netS": LayoutSegmenter(width=4), "perceptual": Recorded()}
+    model = SemIAModel(netG=AnalogyGenerator(ngf=4), weights={"vgg": 1.0}, **nets)
+    found = []
+    for model.step in range(2):
+        model.begin_step(cast(Any, single_batch(dataset(root), 0)))
+        found.append("G/vgg" in model.losses_G())
+    assert found == [False, True]
+
+
+def test_the_order_of_maps_in_memory_changes_no_loss(root: Path) -> None:
+    """On a CPU a step works in channels_last; the benchmark's plain form does not."""
+    batch, found = cast(Any, single_batch(dataset(root), 0)), []
+    for kind in (PlainSemIA, SemIAModel):
+        torch.manual_seed(0)
+        nets = AnalogyGenerator(ngf=4), PyramidDiscriminator(ndf=4), LayoutSegmenter(width=4)
+        model = kind(netG=nets[0], netD=nets[1], netS=nets[2])
+        for net in nets:
+            net.double()
+        model.step = 1
+        model.begin_step(cast(Any, {k: v.double() if k.endswith(("image", "seg")) else v for k, v in batch.items()}))
+        image = model.run_generator().image
+        assert image.is_contiguous(memory_format=torch.channels_last) == (kind is SemIAModel)
+        losses = model.losses_G()
+        sum(losses.values()).backward()
+        norms = [p.grad.norm() for net in nets for p in net.parameters() if p.grad is not None]
+        found.append([*losses.values(), *norms])
+    assert len(found[0]) > 100
+    assert torch.allclose(torch.stack(found[0]), torch.stack(found[1]), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("conv", [Point2d(6, 4), SpectralPoint2d(6, 4).eval()])
+def test_pointwise_convolutions_in_either_order(conv: Any) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(2, 6, 9, 11)
+    weight = conv.weight if isinstance(conv, Point2d) else conv.normalised_weight()
+    wanted = nn.functional.conv2d(x, weight, conv.bias)
+    assert torch.allclose(conv(x), wanted, atol=1e-6)
+    last = conv(x.contiguous(memory_format=torch.channels_last))
+    assert torch.allclose(last, wanted, atol=1e-6)
+    assert last.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_it_trains_in_one_process() -> None:
