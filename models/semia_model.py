@@ -26,13 +26,12 @@ from models.losses.perceptual import PerceptualLoss
 from models.networks.analogy_discriminator import PyramidDiscriminator
 from models.networks.analogy_generator import Analogy, AnalogyGenerator, init_analogy, input_noise
 from models.networks.analogy_segmenter import LayoutSegmenter
+from models.semia_flags import LAMBDAS, add_flags
 from util.analogy import AnalogyBatch, analogy_row, analogy_strip
 from util.batch import Batch
 from util.errors import UserError
-from util.flags import positive, positive_int, weight
 from util.images import save_png
 
-LAMBDAS = ("gan", "rec", "fixed", "patch", "feat", "align", "vgg")
 NETWORK_INPUTS = ("image", "seg", "target_image", "target_seg")
 COLOUR_CHANNELS = 3  # of a layout that is a picture; a map of ids has one per class
 
@@ -105,53 +104,7 @@ class SemIAModel(BaseModel):
     # --- options ---------------------------------------------------------------------------------------------------
     @staticmethod
     def modify_commandline_options(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
-        group = parser.add_argument_group("model semia")
-        group.add_argument("--ngf", type=positive_int, default=32, help="base width of the generator")
-        group.add_argument("--nsf", type=positive_int, default=128, help="width of the segmentation network")
-        group.add_argument("--ratio_limit", type=weight, default=10.0,
-                           help="bound of the ratio of layout features; 0: none, as released")  # fmt: skip
-        parser.set_defaults(batch_size=1)
-        (SemIAModel._add_training_flags if is_train else SemIAModel._add_test_flags)(parser)
-
-    @staticmethod
-    def _add_training_flags(parser: argparse.ArgumentParser) -> None:
-        group = parser.add_argument_group("model semia: training")
-        group.add_argument("--ndf", type=positive_int, default=64, help="base width of the discriminator")
-        group.add_argument("--g_steps", type=positive_int, default=10, help="updates of the generator in a step")
-        group.add_argument("--rec_every", type=positive_int, default=5, help="steps between reconstructions")
-        group.add_argument("--lr", type=positive, default=0.01,
-                           help="base rate: half of it for the generator, twice for the discriminator")  # fmt: skip
-        group.add_argument("--decay_steps", type=positive_int, default=1500,
-                           help="steps, after --stable_steps, in which the rate falls to a tenth")  # fmt: skip
-        group.add_argument("--patch_loss", choices=("semantic", "released"), default="semantic",
-                           help="semantic: patches are compared within their class; released: with all")  # fmt: skip
-        group.add_argument("--semantic_alignment", choices=("paper", "released"), default="paper",
-                           help="paper: the segmentation of the result trains the generator; released: it has no "
-                           "gradient, so it is left out")  # fmt: skip
-        group.add_argument("--lambda_gan", type=weight, default=1.0, help="weight of the adversarial losses")
-        group.add_argument("--lambda_rec", type=weight, default=5.0, help="of L1 in reconstructions")
-        group.add_argument("--lambda_fixed", type=weight, default=1.0, help="of scale 1, shift 0 in reconstructions")
-        group.add_argument("--lambda_patch", type=weight, default=1.0, help="of the patch coherence loss")
-        group.add_argument("--lambda_feat", type=weight, default=1.0, help="of feature matching")
-        group.add_argument("--lambda_align", type=weight, default=1.0, help="of the semantic alignment loss")
-        group.add_argument("--lambda_vgg", type=weight, default=0.0, help="of the perceptual loss to the source")
-        group.add_argument("--perceptual", choices=("vgg19", "vgg16"), default="vgg19", help="features of both losses")
-        group.add_argument("--vgg_weights", metavar="FILE", help="their weights; default: torchvision's download")
-        parser.set_defaults(max_steps=2500, save_every=500, image_every=100)
-
-    @staticmethod
-    def _add_test_flags(parser: argparse.ArgumentParser) -> None:
-        group = parser.add_argument_group("testing")
-        group.add_argument("--cond", metavar="DIR", help="target layouts; default: <dataroot>/cond")
-        group.add_argument("--results_dir", metavar="DIR", help="default: <run>/results/analogy")
-        group.add_argument("--metrics", default="l1,psnr,ssim,layout",
-                           help="comma list of l1, psnr, ssim, lpips, sifid, layout; all (that can be had) or none; "
-                           "docs/protocols.md")  # fmt: skip
-        group.add_argument("--inception_weights", metavar="FILE", help="weights of SIFID's network")
-        group.add_argument("--lpips_net", choices=("alex", "vgg"), default="alex", help="LPIPS's features")
-        group.add_argument("--lpips_weights", metavar="FILE", help="LPIPS's linear heads; default: the package's")
-        group.add_argument("--lpips_backbone", metavar="FILE", help="AlexNet's or VGG-16's weights; default: "
-                           "torchvision's")  # fmt: skip
+        add_flags(parser, is_train=is_train)
 
     @classmethod
     def from_options(cls, opt: Any, *, is_train: bool) -> SemIAModel:
@@ -291,8 +244,8 @@ class SemIAModel(BaseModel):
                 losses["G/patch"] = self.patch(out.image, self.source_patches(), self.target.label)
             if self.alignment == "paper":
                 losses["G/align"] = self.misalignment(out.image)
-        if self.perceptual is not None:
-            losses["G/vgg"] = self.perceptual(out.image, self.source.image)
+            if self.perceptual is not None:
+                losses["G/vgg"] = self.perceptual(out.image, self.source.image)
         return {name: loss for name, loss in losses.items() if self.weighted(name)}
 
     def source_patches(self) -> list[PatchBank]:

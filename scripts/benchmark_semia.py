@@ -82,7 +82,7 @@ class PlainPatchLoss(PatchLoss):
 
 
 class PlainSemIA(SemIAModel):
-    """As the release: prepares the source anew in every update, reads every result's layout, leaves maps as they are."""
+    """As the release: the source anew in every update, every result's layout read, maps in their usual order."""
 
     def laid_out(self, pair: Any) -> Any:
         return pair

@@ -123,4 +123,5 @@ def init_analogy(net: nn.Module, *, gain: float = 0.02) -> None:
 
 def input_noise(image: Tensor) -> Tensor:
     """Return the picture with the uniform noise of one grey level in [-1, 1] / 255 that training adds."""
-    return image + (torch.rand_like(image) * 2 - 1) / 255
+    # Not rand_like, whose draws follow the order in memory
+    return image + (torch.rand(image.shape, dtype=image.dtype, device=image.device) * 2 - 1) / 255
