@@ -258,15 +258,11 @@ class SemIAModel(BaseModel):
     def misalignment(self, fake: Tensor) -> Tensor:
         """Return the L1 distance between the target layout and the segmentation network's reading of a result.
 
-        Differs from SemIA's release: it computes this without a gradient. The network judges in evaluation mode, so
-        that results have no part in its statistics.
+        Differs from SemIA's release: it computes this without a gradient.
         """
         assert self.netS is not None
-        training = self.netS.training
-        self.netS.eval()
-        loss = F.l1_loss(self.netS(fake), self.target.seg)
-        self.netS.train(training)
-        return loss
+        read = self.netS.judge if self.netS.training else self.netS
+        return F.l1_loss(read(fake), self.target.seg)
 
     # --- inference -------------------------------------------------------------------------------------------------
     @torch.no_grad()

@@ -203,7 +203,7 @@ def layout(
     settings: dict[str, Any] = {"source": (picture, label), "results": pairs, "classes": classes}
     colours = mean_colours(picture, label, classes)
     found = measure_layout("colour", lambda x: nearest_colour(x, colours), **settings)
-    netS = renderer.model.networks().get("netS")
+    netS: Any = renderer.model.networks().get("netS")
     if netS is None:
         notes.append("layout by the segmentation network left out: converted weights have none")
         return found
@@ -212,7 +212,7 @@ def layout(
     @torch.no_grad()
     def read(saved: Tensor) -> Tensor:
         x = (saved.float() / 127.5 - 1)[None].to(renderer.device)
-        return nearest_colour(netS(x)[0].cpu(), centres)
+        return nearest_colour(netS.judge(x)[0].cpu(), centres)
 
     return found | measure_layout("segnet", read, **settings)
 

@@ -237,6 +237,27 @@ class Recorded(nn.Module):
         return (fake - real).abs().mean()
 
 
+def test_the_segmentation_network_judges_by_what_it_learned() -> None:
+    """After few updates, when its running statistics are still wrong."""
+    torch.manual_seed(0)
+    net = LayoutSegmenter(width=16)
+    picture = torch.rand(1, 3, 32, 32) * 0.4
+    picture[:, :, 16:] -= 0.6
+    seg = torch.where(torch.arange(32)[:, None] < 16, 1.0, -1.0).expand(1, 3, 32, 32)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.005)
+    for _ in range(12):
+        optimizer.zero_grad()
+        (net(picture) - seg).abs().mean().backward()
+        optimizer.step()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with torch.no_grad():
+        judged, again = net.judge(picture), net.judge(picture)
+        wrong = (net.eval()(picture) - seg).abs().mean()
+    assert torch.equal(judged, again)
+    assert (judged - seg).abs().mean() < 0.5 * wrong
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
 def test_the_perceptual_loss_is_of_samplings(root: Path) -> None:
     torch.manual_seed(0)
     nets: Any = {"netD": PyramidDiscriminator(ndf=4), "netS": LayoutSegmenter(width=4), "perceptual": Recorded()}
