@@ -152,6 +152,8 @@ class SingleImageDataset(Dataset):
                 f"{dataset.label_path}: {dataset.label_nc} classes ({', '.join(dataset.class_names)}), --label_nc "
                 f"{opt.label_nc}. A run belongs to its picture and layout; leave --label_nc out in training"
             )
+        if augment:  # a photograph given for a layout shows here
+            print(f"{dataset.label_path}: {dataset.label_nc} classes: {', '.join(dataset.class_names)}", flush=True)
         return dataset
 
     # --- access ----------------------------------------------------------------------------------------------------

@@ -118,7 +118,9 @@ def test_previews_show_a_target_or_the_source(tmp_path: Path, capsys: pytest.Cap
     args[args.index("--dataroot") + 1] = str(tmp_path / "analogy")
     where = ["--checkpoints_dir", str(tmp_path), "--name", "bare", "--max_steps", "1", "--image_every", "1"]
     assert train_command.main([*args, *QUICK, *where]) == 0
-    assert "previews show training pictures" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "previews show training pictures" in told
+    assert "label.png: 2 classes: #" in told
     with pytest.raises(UserError, match=r"no target layouts.*--cond DIR"):
         run_test(tmp_path, "bare")
 
