@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
+from siedob_tiny import (
+    CAR,
+    HIDDEN,
+    LABEL_NC,
+    OTHER,
+    PERSON,
+    QUICK,
+    ROAD,
+    SEEN,
+    TYPICAL,
+    batch_of,
+    build,
+    scene,
+    train,
+)
 from torch import Tensor
 
-import test as test_command
 import train as train_command
-from data.records import MapRules, Maps
-from data.samples import make_sample
 from models import MODELS
 from models.networks.style_bank import StyleBank
 from models.siedob_fusion_model import SIEDOBFusionModel
-from options.base_options import input_folder
-from options.test_options import TestOptions
-from options.train_options import TrainOptions
-from trainers.restore import load_inputs
-from util.batch import Batch, collate
+from util.batch import Batch
 from util.errors import UserError
-
-LABEL_NC, ROAD, CAR, PERSON = 9, 2, 6, 7
-QUICK = "--num_workers 0 --image_every 0 --no-tensorboard --device cpu".split()
-RULES = MapRules(label_nc=LABEL_NC)
 
 
 @pytest.fixture(scope="module")
@@ -40,56 +41,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert train_command.main([*line, *QUICK]) == 0
     train(path, "siedob_fusion", "fusion", "--max_steps", "2")
     return path
-
-
-def line_of(root: Path, model: str, name: str, *flags: str) -> list[str]:
-    where = ["--checkpoints_dir", str(root), "--name", name]
-    return [*MODELS.get(model).tiny(root), *where, *QUICK, *flags]
-
-
-def train(root: Path, model: str, name: str, *flags: str) -> Path:
-    assert train_command.main(line_of(root, model, name, *flags)) == 0
-    return root / name
-
-
-def weights(run: Path) -> dict[str, dict[str, Tensor]]:
-    state: dict[str, dict[str, Tensor]] = torch.load(run / "latest.pt", weights_only=True)["model"]
-    return state
-
-
-def build(root: Path, model: str, *flags: str, is_train: bool = True) -> Any:
-    """Return a new model as train.py makes it."""
-    opt = TrainOptions().parse(line_of(root, model, "new", *flags))
-    torch.manual_seed(0)
-    made = MODELS.get(model).from_options(opt, is_train=is_train)
-    given = {flag: getattr(opt, flag) for flag in made.input_runs}
-    load_inputs(made, {flag: input_folder(opt, run) for flag, run in given.items() if run is not None})
-    return made.eval()
-
-
-# --- scenes ---
-Part = tuple[int, int, int, int, int, int]  # r0, r1, c0, c1, label, id
-
-
-def scene(*parts: Part, mask: tuple[int, int, int, int], size: int = 64, inst: bool = True, seed: int = 0) -> Any:
-    """Return a sample: road with rectangles, of which a rectangle is erased; without `inst` ids are the labels."""
-    image = np.random.RandomState(seed).randint(0, 256, (size, size, 3)).astype(np.uint8)
-    label, ids = np.full((size, size), ROAD), np.full((size, size), ROAD)
-    for r0, r1, c0, c1, kind, number in parts:
-        label[r0:r1, c0:c1], ids[r0:r1, c0:c1] = kind, number
-    erased = np.zeros((size, size))
-    erased[mask[0] : mask[1], mask[2] : mask[3]] = 1
-    maps = Maps(image, label, ids if inst else None)
-    return make_sample(maps, erased, rules=RULES, inst_class_rule="majority", name=f"s{seed}", index=seed)
-
-
-def batch_of(*samples: Any) -> Batch:
-    return collate([{**sample, "draw": 5 + k} for k, sample in enumerate(samples)])
-
-
-HIDDEN, SEEN, OTHER = (8, 24, 8, 28, CAR, 6000), (32, 50, 36, 60, CAR, 6001), (40, 62, 4, 14, PERSON, 7000)
-TYPICAL = {"mask": (4, 44, 0, 48)}  # all of the first car, some of the other and of the person
-Make = Callable[..., SIEDOBFusionModel]
 
 
 @pytest.fixture(scope="module")
@@ -347,154 +298,3 @@ def test_things_lend_no_style(root: Path) -> None:
     assert styled() == [1, 5, CAR, PERSON, 8]  # buildings, trees and poles are things of the streets
     assert styled("--things", "1,2") == [1, 2]
     assert styled("--things", "") == []
-
-
-# --- mistakes ---
-def wrong(root: Path, match: str, model: str, *flags: str) -> None:
-    with pytest.raises(UserError, match=match):
-        build(root, model, *flags)
-
-
-@pytest.mark.parametrize(
-    ("match", "flags"),
-    [
-        ("no class 'kar'", ["--foreground", "kar"]),
-        (r"no class 9; ids are 0 to 8", ["--foreground", "9"]),
-        ("stands there twice", ["--foreground", "car,6"]),
-        ("'car:x' is not CLASS", ["--foreground", "car:x"]),
-        ("describes no class of single things", ["--foreground", ""]),
-        ("--things car: class ids below 9", ["--things", "car"]),
-        ("--things 9: class ids below 9", ["--things", "9"]),
-        ("--things -1: class ids below 9", ["--things=-1"]),
-        ("at least 0 and below 1", ["--min_erased", "1.5"]),
-        ("nothing to learn from", ["--lambda_gan", "0", "--lambda_l1", "0", "--lambda_patch", "0"]),
-    ],
-)
-def test_wrong_flags_of_the_background(root: Path, match: str, flags: list[str]) -> None:
-    wrong(root, match, "siedob_background", *flags)
-
-
-@pytest.mark.parametrize(
-    ("match", "flags"),
-    [
-        ("the object runs make car, person, in this order", ["--foreground", "person,car"]),
-        ("the object runs make car, person, in this order", ["--foreground", "car"]),
-        ("the object runs make car, person, in this order", ["--foreground", "kar,person"]),
-        ("--background_ngf 7: --background_run .* has 2; leave", ["--background_ngf", "7"]),
-        ("--background_saspm False: --background_run .* has True; leave", ["--no-background_saspm"]),
-        ("--things 1,2: --background_run .* has 1,5,6,7,8; leave", ["--things", "1,2"]),
-        ("--style_dim 5: --style_run .* has 128; leave", ["--style_dim", "5"]),
-        ("--object_size 128: --inpaint_run .* has 64; leave", ["--object_size", "128"]),
-        ("trained with 9 classes, --dataset_mode streets has 12", ["--label_nc", "12"]),
-        ("--style_run .*siedob_inpaint: a run of siedob_inpaint, wanted: siedob_style", ["--style_run=siedob_inpaint"]),
-        (r"--inpaint_run x: no run at .*/x; train it first", ["--inpaint_run=x"]),
-    ],
-)
-def test_wrong_flags_of_the_fusion(root: Path, match: str, flags: list[str]) -> None:
-    wrong(root, match, "siedob_fusion", *flags)
-
-
-def test_a_given_value_that_the_run_has_too_is_no_mistake(root: Path) -> None:
-    build(root, "siedob_fusion", "--background_ngf", "2", "--things", "1,5,6,7,8", "--foreground", "car:0.1,person")
-
-
-@pytest.mark.parametrize("flag", ["background_run", "inpaint_run", "style_run"])
-def test_a_missing_run_is_named_with_its_method(root: Path, flag: str) -> None:
-    line = line_of(root, "siedob_fusion", "new")
-    place = line.index(f"--{flag}")
-    with pytest.raises(UserError, match=rf"--{flag} RUN is missing.*train\.py --model siedob_{flag[:-4]}"):
-        TrainOptions().parse([*line[:place], *line[place + 2 :]])
-
-
-def changed_run(root: Path, run: str, folder: Path, **options: Any) -> Path:
-    """Copy a run with other options."""
-    shutil.copytree(root / run, folder / run)
-    path = folder / run / "opt.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **options}))
-    return folder / run
-
-
-def test_runs_that_do_not_fit_each_other(root: Path, tmp_path: Path) -> None:
-    size = changed_run(root, "siedob_style", tmp_path / "size", crop_size=128)
-    wrong(root, "--inpaint_run .* and --style_run .*: --crop_size 64 and 128", "siedob_fusion", f"--style_run={size}")
-    other = changed_run(root, "siedob_style", tmp_path / "names")
-    text = (other / "classes.json").read_text()
-    (other / "classes.json").write_text(text.replace('"person"', '"rider"'))
-    wrong(root, r"classes \('car', 'person', .*\) and \('car', 'rider'", "siedob_fusion", f"--style_run={other}")
-    both = [f"--{kind}_run={changed_run(root, f'siedob_{kind}', tmp_path / 'both')}" for kind in ("inpaint", "style")]
-    for kind in ("inpaint", "style"):
-        path = tmp_path / "both" / f"siedob_{kind}" / "classes.json"
-        path.write_text(path.read_text().replace('"person"', '"rider"'))
-    wrong(root, "makes car, rider; in these scenes, classes 6, 7 are car, person", "siedob_fusion", *both)
-
-
-def test_a_style_run_without_its_bank_says_how_to_make_it(root: Path, tmp_path: Path) -> None:
-    run = changed_run(root, "siedob_style", tmp_path)
-    bank = run / "style_bank.safetensors"
-    StyleBank(StyleBank.load(bank, style_dim=128).codes, weights="step 7").save(bank)
-    command = rf"scripts/build_style_bank\.py --name siedob_style --checkpoints_dir {tmp_path}"
-    wrong(root, rf"made with step 7, now step 0; make it by {command}", "siedob_fusion", f"--style_run={run}")
-    bank.unlink()
-    wrong(root, rf"has no style bank yet; make it by {command}", "siedob_fusion", f"--style_run={run}")
-
-
-# --- frozen networks and checkpoints ---
-def taken_over(root: Path, run: Path) -> dict[str, dict[str, bool]]:
-    """Tell of each tensor of the networks from other runs whether it is still theirs, bit for bit."""
-    sources = {"netB": "siedob_background", "netI": "siedob_inpaint", "netS": "siedob_style"}
-    own = weights(run)
-    return {
-        net: {key: torch.equal(value, own[net][key]) for key, value in weights(root / name)["netG"].items()}
-        for net, name in sources.items()
-    }
-
-
-def test_frozen_networks_stay_as_they_are_unless_asked_for(root: Path) -> None:
-    assert all(all(same.values()) for same in taken_over(root, root / "fusion").values())
-    run = train(root, "siedob_fusion", "drift", "--max_steps", "2", "--frozen_train")
-    for same in taken_over(root, run).values():
-        vectors = {key: kept for key, kept in same.items() if key.endswith(("weight_u", "weight_v"))}
-        assert all(kept for key, kept in same.items() if key not in vectors)
-    assert not all(taken_over(root, run)["netB"].values())
-
-
-def test_the_bank_travels_with_the_checkpoint_under_the_scenes_classes(root: Path) -> None:
-    bank = StyleBank.load(root / "siedob_style" / "style_bank.safetensors", style_dim=128)
-    kept = weights(root / "fusion")["styles"]
-    assert kept.keys() == {"class_6", "class_7"}
-    assert torch.equal(kept["class_6"], bank.codes[0])
-    assert torch.equal(kept["class_7"], bank.codes[1])
-
-
-def test_a_checkpoint_needs_no_other_run(root: Path, tmp_path: Path) -> None:
-    where = ["--checkpoints_dir", str(tmp_path), "--name", "fusion"]
-    shutil.copytree(root / "fusion", tmp_path / "fusion")
-    options = tmp_path / "fusion" / "opt.yaml"
-    options.write_text(options.read_text().replace(str(root), str(tmp_path / "gone")))
-    quick = ["--num_workers", "0", "--device", "cpu", "--metrics", "l1"]
-    assert test_command.main([*where, *quick, "--task", "instance", "--num_samples", "2"]) == 0
-    assert train_command.main([*where, "--continue_train", "--max_steps", "3"]) == 0
-    assert weights(tmp_path / "fusion").keys() == weights(root / "fusion").keys()
-    assert all(all(same.values()) for same in taken_over(root, tmp_path / "fusion").values())
-
-
-def test_names_of_classes_are_understood_in_tests_too(root: Path) -> None:
-    where = ["--checkpoints_dir", str(root), "--name", "fusion"]
-    assert TestOptions().parse([*where, "--foreground", "car,person:0.2"]).foreground == "6:0.5:0:100,7:0.2:0:100"
-    with pytest.raises(UserError, match=r"no class 'kar'\. Known: sky"):
-        TestOptions().parse([*where, "--foreground", "kar,person"])
-
-
-def test_codes_of_instances_are_those_of_the_style_network(system: SIEDOBFusionModel) -> None:
-    """Of foreground classes, whether or not their shapes fill their boxes; others have none."""
-    thin: list[Part] = [(8 + k, 9 + k, 8 + k, 11 + k, CAR, 6000) for k in range(20)]
-    batch = batch_of(scene(*thin, OTHER, (40, 50, 30, 40, 5, 5000), **TYPICAL))
-    codes = system.instance_codes(batch)
-    ids = batch["inst_id"][0].tolist()
-    assert [bool(codes[0, ids.index(number)].any()) for number in (ROAD, 6000, 7000, 5000)] == [
-        False,
-        True,
-        True,
-        False,
-    ]
-    assert CAR not in system.find(batch, batch["mask"]).label.tolist()
