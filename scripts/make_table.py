@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from options.base_options import OPTIONS_FILE
 from options.experiment import Experiment, Row, read_experiment
 from options.parser import read_yaml, script_parser
 from util.errors import EXIT_OK, UserError, run_main
+
+BANK = "bank"  # --style_source where it is not given
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,7 +50,7 @@ def build_tables(experiment: Experiment, checkpoints_dir: Path) -> list[Table]:
 
 def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
     """Return a row's part of a table."""
-    line = None if row.not_built() else last_line(checkpoints_dir / row.run / "metrics.jsonl", task)
+    line = None if row.not_built() else last_line(checkpoints_dir / row.run / "metrics.jsonl", task, row.test)
     notes, status = [], "not built" if row.not_built() else "not run"
     if line is not None:
         status = "done"
@@ -60,13 +63,18 @@ def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
     return Entry(row.name, row.label, line, status, published, row.provenance, notes)
 
 
-def last_line(path: Path, task: str) -> dict[str, Any] | None:
-    """Return the last result of a task in a run's metrics.jsonl, None if there is none."""
+def last_line(path: Path, task: str, flags: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the last result of a task in a run's metrics.jsonl, None if there is none.
+
+    Several rows may test one run: results of another `--style_source` than the row's are passed over.
+    """
+    source = flags.get("style_source", BANK)
     found = None
     for number, text in enumerate(path.read_text().splitlines() if path.is_file() else [], start=1):
         try:
             line = json.loads(text)
-            found = line if line["task"] == task else found
+            fits = line["task"] == task and line["protocol"].get("style_source", BANK) == source
+            found = line if fits else found
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}, line {number}: not a result of test.py ({error!r}); remove the line") from error
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import shlex
 import shutil
@@ -18,7 +20,7 @@ import train as train_command
 from data.streets import CLASSES, render_street
 from data.streets_dataset import scene_rng
 from models import MODELS
-from scripts import build_style_bank, edit, run_experiment
+from scripts import build_style_bank, edit, make_table, run_experiment
 from util.errors import UserError
 from util.images import read_image, read_map, save_png
 
@@ -86,6 +88,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # --- four steps from one file ---
+def printed_table(path: Path) -> str:
+    """Return what make_table.py prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert make_table.main([str(path), "--checkpoints_dir", str(path.parent / "runs")]) == 0
+    return out.getvalue()
+
+
 def test_before_anything_exists_the_lines_are_printed_and_nothing_is_done(tmp_path: Path, capsys: Any) -> None:
     path = write_experiment(tmp_path)
     assert run(path, "--dry_run", "--train_args", "--seed 5", "--test_args", "--num_images 2") == 0
@@ -117,6 +126,9 @@ def test_rows_run_in_their_order_and_leave_tables(finished: Path) -> None:
     assert all((runs / f"steps_{name}.png").is_file() for name in pictures)
     both = [runs / "style" / "results" / name / "fake" for name in ("test_instance", "noise")]
     assert len({p.read_bytes() for folder in both for p in folder.glob("car_*.png")}) > len(list(both[0].glob("car_*")))
+    table = printed_table(finished)
+    values = [line.split("|")[2:4] for line in table.splitlines() if "style" in line and line.startswith("|")]
+    assert len(values) == 2 and values[0] != values[1]  # each row its own result of the one run
 
 
 def test_a_second_run_does_nothing_that_is_done(finished: Path, capsys: Any) -> None:
