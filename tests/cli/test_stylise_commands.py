@@ -256,5 +256,5 @@ def test_wrong_use_of_train_is_told(home: Path) -> None:
     assert "is a folder; name one picture" in train_wrong(home, style_image=home)
     save_png(disc(16, 64), home / "tiny_style.png")
     assert "64x16; a style picture needs at least 32" in train_wrong(home, style_image=home / "tiny_style.png")
-    with pytest.raises(UserError, match=r"--dataset_mode style_image has 'style picture'. Modes that fit: .*streets"):
+    with pytest.raises(UserError, match=r"--model divsem takes --dataset_mode .*streets, not style_image"):
         train_command.main(["--model", "divsem", "--dataset_mode", "style_image", "--name", "x"])
