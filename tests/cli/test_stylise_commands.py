@@ -21,6 +21,9 @@ from scripts.edit import main as edit
 from util.errors import UserError
 from util.images import read_image, save_png
 
+for library in ("diffusers", "transformers"):
+    pytest.importorskip(library, reason="requirements-diffusion.txt is not installed")
+
 QUICK = ["--num_workers", "0", "--no-tensorboard", "--device", "cpu"]
 
 

@@ -1,14 +1,22 @@
-"""The tiny pipeline as a model, for tests."""
+"""The tiny pipeline as a model, for tests; a test file that imports this is skipped where diffusers is missing."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from models.networks.diffusion import Diffusion
+from models.networks.inversion import Coefficients
 from models.networks.style_attention import StyleAttention
 from models.networks.tiny_diffusion import tiny_parts
 from models.s2prest_model import S2PreSTModel
+from util.edge_maps import edge_picture
+
+for library in ("diffusers", "transformers"):
+    pytest.importorskip(library, reason="requirements-diffusion.txt is not installed")
+
+QUICK = Coefficients(steps=10, strength=0.4)
 
 
 def tiny_model(clip_input: str = "rgb", *, seed: int = 0, lr: float | None = None) -> S2PreSTModel:
@@ -26,3 +34,8 @@ def picture(seed: int, height: int = 64, width: int = 64) -> np.ndarray:
 
     coarse = np.random.RandomState(seed).randint(30, 220, (4, 4, 3)).astype(np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).clip(5, 250)
+
+
+def run(model: S2PreSTModel, content: np.ndarray, how: Coefficients = QUICK, seed: int = 42) -> np.ndarray:
+    """Return one stylised picture."""
+    return model.stylise([content], [edge_picture(content, "gradient")], [seed], how)[0]
