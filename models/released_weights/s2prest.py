@@ -2,12 +2,15 @@
 
 The file is a pickle of whole Python objects, which could run any code. This reader admits only the classes of such a
 module by name and makes hollow objects of them; from these it takes the parameters. Anything else in the file is
-refused by its name.
+refused by its name, and so is what would take more memory than the file is large.
 """
 
 from __future__ import annotations
 
+import io
+import math
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -19,6 +22,7 @@ from torch import Tensor
 from util.errors import UserError
 
 PLACEHOLDER = "*"
+PROTOCOL = 2  # of pickle, that torch.save writes
 
 
 class Hollow:
@@ -26,6 +30,8 @@ class Hollow:
 
 
 def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: Any) -> Tensor:
+    if math.prod(size) > storage.numel():
+        raise UserError(f"it holds a tensor of size {tuple(size)} in a storage of {storage.numel()} values")
     return storage.as_strided(size, stride, offset)
 
 
@@ -56,9 +62,20 @@ ADMITTED: dict[str, Any] = {
 class RestrictedUnpickler(pickle.Unpickler):
     """Reads `data.pkl` of an archive that torch.save wrote."""
 
-    def __init__(self, archive: zipfile.ZipFile, entry: str) -> None:
-        super().__init__(archive.open(entry))
-        self.archive, self.folder = archive, entry.removesuffix("data.pkl")
+    def __init__(self, archive: zipfile.ZipFile, entry: str, limit: int) -> None:
+        self.archive, self.folder, self.left = archive, entry.removesuffix("data.pkl"), limit
+        self.storages: dict[str, Tensor] = {}
+        data = self.read_entry(entry)
+        check_opcodes(data)
+        super().__init__(io.BytesIO(data))
+
+    def read_entry(self, name: str) -> bytes:
+        """Return an entry of the archive; all of them together may not be larger than the file."""
+        found = self.archive.getinfo(name)
+        self.left -= found.file_size
+        if found.compress_type != zipfile.ZIP_STORED or self.left < 0:
+            raise UserError(f"its entry {name} is packed; torch.save does not pack")
+        return self.archive.read(found)
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
@@ -69,8 +86,17 @@ class RestrictedUnpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Tensor:
         """Return a storage as a flat tensor."""
         _, dtype, key, *_ = pid
-        data = bytearray(self.archive.read(f"{self.folder}data/{key}"))
-        return torch.frombuffer(data, dtype=dtype)
+        if key not in self.storages:
+            self.storages[key] = torch.frombuffer(bytearray(self.read_entry(f"{self.folder}data/{key}")), dtype=dtype)
+        return self.storages[key]
+
+
+def check_opcodes(data: bytes) -> None:
+    """Raise `UserError` for opcodes that torch.save does not write, or that ask for a table larger than the pickle."""
+    for opcode, argument, _ in pickletools.genops(data):
+        places = int(argument or 0) if "PUT" in opcode.name else 0
+        if opcode.proto > PROTOCOL or places > len(data):
+            raise UserError(f"its pickle has the opcode {opcode.name} ({argument}), which torch.save does not write")
 
 
 def read_embeddings(path: Path) -> tuple[dict[str, Tensor], int]:
@@ -84,7 +110,7 @@ def read_embeddings(path: Path) -> tuple[dict[str, Tensor], int]:
     try:
         with zipfile.ZipFile(path) as archive:
             entry = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            held = RestrictedUnpickler(archive, entry).load()
+            held = RestrictedUnpickler(archive, entry, path.stat().st_size).load()
         network, number = held["attention"], int(held["string_to_token"][PLACEHOLDER])
         state = tensors_of(network)
     except UserError as error:
@@ -97,9 +123,19 @@ def read_embeddings(path: Path) -> tuple[dict[str, Tensor], int]:
     return state, number
 
 
-def tensors_of(module: Hollow, prefix: str = "") -> dict[str, Tensor]:
-    """Return the parameters of a hollow module and of those in it, by name."""
+def tensors_of(module: Hollow, prefix: str = "", seen: set[int] | None = None) -> dict[str, Tensor]:
+    """Return the parameters of a hollow module and of those in it, by name; `seen` are the modules read before.
+
+    Raises:
+        ValueError: a parameter is none, or a module is in two places.
+    """
+    seen = set() if seen is None else seen
+    if id(module) in seen:
+        raise ValueError(f"module {prefix} is in two places")
+    seen.add(id(module))
     own = {f"{prefix}{name}": tensor for name, tensor in vars(module)["_parameters"].items() if tensor is not None}
+    if other := [name for name, tensor in own.items() if not isinstance(tensor, Tensor)]:
+        raise ValueError(f"{other[0]} is no tensor")
     for name, child in vars(module)["_modules"].items():
-        own |= tensors_of(child, f"{prefix}{name}.")
+        own |= tensors_of(child, f"{prefix}{name}.", seen)
     return own
