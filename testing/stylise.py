@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,33 +26,18 @@ from models.s2prest_flags import coefficients
 from models.s2prest_model import STYLE_FILE, S2PreSTModel
 from options.base_options import OPTIONS_FILE, run_folder
 from options.parser import read_yaml
+from testing.contents import Content, read_contents
 from trainers.failures import out_of_memory_hint
 from trainers.restore import Loaded, load_run
 from util.device import autocast, resolve_device
-from util.edge_maps import edge_picture
-from util.errors import DataError, UserError
-from util.images import picture_grid, read_image, read_map, save_png
+from util.errors import UserError
+from util.images import picture_grid, read_image, save_png
 from util.pictures import canvas_size, find_pictures, resized
 from util.registry import did_you_mean
 from util.versions import current_commit, library_versions
 
-GRID_ROWS = 8
-SMALLEST = 32  # pixels a side of a content
+GRID_ROWS, GRID_SIDE = 8, 256  # pixels, at most
 STYLE_OF_THE_RUN = ("clip_input",)  # options that all styles of a call share, beside the networks
-
-
-@dataclass(frozen=True)
-class Content:
-    """A picture to stylise: its name, pixels, edge map (H, W, 3) uint8, and where it may change, (H, W) booleans."""
-
-    name: str
-    picture: np.ndarray
-    edges: np.ndarray
-    mask: np.ndarray | None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.picture.shape[1], self.picture.shape[0]
 
 
 def run(opt: Any) -> int:
@@ -64,19 +48,20 @@ def run(opt: Any) -> int:
     contents = read_contents(opt)
     model: Any = MODELS.get(opt.model).from_options(opt, is_train=False)
     check_sizes(opt, model, contents)
+    for run_dir in folders.values():  # all of them now: the faults of the last are not to wait for the first
+        take_style(opt, model, run_dir)
     if opt.attention_slicing:
         model.frozen.save_memory()
     model.frozen.to(device, offload=opt.offload)
     model.netE.to(device).eval()
     rows = []
     for name, run_dir in folders.items():
-        loaded = load_run(model, run_dir, step=opt.step, averaged=not opt.raw_weights)
-        model.prepare_inference(run_dir, lambda limit: [], weights=loaded.name)
-        folder = results_folder(opt, name)
+        loaded, folder = take_style(opt, model, run_dir), results_folder(opt, name)
+        evaluator = new_evaluator(opt, model)
         with out_of_memory_hint():
-            results = stylise_all(opt, model, contents, folder, name)
-        line, evaluator = measure(opt, model, contents, results, loaded, name)
-        finish(line, evaluator, contents, results, folder, run_dir, model.style)
+            stylise_all(opt, model, contents, folder, name)
+        line = measure(opt, evaluator, contents, folder, loaded, name)
+        finish(line, evaluator, contents, folder, run_dir, model.style)
         rows.append((name, line["metrics"], evaluator.notes))
         print(f"{name}: {len(contents)} pictures, {loaded.name}: {folder}")
     if any(values for _, values, _ in rows):
@@ -89,6 +74,13 @@ def run(opt: Any) -> int:
 def results_folder(opt: Any, name: str | None = None) -> Path:
     """Return where the results of a style's run go."""
     return Path(opt.results_dir) / (name or opt.name) / f"wt_{opt.style_guidance:g}"
+
+
+def take_style(opt: Any, model: Any, run_dir: Path) -> Loaded:
+    """Give the model a run's style and say which weights they are; raises `UserError` where they do not fit."""
+    loaded = load_run(model, run_dir, step=opt.step, averaged=not opt.raw_weights)
+    model.prepare_inference(run_dir, lambda limit: [], weights=loaded.name)
+    return loaded
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
@@ -118,52 +110,6 @@ def check_style_run(opt: Any, name: str) -> Path:
     return folder
 
 
-# --- contents --------------------------------------------------------------------------------------------------------
-def read_contents(opt: Any) -> list[Content]:
-    """Read the contents with their masks, and draw their edge maps at their own size."""
-    files = find_pictures(opt.content, "--content")
-    masks = mask_files(opt, files)
-    contents = []
-    for name, path in tqdm(files.items(), desc="edges", unit="picture", disable=None if len(files) > 1 else True):
-        picture = read_image(path)
-        height, width = picture.shape[:2]
-        if min(height, width) < SMALLEST:
-            raise DataError(f"{path}: {width}x{height}; a content needs at least {SMALLEST} pixels a side")
-        mask = read_region(masks[name], opt.mask_classes, (height, width)) if masks else None
-        contents.append(Content(name, picture, edge_picture(picture, opt.edge), mask))
-    return contents
-
-
-def mask_files(opt: Any, contents: dict[str, Path]) -> dict[str, Path]:
-    """Pair the files of --masks with the contents: a file with the only content, a folder's files by base name."""
-    if not opt.masks:
-        return {}
-    masks = find_pictures(opt.masks, "--masks")
-    if Path(opt.masks).is_file():
-        if len(contents) > 1:
-            raise UserError(f"--masks {opt.masks} is one file for {len(contents)} contents; give a folder of masks")
-        return dict.fromkeys(contents, Path(opt.masks))
-    if missing := [name for name in contents if name not in masks]:
-        raise UserError(f"--masks {opt.masks}: no mask for {', '.join(missing[:5])} ({len(missing)} in all)")
-    return masks
-
-
-def read_region(path: Path, classes: str | None, size: tuple[int, int]) -> np.ndarray:
-    """Return (H, W) booleans: white pixels of a mask, or the ids `classes` of a label map."""
-    ids = read_map(path, "label map" if classes else "mask")
-    if ids.shape != size:
-        raise DataError(f"{path} is {ids.shape[1]}x{ids.shape[0]}, its content {size[1]}x{size[0]}")
-    if classes:
-        try:
-            wanted = [int(number) for number in classes.split(",")]
-        except ValueError as error:
-            raise UserError(f"--mask_classes {classes}: write ids, as in 8,11") from error
-        return np.isin(ids, wanted)
-    if odd := set(np.unique(ids).tolist()) - {0, 1, 255}:
-        raise DataError(f"{path}: a mask holds 0 and 255, found {sorted(odd)[:5]}; label maps need --mask_classes")
-    return ids > 0
-
-
 def check_sizes(opt: Any, model: S2PreSTModel, contents: list[Content]) -> None:
     """Raise `UserError` if --size is too small for the UNet."""
     least = model.frozen.smallest_side
@@ -178,20 +124,19 @@ def canvas(opt: Any, model: S2PreSTModel, content: Content) -> tuple[int, int]:
 
 
 # --- work ------------------------------------------------------------------------------------------------------------
-def stylise_all(opt: Any, model: S2PreSTModel, contents: list[Content], folder: Path, name: str) -> list[np.ndarray]:
-    """Stylise all contents and save results and edge maps; returns the results at the contents' own sizes."""
-    results: dict[str, np.ndarray] = {}
+def stylise_all(opt: Any, model: S2PreSTModel, contents: list[Content], folder: Path, name: str) -> None:
+    """Stylise all contents, and save results and edge maps at the contents' own sizes."""
     with tqdm(total=len(contents), desc=name, unit="picture", disable=None) as bar:
         for size, group in batches(opt, model, contents):
-            pictures, edges = ([resized(getattr(c, key), size) for c in group] for key in ("picture", "edges"))
+            pictures, edges = [content.picture() for content in group], [content.edges() for content in group]
+            scaled, lines = ([resized(each, size) for each in whole] for whole in (pictures, edges))
             with autocast(model.frozen.device, opt.precision):
-                found = model.stylise(pictures, edges, [opt.seed] * len(group), coefficients(opt))
-            for content, result in zip(group, found, strict=True):
-                results[content.name] = composite(content, resized(result, content.size))
-                save_png(results[content.name], folder / "stylized" / f"{content.name}.png")
-                save_png(content.edges, folder / "canny" / f"{content.name}.png")
+                found = model.stylise(scaled, lines, [opt.seed] * len(group), coefficients(opt))
+            for content, picture, drawn, result in zip(group, pictures, edges, found, strict=True):
+                whole = composite(picture, resized(result, content.size), content.mask())
+                save_png(whole, folder / "stylized" / f"{content.name}.png")
+                save_png(drawn, folder / "canny" / f"{content.name}.png")
             bar.update(len(group))
-    return [results[content.name] for content in contents]
 
 
 def batches(opt: Any, model: S2PreSTModel, contents: list[Content]) -> Iterator[tuple[tuple[int, int], list[Content]]]:
@@ -204,31 +149,34 @@ def batches(opt: Any, model: S2PreSTModel, contents: list[Content]) -> Iterator[
             yield size, group[i : i + opt.batch_size]
 
 
-def composite(content: Content, result: np.ndarray) -> np.ndarray:
+def composite(picture: np.ndarray, result: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """Return the result where the mask allows it, the content's own pixels elsewhere."""
-    if content.mask is None:
-        return result
-    return np.where(content.mask[..., None], result, content.picture)
+    return result if mask is None else np.where(mask[..., None], result, picture)
 
 
-def measure(
-    opt: Any, model: S2PreSTModel, contents: list[Content], results: list[np.ndarray], loaded: Loaded, name: str
-) -> tuple[dict[str, Any], Evaluator]:
-    """Return the result line and the evaluator that made it."""
+def new_evaluator(opt: Any, model: S2PreSTModel) -> Evaluator:
+    """Return the metrics of the style that the model has; raises `UserError` if what they need is missing."""
     assert model.style is not None
     style = to_chw(model.style)
     styles = [style]
     if opt.style_set:
         styles = [to_chw(read_image(path)) for path in find_pictures(opt.style_set, "--style_set").values()]
-    evaluator = build_stylise_evaluator(
+    return build_stylise_evaluator(
         opt, style=style, styles=styles, embed=lambda pictures: model.frozen.embed(pictures, "rgb").float().cpu(),
         device=model.frozen.device,
     )  # fmt: skip
+
+
+def measure(
+    opt: Any, evaluator: Evaluator, contents: list[Content], folder: Path, loaded: Loaded, name: str
+) -> dict[str, Any]:
+    """Measure the saved pictures and return the result line."""
     masks = MaskSetHash()
-    for content, result in zip(contents, results, strict=True):
-        mask = np.ones(content.picture.shape[:2], bool) if content.mask is None else content.mask
+    for content in contents:
+        mask = content.mask()
+        mask = np.ones(content.size[::-1], bool) if mask is None else mask
         masks.update(content.name, mask)
-        fake, real = to_chw(result)[None], to_chw(content.picture)[None]
+        fake, real = (to_chw(picture)[None] for picture in (read_result(folder, content), content.picture()))
         evaluator.update(Pictures(fake, real, torch.from_numpy(mask)[None, None], None, [content.name]))
     values = evaluator.compute()
     if not opt.masks:  # every pixel is stylised: the masked values are the whole ones again
@@ -236,7 +184,7 @@ def measure(
         for value in values.values():
             value.extra.pop("bins", None)
     protocol = describe(opt, contents, masks.hexdigest(), name)
-    return result_line(values, step=loaded.step, task=opt.task, num_images=len(contents), protocol=protocol), evaluator
+    return result_line(values, step=loaded.step, task=opt.task, num_images=len(contents), protocol=protocol)
 
 
 def describe(opt: Any, contents: list[Content], mask_set: str, name: str) -> dict[str, Any]:
@@ -253,28 +201,34 @@ def describe(opt: Any, contents: list[Content], mask_set: str, name: str) -> dic
 
 
 def finish(
-    line: dict[str, Any], evaluator: Evaluator, contents: list[Content], results: list[np.ndarray], folder: Path,
-    run_dir: Path, style: np.ndarray | None,
+    line: dict[str, Any], evaluator: Evaluator, contents: list[Content], folder: Path, run_dir: Path,
+    style: np.ndarray | None,
 ) -> None:  # fmt: skip
     """Write grid, report and numbers."""
     assert style is not None
-    found = {
-        content.name: {"content": content.picture, "edges": content.edges, "style": style, "result": result}
-        for content, result in zip(contents, results, strict=True)
-    }
+    own, known = style, {content.name: content for content in contents}
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        edges = read_image(folder / "canny" / f"{name}.png")
+        return {"real": known[name].picture(), "edges": edges, "style": own, "result": read_result(folder, known[name])}
+
     shown = np.linspace(0, len(contents) - 1, min(len(contents), GRID_ROWS)).round().astype(int)
-    rows = [fit_row(list(found[contents[i].name].values())) for i in shown]
+    rows = [fit_row(list(load(contents[i].name).values())) for i in shown]
     save_png(picture_grid(rows, titles=["content", "edges", "style", "stylised"]), folder / "grid.png")
-    load = {name: {**pictures, "real": pictures["content"]} for name, pictures in found.items()}
-    write_report(line, evaluator, folder, title=f"{line['protocol']['run']}, stylised", load=load.__getitem__)
+    write_report(line, evaluator, folder, title=f"{line['protocol']['run']}, stylised", load=load)
     (folder / "result.json").write_text(json.dumps(line, indent=1) + "\n")
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 
+def read_result(folder: Path, content: Content) -> np.ndarray:
+    """Return a stylised picture as it was saved."""
+    return read_image(folder / "stylized" / f"{content.name}.png")
+
+
 def fit_row(pictures: list[np.ndarray]) -> list[np.ndarray]:
-    """Scale the pictures of a row to the height of the first, so that a large style does not fill the grid."""
-    height = pictures[0].shape[0]
+    """Scale the pictures of a row to the height of the first, at most `GRID_SIDE`, so that none fills the grid."""
+    height = min(pictures[0].shape[0], GRID_SIDE)
     return [resized(p, (max(1, round(p.shape[1] * height / p.shape[0])), height)) for p in pictures]
 
 

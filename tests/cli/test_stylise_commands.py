@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ import train as train_command
 from models import MODELS
 from scripts.build_style_bank import main as build_style_bank
 from scripts.edit import main as edit
+from testing.contents import read_contents
 from util.errors import UserError
 from util.images import read_image, save_png
 
@@ -142,6 +145,41 @@ def test_masks_and_classes_of_label_maps_leave_the_rest_untouched(home: Path) ->
     assert np.array_equal(found, result(home, "--masks", str(home / "mask.png"), "--metrics", "psnr,ssim"))
     line = json.loads((home / "wiki_1" / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["details"]["psnr_whole"]["bins"]
+
+
+def test_masks_without_a_pixel_are_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = home / "half_empty"
+    for name, size in (("wide", (64, 96)), ("square", (64, 64)), ("tall.v2", (200, 180))):
+        save_png(np.full(size, 255 * (name == "wide"), np.uint8), folder / f"{name}.png")
+    done = stylise(home, "--masks", str(folder), content="contents")
+    assert "no white pixels for square, tall.v2 (2 of 3): returned as they are" in capsys.readouterr().out
+    assert np.array_equal(read_image(done / "stylized/square.png"), disc(64, 64))
+    assert not np.array_equal(read_image(done / "stylized/wide.png"), disc(64, 96))
+    told = wrong(home, "--masks", str(folder), "--mask_classes", "9", content="contents")
+    assert "no ids 9 of --mask_classes" in told and "nothing would be stylised" in told
+
+
+def test_a_folder_of_contents_is_not_held_in_memory(tmp_path: Path) -> None:
+    for k in range(8):
+        save_png(disc(300, 300), tmp_path / f"{k}.png")
+    tracemalloc.start()  # counts NumPy's arrays too
+    try:
+        contents = read_contents(SimpleNamespace(content=str(tmp_path), masks=None, mask_classes=None, edge="gradient"))
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert [content.size for content in contents] == [(300, 300)] * 8
+    assert held < 2 * 300 * 300 * 3
+
+
+def test_what_a_later_style_or_metric_lacks_is_told_before_the_first_picture(home: Path) -> None:
+    shutil.copytree(home / "wiki_2", home / "wiki_4")
+    for file in (home / "wiki_4").glob("*.pt"):
+        file.unlink()
+    shutil.rmtree(home / "results", ignore_errors=True)
+    assert str(home / "wiki_4") in wrong(home, "--styles", "wiki_4")
+    assert "--vgg_weights FILE" in wrong(home, "--metrics", "psnr,cfsd")
+    assert not (home / "results").exists()
 
 
 def test_a_run_resumes_where_its_style_picture_is_gone(home: Path) -> None:

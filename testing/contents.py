@@ -1,0 +1,103 @@
+"""What test.py stylises: pictures, their edge maps, and where the style goes (S2PreST)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from util.edge_maps import edge_picture
+from util.errors import DataError, UserError
+from util.images import read_image, read_map
+from util.pictures import find_pictures
+
+SMALLEST = 32  # pixels a side of a content
+
+
+@dataclass(frozen=True)
+class Content:
+    """A picture to stylise. Its files are read where they are used: a folder may hold more than the memory.
+
+    Args:
+        name: of its results.
+        path: of the picture.
+        size: width and height.
+        edge: kind of its edge map, one of `EDGES`.
+        region: file of its mask or label map; None: all of it is stylised.
+        classes: ids of the label map, as in "8,11"; None: it is a mask.
+    """
+
+    name: str
+    path: Path
+    size: tuple[int, int]
+    edge: str
+    region: Path | None
+    classes: str | None
+
+    def picture(self) -> np.ndarray:
+        """Return (H, W, 3) uint8."""
+        return read_image(self.path)
+
+    def edges(self) -> np.ndarray:
+        """Return the edge map (H, W, 3) uint8, drawn at the picture's own size."""
+        return edge_picture(self.picture(), self.edge)
+
+    def mask(self) -> np.ndarray | None:
+        """Return (H, W) booleans, true where the style goes; None: everywhere."""
+        return None if self.region is None else read_region(self.region, self.classes, self.size)
+
+
+def read_contents(opt: Any) -> list[Content]:
+    """Look at all contents and masks; raises `UserError` or `DataError` for those that will not do."""
+    files = find_pictures(opt.content, "--content")
+    masks = mask_files(opt, files)
+    contents, untouched = [], []
+    for name, path in tqdm(files.items(), desc="contents", unit="picture", disable=None if len(files) > 1 else True):
+        height, width = read_image(path).shape[:2]
+        if min(height, width) < SMALLEST:
+            raise DataError(f"{path}: {width}x{height}; a content needs at least {SMALLEST} pixels a side")
+        content = Content(name, path, (width, height), opt.edge, masks.get(name), opt.mask_classes)
+        mask = content.mask()
+        if mask is not None and not mask.any():
+            untouched.append(name)
+        contents.append(content)
+    if untouched:
+        what = f"ids {opt.mask_classes} of --mask_classes" if opt.mask_classes else "white pixels"
+        told = f"--masks {opt.masks}: no {what} for {', '.join(untouched[:5])} ({len(untouched)} of {len(contents)})"
+        if len(untouched) == len(contents):
+            raise UserError(f"{told}: nothing would be stylised")
+        print(f"note: {told}: returned as they are")
+    return contents
+
+
+def mask_files(opt: Any, contents: dict[str, Path]) -> dict[str, Path]:
+    """Pair the files of --masks with the contents: a file with the only content, a folder's files by base name."""
+    if not opt.masks:
+        return {}
+    masks = find_pictures(opt.masks, "--masks")
+    if Path(opt.masks).is_file():
+        if len(contents) > 1:
+            raise UserError(f"--masks {opt.masks} is one file for {len(contents)} contents; give a folder of masks")
+        return dict.fromkeys(contents, Path(opt.masks))
+    if missing := [name for name in contents if name not in masks]:
+        raise UserError(f"--masks {opt.masks}: no mask for {', '.join(missing[:5])} ({len(missing)} in all)")
+    return masks
+
+
+def read_region(path: Path, classes: str | None, size: tuple[int, int]) -> np.ndarray:
+    """Return (H, W) booleans: white pixels of a mask, or the ids `classes` of a label map; `size`: width, height."""
+    ids = read_map(path, "label map" if classes else "mask")
+    if ids.shape[::-1] != size:
+        raise DataError(f"{path} is {ids.shape[1]}x{ids.shape[0]}, its content {size[0]}x{size[1]}")
+    if classes:
+        try:
+            wanted = [int(number) for number in classes.split(",")]
+        except ValueError as error:
+            raise UserError(f"--mask_classes {classes}: write ids, as in 8,11") from error
+        return np.isin(ids, wanted)
+    if odd := set(np.unique(ids).tolist()) - {0, 1, 255}:
+        raise DataError(f"{path}: a mask holds 0 and 255, found {sorted(odd)[:5]}; label maps need --mask_classes")
+    return ids > 0
