@@ -21,8 +21,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CFSD_LAYER, CFSD_SIDE = 11, 256  # torchvision's place of the ReLU after conv3_1
 STYLE_LAYERS, CONTENT_LAYER, LOSS_SIDE = (0, 5, 10, 19, 28), 19, 224  # conv1_1, ..., conv5_1; conv4_1
 _PROTOCOL = {
-    "cfsd": f"KL divergence (sum over positions) of softmaxed patch similarities of VGG-19 relu3_1, result from "
-    f"content, both scaled to {CFSD_SIDE}x{CFSD_SIDE}; mean over pictures",
+    "cfsd": f"KL(content | result), summed over positions, of softmaxed patch similarities of VGG-19 relu3_1, both "
+    f"scaled to {CFSD_SIDE}x{CFSD_SIDE}; mean over pictures",
     "style_loss": f"sum over VGG-19 conv1_1 .. conv5_1 of the MSE of Gram matrices (divided by C n), result against "
     f"style picture, both scaled to {LOSS_SIDE}x{LOSS_SIDE}; mean over pictures",
     "content_loss": f"MSE of VGG-19 conv4_1, result against content, both scaled to {LOSS_SIDE}x{LOSS_SIDE}; mean over "
@@ -87,12 +87,13 @@ class VGGStyle(PerPicture):
 
 
 def cfsd(fake: Tensor, content: Tensor) -> Tensor:
-    """Return (B,) of features (B, C, h, w): KL(fake | content) of each position's similarities, summed over positions.
+    """Return (B,) of features (B, C, h, w): KL(content | fake) of each position's similarities, summed over positions.
 
-    Similarity of two positions: scalar product of their features, each divided by C; softmax over the second.
+    Similarity of two positions: scalar product of their features, each divided by C; softmax over the second. As in
+    StyleID's release (evaluation/image_metrics.py).
     """
     ours, theirs = (_similarities(features) for features in (fake, content))
-    return (ours.exp() * (ours - theirs)).sum((1, 2)).double().cpu()
+    return (theirs.exp() * (theirs - ours)).sum((1, 2)).double().cpu()
 
 
 def _similarities(features: Tensor) -> Tensor:
