@@ -14,7 +14,7 @@ from metrics.base import Metric
 from metrics.evaluator import Evaluator
 from metrics.feature_cache import default_cache_dir
 from metrics.feature_metrics import FeatureMetrics
-from metrics.inception import load_inception
+from metrics.inception import find_inception, load_inception
 from metrics.lpips import load_lpips
 from metrics.perceptual import Perceptual
 from metrics.reconstruction import Reconstruction
@@ -40,6 +40,19 @@ def parse_stylise_metrics(text: str) -> list[str]:
             known = ", ".join((*STYLISE_METRICS, "all", "none"))
             raise UserError(f"--metrics '{name}' is unknown.{did_you_mean(name, STYLISE_METRICS)} Known: {known}")
     return list(dict.fromkeys(names))
+
+
+def require_weights(opt: Any) -> None:
+    """Raise `UserError` if weights that `--metrics` names are missing; with `all`, nothing is required."""
+    names = set(parse_stylise_metrics(opt.metrics))
+    if opt.metrics == "all":
+        return
+    if names & {"fid", "kid", "art_fid"}:
+        find_inception(opt.inception_weights)
+    if names & {"lpips", "art_fid"}:
+        load_lpips(opt.lpips_net, heads=opt.lpips_weights, backbone=opt.lpips_backbone)
+    if names & set(FROM_VGG):
+        load_vgg19(opt.vgg_weights)
 
 
 def build_stylise_evaluator(

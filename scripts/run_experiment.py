@@ -38,7 +38,7 @@ from metrics.segmenters import load_segmenter
 from metrics.table import TABLE_METRICS
 from models import MODELS
 from options.base_options import OPTIONS_FILE, Options, run_folder
-from options.experiment import Experiment, Row, read_experiment
+from options.experiment import Experiment, Row, read_experiment, to_args
 from options.metric_flags import DEFAULT_METRICS
 from options.parser import read_yaml, script_parser
 from options.test_options import TestOptions
@@ -56,6 +56,9 @@ SIDE_BY_SIDE = 6  # pictures of the comparison
 
 def check_metrics(rows: list[Row], checkpoints_dir: str) -> None:
     """Raise `UserError` now, not after the training, if weights that the metrics need are missing."""
+    stylised = [row for row in rows if MODELS.get(row.train.get("model", "divsem")).flow == "stylise" and row.tasks]
+    for flags in {tuple([*to_args(row.test), *row.more_test]) for row in stylised}:
+        importlib.import_module("testing.stylise").require_inputs(list(flags))
     rows = [row for row in rows if MODELS.get(row.train.get("model", "divsem")).flow == "editing"]
     keys = ("metrics", "inception_weights", "segmenter", "segmenter_weights", "segmenter_classes")
     for chosen in {tuple(row.test.get(key) for key in keys) for row in rows if row.tasks}:

@@ -6,6 +6,7 @@ the run's metrics.jsonl.
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +21,14 @@ from data.masks import MaskSetHash
 from metrics.base import Pictures
 from metrics.evaluator import Evaluator, format_table, result_line
 from metrics.report import write_report
-from metrics.stylise_evaluator import build_stylise_evaluator, parse_stylise_metrics
+from metrics.stylise_evaluator import build_stylise_evaluator, parse_stylise_metrics, require_weights
 from models import MODELS
-from models.s2prest_flags import coefficients
+from models.s2prest_flags import add_test_flags, check_test_flags, coefficients
 from models.s2prest_model import STYLE_FILE, S2PreSTModel
 from options.base_options import OPTIONS_FILE, run_folder
+from options.metric_flags import add_stylise_metric_flags
 from options.parser import read_yaml
-from testing.contents import Content, read_contents
+from testing.contents import Content, mask_files, read_contents
 from trainers.failures import out_of_memory_hint
 from trainers.restore import Loaded, load_run
 from util.device import autocast, resolve_device
@@ -69,6 +71,17 @@ def run(opt: Any) -> int:
     for note in dict.fromkeys(note for _, _, notes in rows for note in notes):
         print(f"note: {note}")
     return 0
+
+
+def require_inputs(flags: list[str]) -> None:
+    """Raise `UserError` if what a call with these flags reads beside its run is missing: contents, masks, weights."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_test_flags(parser)
+    add_stylise_metric_flags(parser, default="none")
+    opt, _ = parser.parse_known_args(flags)
+    check_test_flags(opt)
+    mask_files(opt, find_pictures(opt.content, "--content"))
+    require_weights(opt)
 
 
 def results_folder(opt: Any, name: str | None = None) -> Path:

@@ -6,7 +6,9 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("torch", "torchvision", "numpy", "pillow", "opencv-python", "scipy", "pytorch-fid")
+PACKAGES = (
+    "torch", "torchvision", "numpy", "pillow", "opencv-python", "scipy", "pytorch-fid", "diffusers", "transformers",
+)  # fmt: skip
 
 
 def current_commit() -> str | None:
