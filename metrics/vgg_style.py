@@ -19,6 +19,7 @@ from util.errors import UserError
 FROM_VGG = ("cfsd", "style_loss", "content_loss")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CFSD_LAYER, CFSD_SIDE = 11, 256  # torchvision's place of the ReLU after conv3_1
+CFSD_ROWS = 512  # positions at a time
 STYLE_LAYERS, CONTENT_LAYER, LOSS_SIDE = (0, 5, 10, 19, 28), 19, 224  # conv1_1, ..., conv5_1; conv4_1
 _PROTOCOL = {
     "cfsd": f"KL(content | result), summed over positions, of softmaxed patch similarities of VGG-19 relu3_1, both "
@@ -92,13 +93,17 @@ def cfsd(fake: Tensor, content: Tensor) -> Tensor:
     Similarity of two positions: scalar product of their features, each divided by C; softmax over the second. As in
     StyleID's release (evaluation/image_metrics.py).
     """
-    ours, theirs = (_similarities(features) for features in (fake, content))
-    return (theirs.exp() * (theirs - ours)).sum((1, 2)).double().cpu()
+    ours, theirs = (_flat(features) for features in (fake, content))
+    found = ours.new_zeros(len(ours))
+    for rows in torch.arange(ours.shape[1], device=ours.device).split(CFSD_ROWS):
+        q, p = ((flat[:, rows] @ flat.transpose(1, 2)).log_softmax(-1) for flat in (ours, theirs))
+        found += (p.exp() * (p - q)).sum((1, 2))
+    return found.cpu()
 
 
-def _similarities(features: Tensor) -> Tensor:
-    flat = features.flatten(2).transpose(1, 2) / features.shape[1]
-    return (flat @ flat.transpose(1, 2)).log_softmax(-1)
+def _flat(features: Tensor) -> Tensor:
+    """Return (B, n, C) over C; float64, as the sum is of many terms that nearly cancel."""
+    return features.double().flatten(2).transpose(1, 2) / features.shape[1]
 
 
 def gram(features: Tensor) -> Tensor:
