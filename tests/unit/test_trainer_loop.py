@@ -202,9 +202,17 @@ def test_two_runs_cannot_write_in_one_folder(tmp_path: Path) -> None:
 
 
 def test_workers_of_a_killed_run_do_not_hold_its_lock(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    started = fork.Event()
+
+    def work() -> None:
+        started.set()
+        time.sleep(60)
+
     with locked(tmp_path):
-        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+        worker = fork.Process(target=work, daemon=True)
         worker.start()
+        assert started.wait(30)
     try:  # the worker, forked while the lock was held, outlives it
         with locked(tmp_path):
             assert worker.is_alive()

@@ -53,7 +53,10 @@ def test_signal_saves_the_step_and_the_run_goes_on(tmp_path: Path, number: signa
     assert stats(tmp_path / "a") == stats(tmp_path / "b")
 
 
-def test_first_signal_asks_and_the_second_acts_at_once() -> None:
+def test_first_signal_asks_and_the_second_acts_at_once(request: pytest.FixtureRequest) -> None:
+    # A process that a shell starts in the background ignores SIGINT from the first.
+    own = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, own))
     before = signal.getsignal(signal.SIGUSR1)
     with StopSignals() as stop:
         assert not stop.requested
