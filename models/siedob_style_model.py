@@ -37,6 +37,8 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
     def from_options(cls, opt: Any, *, is_train: bool) -> SIEDOBStyleModel:
         netG = StyleObjectGenerator(class_channels=opt.label_nc, ngf=opt.ngf, style_dim=opt.style_dim)
         weights = {"G/scc": opt.lambda_scc} if is_train else {}
+        if is_train and not opt.lambda_scc:
+            netG.cycle_encoder.requires_grad_(False)  # no loss reaches it; DDP would wait for its gradients
         model = cls.build(opt, netG, judged=3 + opt.label_nc, weights=weights, is_train=is_train)
         model.style_dim = opt.style_dim
         model.set_bank_options(opt)
@@ -50,7 +52,7 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
         self.cls, self.shape = torch.cat([cls, cls]), torch.cat([shape, shape])
         self.real = torch.cat([batch["image"], batch["image"]])
         styles, style_cls = torch.cat([batch["image"], partner[0]]), torch.cat([cls, partner[1]])
-        self.raw, self.code, self.cycle = self.call("netG")(self.cls, styles, style_cls)
+        self.raw, self.code, self.cycle = self.call("netG")(self.cls, styles, style_cls, cycle=self.weighted("G/scc"))
 
     def judged(self, picture: Tensor) -> Tensor:
         return torch.cat([picture, self.cls], 1)

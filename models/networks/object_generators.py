@@ -124,18 +124,21 @@ class StyleObjectGenerator(nn.Module):
         """Return the codes (N, D) of made pictures, cut by the object, to be compared with those they were made of."""
         return self.cycle_encoder(image, cls)
 
-    def forward(self, cls: Tensor, style_image: Tensor, style_cls: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, cls: Tensor, style_image: Tensor, style_cls: Tensor, *, cycle: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Make objects in the styles of others, as in training.
 
         Args:
             cls: (N, K, S, S); style_image: (N, 3, S, S), zero outside its object; style_cls: (N, K, S, S).
+            cycle: whether to read the codes of what was made.
 
         Returns:
-            Pictures (N, 3, S, S), the codes (N, D) that they were made of, and those read off them (N, D).
+            Pictures (N, 3, S, S), the codes (N, D) that they were made of, and those read off them (N, D) or None.
         """
         code = self.encode(style_image, style_cls)
         picture = self.render(cls, code)
-        return picture, code, self.cycle(picture * cls.sum(1, keepdim=True), cls)
+        return picture, code, self.cycle(picture * cls.sum(1, keepdim=True), cls) if cycle else None
 
     def render(self, cls: Tensor, code: Tensor) -> Tensor:
         """Return pictures (N, 3, S, S) in (-1, 1), not cut by the object; S a multiple of 8.

@@ -252,6 +252,10 @@ def test_style_consistency_is_a_term_of_its_own(root: Path) -> None:
     assert names(full) == names(none)
     assert keys(full, "netG") == keys(none, "netG")
     found, rest = terms(full, batch), terms(none, batch)
+    for model in (full, none):  # processes that train together wait for the gradient of every trained parameter
+        sum(model.losses_G().values()).backward()
+        assert all(p.grad is not None for p in model.netG.parameters() if p.requires_grad)
+    assert not any(p.requires_grad for p in none.netG.cycle_encoder.parameters())
     assert 0 <= found.pop("G/scc") <= 2
     assert found == rest
     assert set(rest) == GAN | {"G/l1"}
