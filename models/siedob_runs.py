@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from util.errors import UserError
+from util.objects import parse_rules
 
 STEPS = {"background_run": "siedob_background", "inpaint_run": "siedob_inpaint", "style_run": "siedob_style"}
 TAKEN = {  # our option: the run and its own option
@@ -58,6 +59,8 @@ def options_of_runs(opt: Any, classes: Any, runs: Runs) -> dict[str, Any]:
         found["foreground"] = object_classes(opt, classes, runs["inpaint_run"]["classes"])
     elif opt.foreground is None:
         found["foreground"] = background["foreground"]
+    made = found.get("foreground", opt.foreground) if opt.separation else ""
+    require_nothing_left_out(opt, background, made, list(classes.names))
     return found
 
 
@@ -70,6 +73,30 @@ def require_run(flag: str, name: str | None, model: str, runs: Runs) -> None:
         )
     if runs[flag].get("model") != model:
         raise UserError(f"--{flag} {name}: a run of {runs[flag].get('model')}, wanted: {model}")
+
+
+def require_nothing_left_out(opt: Any, background: Mapping[str, Any], made: str, names: list[str]) -> None:
+    """Raise `UserError` if the background network was not trained on classes that nothing else makes here.
+
+    Args:
+        background: options of its run.
+        made: the rules of the classes that the object networks make.
+        names: of all classes, for the message.
+    """
+    cut = [rule.label for rule in parse_rules(background["foreground"], [], (), "--foreground")]
+    missing = sorted(
+        set(cut if background["separation"] else [])
+        - {rule.label for rule in parse_rules(made, names, (), "--foreground")}
+    )
+    if missing:
+        left = ", ".join(names[label] if label < len(names) else f"class {label}" for label in missing)
+        flags = (
+            f"--foreground {','.join(part.split(':')[0] for part in made.split(','))}" if made else "--no-separation"
+        )
+        raise UserError(
+            f"--background_run {opt.background_run}: was trained without objects of {left}, and here no object network "
+            f"makes them; train it with {flags}"
+        )
 
 
 def require_same_objects(opt: Any, runs: Runs) -> None:

@@ -44,6 +44,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def everything(root: Path) -> Path:
+    """A run of the background network that makes the objects too."""
+    return train(root, "siedob_background", "everything", "--no-separation", "--max_steps", "0")
+
+
+@pytest.fixture(scope="module")
 def composer(root: Path) -> SIEDOBFusionModel:
     """The system without its fusion network, whose pictures show what was composed."""
     model: SIEDOBFusionModel = build(root, "siedob_fusion", "--no-fusion", "--max_steps", "0", is_train=False)
@@ -103,7 +109,7 @@ def test_each_picture_draws_from_its_own_seed(composer: SIEDOBFusionModel) -> No
     assert torch.allclose(torch.stack([b, a]), generate(composer, twice, [2, 1]), atol=1e-5)
 
 
-def test_the_style_of_a_hidden_object_is_chosen(root: Path, composer: SIEDOBFusionModel) -> None:
+def test_the_style_of_a_hidden_object_is_chosen(root: Path, everything: Path, composer: SIEDOBFusionModel) -> None:
     batch, bank, mean = batch_of(scene(HIDDEN, **TYPICAL)), composer.bank, composer.mean_code
     try:
         drawn = generate(composer, batch, [1])
@@ -118,9 +124,10 @@ def test_the_style_of_a_hidden_object_is_chosen(root: Path, composer: SIEDOBFusi
     assert not torch.equal(*noise)
     assert not torch.equal(means[0], drawn)
     assert not torch.equal(noise[0], drawn)
+    joint = build(root, "siedob_fusion", "--no-separation", f"--background_run={everything}", is_train=False)
     for source in ("mean", "noise"):
         with pytest.raises(UserError, match="no style codes"):
-            build(root, "siedob_fusion", "--no-separation", is_train=False).choose_styles(source)
+            joint.choose_styles(source)
 
 
 def test_a_class_without_codes_takes_the_mean_code_and_is_counted(composer: SIEDOBFusionModel) -> None:
@@ -219,14 +226,14 @@ def test_saspm_and_patches_are_parts_of_their_own(root: Path) -> None:
         assert keys(unjudged, net) == keys(full, net)
 
 
-def test_without_separation_everything_is_background(root: Path) -> None:
+def test_without_separation_everything_is_background(root: Path, everything: Path) -> None:
     batch = batch_of(scene(HIDDEN, SEEN, **TYPICAL))
     full, all_in_one = (build(root, "siedob_background", *flags) for flags in ([], ["--no-separation"]))
     assert names(full) == names(all_in_one)
     assert keys(full, "netG") == keys(all_in_one, "netG")
     assert not generate(full, batch)[0, :, 8:24, 8:28].ne(batch["image"][0, :, 8:24, 8:28]).any()
     assert generate(all_in_one, batch)[0, :, 8:24, 8:28].ne(batch["image"][0, :, 8:24, 8:28]).all()
-    system = build(root, "siedob_fusion", "--no-separation")
+    system = build(root, "siedob_fusion", "--no-separation", f"--background_run={everything}")
     assert names(system) == {"netG", "netD", "netB"}
     assert names(build(root, "siedob_fusion")) == {"netG", "netD", "netB", "netI", "netS", "styles"}
     generate(system, batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,24 @@ def test_runs_that_do_not_fit_each_other(root: Path, tmp_path: Path) -> None:
         path = tmp_path / "both" / f"siedob_{kind}" / "classes.json"
         path.write_text(path.read_text().replace('"person"', '"rider"'))
     wrong(root, "makes car, rider; in these scenes, classes 6, 7 are car, person", "siedob_fusion", *both)
+
+
+def test_a_background_that_leaves_out_what_nothing_makes(root: Path, tmp_path: Path) -> None:
+    """As where a class has too few crops: it belongs to the background, which must have been trained on it."""
+    nothing = "trained without objects of car, person, .*; train it with --no-separation"
+    wrong(root, nothing, "siedob_fusion", "--no-separation")
+    cars = []
+    for kind in ("inpaint", "style"):
+        run = changed_run(root, f"siedob_{kind}", tmp_path)
+        path = run / "classes.json"
+        table = json.loads(path.read_text())
+        table["classes"] = [entry for entry in table["classes"] if entry["name"] != "person"]
+        path.write_text(json.dumps(table))
+        cars.append(f"--{kind}_run={run}")
+    wrong(root, "trained without objects of person, .*; train it with --foreground 6$", "siedob_fusion", *cars)
+    fitting = changed_run(root, "siedob_background", tmp_path, foreground="6:0.5:0:100")
+    opt = TrainOptions().parse([*line_of(root, "siedob_fusion", "new"), *cars, f"--background_run={fitting}"])
+    assert opt.foreground == "6:0.5:0:100"
 
 
 def test_a_style_run_without_its_bank_says_how_to_make_it(root: Path, tmp_path: Path) -> None:
