@@ -49,6 +49,7 @@ from util.regions import Region, bounding_box, plan_regions, window_around
 from util.seeds import derive_seed
 
 GREY = 128  # of erased pixels in a strip
+NOTHING_DRAWN = "none, nothing that has a style is fully erased"
 WIDE = 2  # wider pictures, times their height, stand below each other in a strip
 
 
@@ -178,7 +179,9 @@ class Session:
         if len(results) == 1:
             return
         if all(np.array_equal(results[0], result) for result in results):
-            print("  note: all results are the same: no instance is fully erased, or its class has a single style")
+            print(
+                "  note: all results are the same: no instance that has a style is fully erased, or only one is known"
+            )
         erased = np.where(scene.mask[..., None], GREY, scene.image).astype(np.uint8)
         row = [erased, colour_labels(scene.label, self.classes.palette), *results]
         if width > WIDE * height:
@@ -202,7 +205,7 @@ class Session:
 
         result = self.painter.paint(scene, regions, generate)
         if tell and frame.source is not None:
-            shown = ", ".join(f"{name} ({count})" for name, count in drawn.items()) or "none, every instance is visible"
+            shown = ", ".join(f"{name} ({count})" for name, count in drawn.items()) or NOTHING_DRAWN
             print(f"  styles drawn: {shown}")
         if tell and opt.style_class is not None and not drawn[self.names[class_id(opt.style_class, self.names, "")]]:
             print(f"  note: no {opt.style_class} is fully erased: the reference had no influence")
