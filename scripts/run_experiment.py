@@ -124,9 +124,17 @@ def require_same_options(opt: Options, folder: Path) -> None:
         raise UserError(f"{folder} was trained with other options ({changed}). Remove the folder or rename the row.")
 
 
+def test_line(row: Row, task: str, checkpoints_dir: str) -> list[str]:
+    """Return the arguments of a test; rows that test one run in different ways leave their pictures apart."""
+    args = [*row.test_args(task), "--checkpoints_dir", checkpoints_dir]
+    if row.run == row.name or "--results_dir" in args:
+        return args
+    return [*args, "--results_dir", str(Path(checkpoints_dir) / row.run / "results" / f"{row.name}_{task}")]
+
+
 def plan_test(row: Row, task: str, checkpoints_dir: str) -> tuple[Step, str]:
     """Look at what there is of a test of a trained row; also return the text that marks it as finished."""
-    args = [*row.test_args(task), "--checkpoints_dir", checkpoints_dir]
+    args = test_line(row, task, checkpoints_dir)
     opt = TestOptions().parse(args)
     folder = importlib.import_module(f"testing.{MODELS.get(opt.model).flow}").results_folder(opt)
     how = HOW_NOT_WHAT - {"dataroot"}  # other pictures are another test
@@ -159,7 +167,7 @@ def print_lines(row: Row, checkpoints_dir: str) -> None:
         training = Step([*row.train_args(), "--checkpoints_dir", checkpoints_dir], Path(), finished=False)
     print(f"{'# finished: ' if training.finished else ''}python train.py {shlex.join(training.args)}")
     for task in row.tasks:
-        args = [*row.test_args(task), "--checkpoints_dir", checkpoints_dir]
+        args = test_line(row, task, checkpoints_dir)
         finished = training.finished and plan_test(row, task, checkpoints_dir)[0].finished
         print(f"{'# finished: ' if finished else ''}python test.py {shlex.join(args)}")
 

@@ -58,7 +58,7 @@ rows:
     group: objects
     run: style
     train: {{model: siedob_style, style_dim: 8}}
-    test: {{style_source: noise, results_dir: {runs}/style/results/noise}}
+    test: {{style_source: noise}}
   whole:
     group: scenes
     train: {{model: siedob_fusion, background_run: back, inpaint_run: inpaint, style_run: style}}
@@ -68,7 +68,7 @@ rows:
 
 def write_experiment(folder: Path, objects: Path | None = None) -> Path:
     """Write the file; with `objects` its data are there, and nothing is prepared."""
-    path, text = folder / "steps.yaml", FILE.format(objects=objects or folder / "objects", runs=folder / "runs")
+    path, text = folder / "steps.yaml", FILE.format(objects=objects or folder / "objects")
     if objects is not None:
         text = re.sub(r"prepare:\n.*?(?=train:)", "", text, count=1, flags=re.DOTALL)
     path.write_text(text)
@@ -119,12 +119,12 @@ def test_rows_run_in_their_order_and_leave_tables(finished: Path) -> None:
     for row in ("back", "inpaint", "style", "whole"):
         assert (runs / row / "step_1.pt").is_file()
     for folder in ("back/results/test_free_form", "inpaint/results/test_instance", "style/results/test_instance",
-                   "style/results/noise", "whole/results/test_object_addition"):  # fmt: skip
+                   "style/results/style_noise_instance", "whole/results/test_object_addition"):  # fmt: skip
         assert (runs / folder / "result.json").is_file()
         assert (runs / folder / "fake_2").is_dir()  # what --test_args asked for
     pictures = ("scenes_free_form", "objects_instance", "scenes_object_addition", "scenes_object_removal")
     assert all((runs / f"steps_{name}.png").is_file() for name in pictures)
-    both = [runs / "style" / "results" / name / "fake" for name in ("test_instance", "noise")]
+    both = [runs / "style" / "results" / name / "fake" for name in ("test_instance", "style_noise_instance")]
     assert len({p.read_bytes() for folder in both for p in folder.glob("car_*.png")}) > len(list(both[0].glob("car_*")))
     table = printed_table(finished)
     values = [line.split("|")[2:4] for line in table.splitlines() if "style" in line and line.startswith("|")]
