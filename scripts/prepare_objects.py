@@ -46,7 +46,7 @@ from util.objects import ObjectRule, parse_rules
 JPEG_QUALITY = 95
 HIRES = "images2048"
 PUBLISHED_LEAST = 1000  # crops per class with which the authors trained
-NO_CLASS, LINE, FILL, ASPECT, VANISHES = DROPPED = (
+NO_CLASS, LINE, FILL, ASPECT, VANISHES = (
     "of other classes", "one pixel high or wide", "fill too little of their box", "too flat or too high",
     "too thin for the crop",
 )  # fmt: skip
@@ -149,11 +149,9 @@ def select(
         elif number not in found:
             why = LINE
         else:
-            where, (top, bottom, left, right) = (
-                boxed.where[found.index(number)],
-                boxed.box[found.index(number)].tolist(),
-            )
-            why = FILL if where.sum() <= rules[slot].fill * (bottom - top) * (right - left) else ASPECT
+            k = found.index(number)
+            top, bottom, left, right = boxed.box[k].tolist()
+            why = FILL if boxed.where[k].sum() <= rules[slot].fill * (bottom - top) * (right - left) else ASPECT
         dropped[slot, why] += 1
     return objects
 
