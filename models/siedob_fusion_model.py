@@ -1,4 +1,4 @@
-"""SIEDOB, the whole system (CVPR 2023; spec 3.4, 4 step 4, 5): background, objects, and the network that joins them."""
+"""SIEDOB, the whole system (CVPR 2023; spec 3.5, 4 step 4, 5): background, objects, and the network that joins them."""
 
 from __future__ import annotations
 

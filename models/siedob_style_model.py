@@ -1,4 +1,4 @@
-"""SIEDOB, style-diversity object generator (CVPR 2023; spec 3.3, 4 step 2): makes an object that is fully erased."""
+"""SIEDOB, style-diversity object generator (CVPR 2023; spec 3.4, 4 step 2): makes an object that is fully erased."""
 
 from __future__ import annotations
 
