@@ -163,7 +163,7 @@ class BaseModel(ABC):
         """
 
     def choose_styles(self, source: str) -> None:
-        """Choose where the styles of fully erased instances come from: "bank", "mean" or "noise"; raises `UserError`."""
+        """Choose where styles of fully erased instances come from: "bank", "mean" or "noise"; raises `UserError`."""
         if source != "bank":
             raise UserError(f"--style_source {source}: this run has no style codes; leave the flag out")
 
