@@ -16,7 +16,9 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,10 +84,20 @@ class Step:
     finished: bool
 
 
+@contextmanager
+def of_row(row: Row, command: str) -> Iterator[None]:
+    """Let a mistake in a row's flags say whose they are."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"row {row.name}, {command}: {error}") from error
+
+
 def plan_training(row: Row, checkpoints_dir: str) -> Step:
     """Look at what there is of a row's run; raises `UserError` if it was begun with other options."""
     args = [*row.train_args(), "--checkpoints_dir", checkpoints_dir]
-    opt = TrainOptions().parse(args)
+    with of_row(row, "train.py"):
+        opt = TrainOptions().parse(args)
     folder = run_folder(opt)
     if not (folder / "latest.pt").exists():
         return Step(args, folder, finished=False)
@@ -135,7 +147,8 @@ def test_line(row: Row, task: str, checkpoints_dir: str) -> list[str]:
 def plan_test(row: Row, task: str, checkpoints_dir: str) -> tuple[Step, str]:
     """Look at what there is of a test of a trained row; also return the text that marks it as finished."""
     args = test_line(row, task, checkpoints_dir)
-    opt = TestOptions().parse(args)
+    with of_row(row, "test.py"):
+        opt = TestOptions().parse(args)
     folder = importlib.import_module(f"testing.{MODELS.get(opt.model).flow}").results_folder(opt)
     how = HOW_NOT_WHAT - {"dataroot"}  # other pictures are another test
     key = json.dumps({k: v for k, v in opt.values().items() if k not in how}, sort_keys=True)
@@ -263,7 +276,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", metavar="ROW", action="append", default=[], help="only this row (may be repeated)")
     for command in ("train", "test"):
         parser.add_argument(f"--{command}_args", metavar="'FLAGS'", default="",
-                            help=f"more flags for each {command}.py line, stronger than the file's")  # fmt: skip
+                            help=f"more flags for each {command}.py line, stronger than the file's: "
+                            f"--{command}_args='--seed 5'")  # fmt: skip
     parser.add_argument("--prepare", action=argparse.BooleanOptionalAction, default=True,
                         help="run the file's prepare lines first; off: the data are there")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each in a process of its own")
