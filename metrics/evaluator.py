@@ -27,7 +27,7 @@ from metrics.style_sets import ArtFID, ClipLoss
 from metrics.stylisation import Stylisation
 from metrics.vgg_style import VGGStyle
 from util.errors import UserError
-from util.registry import did_you_mean
+from util.flags import metric_names
 
 VARIANTS = {"": FROM_FEATURES, "clean": ("fid_clean",), "region": ("fid_region",)}
 METRICS = (
@@ -128,18 +128,8 @@ class Evaluator:
 
 
 def parse_metrics(text: str) -> list[str]:
-    """Split --metrics at commas; `all` and `none` stand alone. Raises `UserError` for an unknown name."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for word, meant in (("all", list(METRICS)), ("none", [])):
-        if names == [word]:
-            return meant
-        if word in names:
-            raise UserError(f"--metrics {text}: '{word}' stands alone; leave it or the other names out")
-    for name in names:
-        if name not in METRICS:
-            known = ", ".join((*METRICS, "all", "none"))
-            raise UserError(f"--metrics '{name}' is unknown.{did_you_mean(name, METRICS)} Known: {known}")
-    return list(dict.fromkeys(names))
+    """Return the names in --metrics, see `metric_names`."""
+    return metric_names(text, METRICS)
 
 
 @dataclass(frozen=True)

@@ -22,24 +22,14 @@ from metrics.style_sets import OF_SETS, ArtFID, ClipLoss
 from metrics.stylisation import WITHOUT_WEIGHTS, Stylisation
 from metrics.vgg_style import FROM_VGG, VGGStyle, load_vgg19
 from util.errors import UserError
-from util.registry import did_you_mean
+from util.flags import metric_names
 
 STYLISE_METRICS = ("psnr", "ssim", *WITHOUT_WEIGHTS, "lpips", "fid", "kid", *FROM_VGG, *OF_SETS)
 
 
 def parse_stylise_metrics(text: str) -> list[str]:
-    """Split --metrics at commas; `all` and `none` stand alone. Raises `UserError` for an unknown name."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for word, meant in (("all", list(STYLISE_METRICS)), ("none", [])):
-        if names == [word]:
-            return meant
-        if word in names:
-            raise UserError(f"--metrics {text}: '{word}' stands alone; leave it or the other names out")
-    for name in names:
-        if name not in STYLISE_METRICS:
-            known = ", ".join((*STYLISE_METRICS, "all", "none"))
-            raise UserError(f"--metrics '{name}' is unknown.{did_you_mean(name, STYLISE_METRICS)} Known: {known}")
-    return list(dict.fromkeys(names))
+    """Return the names in --metrics, see `metric_names`."""
+    return metric_names(text, STYLISE_METRICS)
 
 
 def require_weights(opt: Any) -> None:

@@ -1,8 +1,9 @@
-"""What the adversarial methods share: flags of training, losses' weights, networks and optimisers, hinge losses."""
+"""What the adversarial methods share: flags of training, losses' weights, networks and optimisers, phases."""
 
 from __future__ import annotations
 
 import argparse
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from models.base_model import BaseModel, Phase
-from models.losses.gan import hinge_fake, hinge_real
 from models.losses.perceptual import PerceptualLoss
 from util.errors import UserError
 from util.flags import fraction, positive, positive_int, weight
@@ -101,20 +101,10 @@ class GANModel(BaseModel):
         phase_G = Phase("G", ("netG",), self.optimizer_G, self.losses_G)
         return [phase_D, phase_G] if self.weighted("G/gan") else [phase_G]
 
+    @abstractmethod
     def losses_D(self) -> dict[str, Tensor]:
         """The discriminator's losses, unweighted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def losses_G(self) -> dict[str, Tensor]:
         """The generator's losses, unweighted."""
-        raise NotImplementedError
-
-    def judge(self, name: str, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """Return a discriminator's hinge losses on detached fakes and on real pictures, in this order.
-
-        Args:
-            name: of a `SetDiscriminator`, whose last letter names the phase ("netD" gives "D/fake" and "D/real").
-        """
-        phase = name[-1]
-        on_fake, on_real = self.call(name)(fake.detach(), real)
-        return {f"{phase}/fake": hinge_fake(on_fake[-1]), f"{phase}/real": hinge_real(on_real[-1])}

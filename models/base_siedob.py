@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base_gan import GANModel
-from models.losses.gan import hinge_generator
+from models.losses.gan import hinge_fake, hinge_generator, hinge_real
 from models.networks.discriminator import SetDiscriminator
 from models.networks.init import init_normal
 from models.networks.objects import Objects, find_objects
@@ -48,6 +48,16 @@ class SIEDOBModel(GANModel):
     @staticmethod
     def discriminator(in_channels: int, *, ndf: int, num_layers: int) -> SetDiscriminator:
         return SetDiscriminator(in_channels, ndf=ndf, num_layers=num_layers, padding_mode="zeros")
+
+    def judge(self, name: str, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """Return a discriminator's hinge losses on detached fakes and on real pictures, in this order.
+
+        Args:
+            name: of a `SetDiscriminator`, whose last letter names the phase ("netD" gives "D/fake" and "D/real").
+        """
+        phase = name[-1]
+        on_fake, on_real = self.call(name)(fake.detach(), real)
+        return {f"{phase}/fake": hinge_fake(on_fake[-1]), f"{phase}/real": hinge_real(on_real[-1])}
 
     def adversarial(self, name: str, fake: Tensor) -> Tensor:
         """Return the generator's hinge loss against a discriminator."""

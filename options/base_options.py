@@ -175,7 +175,7 @@ class BaseOptions:
 
 
 def read_input_runs(opt: argparse.Namespace, flags: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Return the options of the runs that flags name, with the names of their classes; raises `UserError`."""
+    """Return the options of the runs that flags name, with their class tables; raises `UserError`."""
     found = {}
     for flag in flags:
         name = getattr(opt, flag)

@@ -33,8 +33,8 @@ from util.analogy import TITLES, AnalogyBatch, analogy_row, analogy_strip
 from util.batch import to_device
 from util.device import autocast, resolve_device
 from util.errors import DataError, UserError
+from util.flags import metric_names
 from util.images import save_png, to_uint8
-from util.registry import did_you_mean
 from util.versions import current_commit, library_versions
 
 RECONSTRUCTION = ("l1", "psnr", "ssim")
@@ -88,7 +88,7 @@ def as_saved(image: Tensor) -> Tensor:
 
 def run(opt: Any) -> int:
     """Test the run that `opt` (of `TestOptions`) names; returns the exit code."""
-    wanted = parse_metrics(opt.metrics)
+    wanted = metric_names(opt.metrics, METRICS)
     renderer = Renderer(opt)
     source, targets = renderer.dataset("train"), renderer.dataset("test")
     folder = Path(opt.results_dir or renderer.run_dir / "results" / "analogy")
@@ -148,16 +148,6 @@ def report_page(line: dict[str, Any], rows: dict[str, list[np.ndarray]], folder:
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
-def parse_metrics(text: str) -> list[str]:
-    """Split --metrics at commas (`none`, `all`); raises `UserError` for an unknown name."""
-    names = [name.strip() for name in text.split(",") if name.strip() not in ("", "none")]
-    for name in names:
-        if name not in (*METRICS, "all"):
-            known = ", ".join((*METRICS, "all", "none"))
-            raise UserError(f"--metrics '{name}' is unknown.{did_you_mean(name, METRICS)} Known: {known}")
-    return list(METRICS) if "all" in names else list(dict.fromkeys(names))
-
-
 def measure(
     wanted: list[str], own: Rendered, results: dict[str, Rendered], renderer: Renderer, classes: int, *, required: bool
 ) -> tuple[dict[str, MetricValue], list[str]]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+
+from util.errors import UserError
+from util.registry import did_you_mean
 
 
 def positive_int(text: str) -> int:
@@ -28,6 +32,21 @@ def weight(text: str) -> float:
 def fraction(text: str) -> float:
     """Return a number of at least 0 and below 1."""
     return _checked(text, float, lambda value: 0 <= value < 1, "a number of at least 0 and below 1")
+
+
+def metric_names(text: str, known: Sequence[str]) -> list[str]:
+    """Split --metrics at commas; `all` and `none` stand alone. Raises `UserError` for a name that is not known."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for word, meant in (("all", list(known)), ("none", [])):
+        if names == [word]:
+            return meant
+        if word in names:
+            raise UserError(f"--metrics {text}: '{word}' stands alone; leave it or the other names out")
+    for name in names:
+        if name not in known:
+            every = ", ".join((*known, "all", "none"))
+            raise UserError(f"--metrics '{name}' is unknown.{did_you_mean(name, known)} Known: {every}")
+    return list(dict.fromkeys(names))
 
 
 def _checked(text, kind, fits, wanted):  # type: ignore[no-untyped-def]

@@ -73,3 +73,11 @@ def batch_of(*samples: Any) -> Batch:
 HIDDEN, SEEN, OTHER = (8, 24, 8, 28, CAR, 6000), (32, 50, 36, 60, CAR, 6001), (40, 62, 4, 14, PERSON, 7000)
 TYPICAL = {"mask": (4, 44, 0, 48)}  # all of the first car, some of the other and of the person
 Make = Callable[..., SIEDOBFusionModel]
+
+
+def make_runs(path: Path) -> Path:
+    """Train the three runs that the fusion builds on, and one of it: `fusion`, with two steps behind it."""
+    for line in MODELS.get("siedob_fusion").tiny_inputs(path):
+        assert train_command.main([*line, *QUICK]) == 0
+    train(path, "siedob_fusion", "fusion", "--max_steps", "2")
+    return path

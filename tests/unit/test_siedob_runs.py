@@ -13,13 +13,13 @@ import yaml
 from siedob_tiny import (
     CAR,
     OTHER,
-    QUICK,
     ROAD,
     TYPICAL,
     Part,
     batch_of,
     build,
     line_of,
+    make_runs,
     scene,
     train,
     weights,
@@ -27,7 +27,6 @@ from siedob_tiny import (
 
 import test as test_command
 import train as train_command
-from models import MODELS
 from models.networks.style_bank import StyleBank
 from models.siedob_fusion_model import SIEDOBFusionModel
 from options.test_options import TestOptions
@@ -37,12 +36,7 @@ from util.errors import UserError
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The three runs that the fusion builds on, and one of it: `fusion`, with two steps behind it."""
-    path = tmp_path_factory.mktemp("siedob")
-    for line in MODELS.get("siedob_fusion").tiny_inputs(path):
-        assert train_command.main([*line, *QUICK]) == 0
-    train(path, "siedob_fusion", "fusion", "--max_steps", "2")
-    return path
+    return make_runs(tmp_path_factory.mktemp("siedob"))
 
 
 @pytest.fixture(scope="module")
