@@ -4,13 +4,18 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test test-faults lint clean
 
 setup: $(VENV)/.run
 demo: setup
 	$(PY) scripts/run_experiment.py experiments/demo.yaml --jobs 2
 test: $(VENV)/.dev
 	$(PY) -m pytest
+FAULTS := .pytest_cache/faults.jsonl
+test-faults: $(VENV)/.dev
+	@mkdir -p $(dir $(FAULTS)) && rm -f $(FAULTS)
+	FAULTS_LEDGER=$(abspath $(FAULTS)) $(PY) -m pytest tests/faults
+	$(PY) tests/faults/reliability_table.py $(FAULTS)
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .

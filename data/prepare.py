@@ -6,7 +6,6 @@ A picture's files are written under another name and renamed, so that what is th
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import multiprocessing
 import os
@@ -18,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -30,6 +29,7 @@ from data.checks import load_record
 from data.masks import MASK_TYPES
 from data.records import CLASSES_FILE, ClassTable, MapRules, Maps, Record, find_records
 from util.errors import DataError, UserError
+from util.files import atomic_file
 
 JPEG_QUALITY = 92
 FEW_JOBS = 24  # are done before a process has started
@@ -52,18 +52,14 @@ def add_common_flags(parser: argparse.ArgumentParser, *, output: str) -> None:
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a file of another name, then rename it, so that an interrupted run leaves no half file."""
-    partial_file = path.with_name(f".{path.name}.part")
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a file that is complete or absent; folders are made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial_file)
-        os.replace(partial_file, path)
+        with atomic_file(path, durable=False) as file:  # it can be made again
+            write(file)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial_file.unlink()
 
 
 def save_picture(path: Path, array: np.ndarray, *, quality: int = JPEG_QUALITY) -> None:
@@ -74,11 +70,8 @@ def save_picture(path: Path, array: np.ndarray, *, quality: int = JPEG_QUALITY) 
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_whole(path, lambda to: _write_text(to, json.dumps(content, indent=1) + "\n"))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    text = json.dumps(content, indent=1) + "\n"
+    write_whole(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def write_class_table(output: Path, table: ClassTable) -> None:

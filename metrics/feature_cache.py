@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from util.errors import UserError
+from util.files import write_bytes
 
 
 def default_cache_dir() -> Path:
@@ -48,10 +48,8 @@ class FeatureCache:
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                numbers = features.cpu().numpy().astype("<f4").tobytes()
-                file.write(numbers + _checksum(numbers))
-            os.replace(file.name, path)
+            numbers = features.cpu().numpy().astype("<f4").tobytes()
+            write_bytes(path, numbers + _checksum(numbers), durable=False)
         except OSError as error:
             raise UserError(
                 f"{self.folder}: features of real pictures cannot be kept here ({error}); name another folder with "

@@ -13,6 +13,7 @@ import numpy as np
 
 from metrics.evaluator import Evaluator, arrow
 from metrics.report_parts import STYLE, Thumbnails, bars, grid, heat_map, number, table
+from util.files import write_text
 from util.images import read_image
 
 ROWS, EXTREMES = 8, 4  # pictures of the overview; best and worst ones per metric
@@ -58,12 +59,12 @@ def write_report(
     body = "".join(f'<section id="{head.split()[0]}"><h2>{head}</h2>{text}</section>' for head, text in present)
     path = folder / "report.html"
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(
+    write_text(
+        path,
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}{thumbnails.css()}</style></head><body>'
         f"<header><h1>{escape(title)}</h1><p>{subtitle(line)}</p><nav>{anchors}</nav></header>"
         f"<main>{body}</main></body></html>\n",
-        encoding="utf-8",
     )
     return path
 

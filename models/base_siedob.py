@@ -24,6 +24,7 @@ from models.networks.init import init_normal
 from models.networks.objects import Objects, find_objects
 from util.batch import Batch, one_hot
 from util.errors import UserError
+from util.files import write_text
 from util.flags import positive_int
 from util.images import save_png
 from util.objects import ObjectRule, parse_rules
@@ -211,7 +212,7 @@ def write_tiny_objects(root: Path) -> None:
                 folder = root / str(entry["name"]) / split
                 save_png(rng.randint(0, 256, (16, 16, 3)).astype(np.uint8), folder / "images" / name)
                 save_png(shape, folder / "inst_mask" / name)
-    (root / "classes.json").write_text(json.dumps({"num_classes": 2, "classes": entries}))
+    write_text(root / "classes.json", json.dumps({"num_classes": 2, "classes": entries}))
 
 
 def init_scene_networks(*nets: nn.Module) -> None:

@@ -19,6 +19,7 @@ from models import MODELS
 from models.base_model import BaseModel
 from options.parser import PROVENANCE, StrictParser, check_name, read_yaml
 from util.errors import UserError
+from util.files import write_text
 from util.registry import did_you_mean
 from util.versions import current_commit, library_versions
 
@@ -51,7 +52,7 @@ class Options(argparse.Namespace):
             "set_by": {k: v for k, v in sorted(self._set_by.items()) if v != "default"},
         }
         text = yaml.safe_dump({**dict(sorted(self.values().items())), PROVENANCE: provenance}, sort_keys=False)
-        path.write_text(text)
+        write_text(path, text)
 
 
 def add_run_folder_flags(parser: argparse.ArgumentParser) -> Any:

@@ -33,6 +33,7 @@ from metrics.folders import list_pictures
 from metrics.inception import find_inception, read_inception
 from options.parser import script_parser
 from util.errors import UserError, run_main
+from util.files import write_text
 from util.images import save_png
 
 CLASSES = 1008  # of the official file's classifier, which no feature needs
@@ -110,7 +111,7 @@ def compare(opt: argparse.Namespace, scratch: Path) -> None:
         speed = base["wall_s"] / f["wall_s"]
         print(f"{name:22}{f['wall_s']:9.1f}{f['cpu_s']:9.1f}{count / f['wall_s']:12.1f}{f['fid']:14.6f}{speed:9.2f}x")
     if opt.json:
-        Path(opt.json).write_text(json.dumps({"pictures": count, "device": opt.device, "tools": figures}, indent=1))
+        write_text(Path(opt.json), json.dumps({"pictures": count, "device": opt.device, "tools": figures}, indent=1))
 
 
 def gather(opt: argparse.Namespace, which: str, folder: Path) -> Path:

@@ -26,6 +26,7 @@ from models.networks.analogy_generator import AnalogyGenerator, init_analogy
 from models.networks.analogy_segmenter import LayoutSegmenter
 from models.semia_model import SemIAModel
 from trainers.trainer import frozen
+from util.files import write_text
 from util.seeds import torch_generator
 
 
@@ -109,7 +110,7 @@ def main(opt: argparse.Namespace) -> None:
         for mode, pair in figures["iteration"].items():
             show(f"iteration, {mode}", pair)
     if opt.json:
-        Path(opt.json).write_text(json.dumps(figures, indent=1))
+        write_text(Path(opt.json), json.dumps(figures, indent=1))
 
 
 def show(name: str, pair: dict[str, Any]) -> None:

@@ -40,6 +40,7 @@ from options.metric_flags import add_metric_flags, validate_metric_flags
 from options.parser import script_parser
 from util.device import resolve_device
 from util.errors import DataError, UserError, run_main
+from util.files import write_text
 from util.images import read_map
 from util.versions import current_commit, library_versions
 from util.workers import shield_worker
@@ -145,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     if opt.json:
         each = {name: [None if v != v else v for v in values] for name, values in evaluator.per_picture().items()}
         kept = {"names": evaluator.names, **each}
-        Path(opt.json).write_text(json.dumps({**line, "per_picture": kept}, indent=1, allow_nan=False) + "\n")
+        write_text(Path(opt.json), json.dumps({**line, "per_picture": kept}, indent=1, allow_nan=False) + "\n")
     if opt.report:
         by_name = {item.name: item for item in items}
         print(write_report(line, evaluator, Path(opt.report), title=f"{opt.name}, {opt.task}", notes=notes,

@@ -48,6 +48,7 @@ from options.train_options import TrainOptions
 from trainers.checkpoint import Checkpoints
 from trainers.state import FREE_TO_CHANGE
 from util.errors import EXIT_OK, UserError, run_main
+from util.files import write_text
 from util.images import picture_grid, read_image, save_png
 from util.registry import did_you_mean
 
@@ -167,7 +168,7 @@ def test_row(row: Row, task: str, checkpoints_dir: str, *, quiet: bool) -> tuple
     else:
         print(f"$ python test.py {shlex.join(step.args)}", flush=True)
         test_command.main(step.args)
-        (step.folder / MARKER).write_text(key)
+        write_text(step.folder / MARKER, key)
     return json.loads((step.folder / "result.json").read_text()), step.folder
 
 

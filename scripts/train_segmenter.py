@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -39,6 +38,7 @@ from options.parser import StrictParser, check_name, script_parser
 from util.batch import Batch, to_device
 from util.device import autocast, resolve_device
 from util.errors import EXIT_OK, UserError, run_main
+from util.files import write_bytes, write_text
 from util.seeds import torch_generator
 
 FREQUENCY_SAMPLES = 100  # pictures whose labels set the class weights
@@ -183,12 +183,9 @@ def save(net: nn.Module, card: dict[str, object], folder: Path) -> None:
     """Write the weights (half precision) and their card, each by rename."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: value.cpu() for key, value in net.state_dict().items() if not key.endswith("num_batches_tracked")}
-    temporary = folder / f"{WEIGHTS_FILE}.tmp"
-    temporary.write_bytes(to_safetensors({key: value.half().contiguous() for key, value in state.items()}))
-    os.replace(temporary, folder / WEIGHTS_FILE)
-    temporary = folder / f"{CARD_FILE}.tmp"
-    temporary.write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
-    os.replace(temporary, folder / CARD_FILE)
+    weights = to_safetensors({key: value.half().contiguous() for key, value in state.items()})
+    write_bytes(folder / WEIGHTS_FILE, weights)
+    write_text(folder / CARD_FILE, yaml.safe_dump(card, sort_keys=False))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from util.analogy import TITLES, AnalogyBatch, analogy_row, analogy_strip
 from util.batch import to_device
 from util.device import autocast, resolve_device
 from util.errors import DataError, UserError
+from util.files import write_text
 from util.flags import metric_names
 from util.images import save_png, to_uint8
 from util.versions import current_commit, library_versions
@@ -105,8 +106,8 @@ def run(opt: Any) -> int:
         save_png(row[-1], folder / f"{name}.png")
         save_png(analogy_strip([row]), folder / f"{name}_strip.png")
     save_png(analogy_strip(list(rows.values())), folder / "grid.png")
-    (folder / MARKER).write_text("\n".join(names) + "\n")
-    (folder / "result.json").write_text(json.dumps(line, indent=1) + "\n")
+    write_text(folder / MARKER, "\n".join(names) + "\n")
+    write_text(folder / "result.json", json.dumps(line, indent=1) + "\n")
     with (renderer.run_dir / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
     report = report_page(line, rows, folder, title=f"{opt.name}, analogies")

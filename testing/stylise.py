@@ -33,6 +33,7 @@ from trainers.failures import out_of_memory_hint
 from trainers.restore import Loaded, load_run
 from util.device import autocast, resolve_device
 from util.errors import UserError
+from util.files import write_text
 from util.images import picture_grid, read_image, save_png
 from util.pictures import canvas_size, find_pictures, resized
 from util.registry import did_you_mean
@@ -229,7 +230,7 @@ def finish(
     rows = [fit_row(list(load(contents[i].name).values())) for i in shown]
     save_png(picture_grid(rows, titles=["content", "edges", "style", "stylised"]), folder / "grid.png")
     write_report(line, evaluator, folder, title=f"{line['protocol']['run']}, stylised", load=load)
-    (folder / "result.json").write_text(json.dumps(line, indent=1) + "\n")
+    write_text(folder / "result.json", json.dumps(line, indent=1) + "\n")
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from util.errors import UserError
+from util.files import atomic_file, cause, flush_folder
 
 STEP_FILE = re.compile(r"step_(\d+)\.pt")
 
@@ -30,20 +31,14 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     Raises:
         CheckpointError: the disk is full or the folder is not writable. What was at `path` is untouched.
     """
-    temp = _temp_name(path)
     try:
-        with open(temp, "wb") as file:
+        with atomic_file(path) as file:
             torch.save(state, file)
-            _flush_to_disk(file.fileno())
-        os.replace(temp, path)
-        _flush_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
         raise CheckpointError(
-            f"{path}: cannot be written ({_cause(error)}). Free some space or lower --keep; "
+            f"{path}: cannot be written ({cause(error)}). Free some space or lower --keep; "
             "earlier checkpoints are untouched, so --continue_train goes on from the newest one."
         ) from error
-    finally:
-        temp.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]:
@@ -63,7 +58,7 @@ def load_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dic
     except MemoryError:
         raise
     except Exception as error:  # a damaged archive fails in many ways: zlib, struct, pickle, torch's own reader
-        raise CheckpointError(f"{path}: cut short, damaged or no checkpoint ({_cause(error)})") from error
+        raise CheckpointError(f"{path}: cut short, damaged or no checkpoint ({cause(error)})") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: no checkpoint, it holds a {type(state).__name__}")
     return state
@@ -92,7 +87,7 @@ class Checkpoints:
 
     def save(self, state: dict[str, Any], step: int) -> Path:
         """Write `step_<step>.pt`, point `latest.pt` at it, remove what is older than the last `keep`."""
-        for leftover in self.run_dir.glob(".*.pt.tmp"):  # of a process that was killed while it wrote
+        for leftover in self.run_dir.glob(".*.pt.*.tmp"):  # of a process that was killed while it wrote
             leftover.unlink(missing_ok=True)
         path = self.run_dir / f"step_{step}.pt"
         save_checkpoint(state, path)
@@ -131,16 +126,16 @@ class Checkpoints:
         return files
 
     def _point_latest_at(self, path: Path) -> None:
-        temp = _temp_name(self.latest)
+        temp = self.latest.with_name(f".{self.latest.name}.{os.getpid()}.tmp")
         try:
             try:
                 os.link(path, temp)
             except OSError:  # a file system without hard links
                 shutil.copyfile(path, temp)
             os.replace(temp, self.latest)
-            _flush_folder(self.run_dir)
+            flush_folder(self.run_dir)
         except OSError as error:
-            raise CheckpointError(f"{self.latest}: cannot be written ({_cause(error)}); {path} is good") from error
+            raise CheckpointError(f"{self.latest}: cannot be written ({cause(error)}); {path} is good") from error
         finally:
             temp.unlink(missing_ok=True)
 
@@ -149,26 +144,3 @@ class Checkpoints:
         for path in self.step_files():
             if int(STEP_FILE.fullmatch(path.name)[1]) > step:  # type: ignore[index]
                 path.rename(path.with_name(path.name + ".damaged"))
-
-
-def _temp_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")
-
-
-def _flush_to_disk(descriptor: int) -> None:
-    os.fsync(descriptor)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename durable. Some network file systems refuse to sync a folder; the rename stays atomic there."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
-
-
-def _cause(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -10,6 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from util.errors import UserError
+from util.files import write_bytes
 
 WEIGHTS_FILE = "weights.safetensors"
 
@@ -22,10 +23,8 @@ def save_weights(networks: Mapping[str, Mapping[str, Tensor]], path: Path, *, st
         source: where they come from, in words.
     """
     tensors = {f"{net}.{key}": value.contiguous() for net, state in networks.items() for key, value in state.items()}
-    partial = path.with_suffix(".partial")
     # Not save_file: it makes files that only their owner can read.
-    partial.write_bytes(save(tensors, metadata={"format": "semedit weights 1", "step": str(step), "source": source}))
-    partial.replace(path)
+    write_bytes(path, save(tensors, metadata={"format": "semedit weights 1", "step": str(step), "source": source}))
 
 
 def load_weights(path: Path) -> tuple[dict[str, dict[str, Tensor]], int]:

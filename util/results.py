@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from util.batch import Batch
+from util.files import write_text
 from util.grids import editing_grid, editing_rows
 from util.images import colour_labels, save_png, to_uint8
 
@@ -60,7 +61,7 @@ class ResultFolder:
     def finish(self, line: dict[str, Any], metrics_file: Path) -> None:
         """Write the grid and the numbers, and append these to the run's `metrics.jsonl`."""
         save_png(editing_grid(self._rows, last=self.real_title), self.path / "grid.png")
-        (self.path / "result.json").write_text(json.dumps(line, indent=1) + "\n")
+        write_text(self.path / "result.json", json.dumps(line, indent=1) + "\n")
         with metrics_file.open("a") as file:
             file.write(json.dumps(line) + "\n")
 

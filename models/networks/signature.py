@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from util.errors import UserError
+from util.files import write_text
 
 COUNT = 16
 RTOL, ATOL = 1e-2, 1e-4
@@ -32,7 +33,7 @@ def signature(parts: Mapping[str, nn.Module]) -> dict[str, dict[str, object]]:
 
 def save_signature(parts: Mapping[str, nn.Module], path: Path, *, clip_input: str) -> None:
     """Write what `check_signature` compares; `clip_input` is what CLIP is shown."""
-    path.write_text(json.dumps({"clip_input": clip_input, "parts": signature(parts)}, indent=1) + "\n")
+    write_text(path, json.dumps({"clip_input": clip_input, "parts": signature(parts)}, indent=1) + "\n")
 
 
 def check_signature(parts: Mapping[str, nn.Module], path: Path, *, clip_input: str) -> None:

@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from util.errors import UserError
+from util.files import write_bytes, write_text
 from util.seeds import derive_seed
 
 PREFIX = "class_"
@@ -70,12 +71,9 @@ class StyleBank:
             "weights": self.weights,
             "codes": {str(label): [asdict(o) for o in origins] for label, origins in sorted(self.origins.items())},
         }
-        partial, partial_json = path.with_suffix(".partial"), path.with_suffix(".json.partial")
+        write_text(path.with_suffix(".json"), json.dumps(told, indent=1) + "\n")
         # Not save_file: it makes files that only their owner can read. One metadata key: several have no fixed order.
-        partial.write_bytes(save(tensors, metadata={"weights": self.weights}))
-        partial_json.write_text(json.dumps(told, indent=1) + "\n")
-        partial_json.replace(path.with_suffix(".json"))
-        partial.replace(path)
+        write_bytes(path, save(tensors, metadata={"weights": self.weights}))
 
     @classmethod
     def load(cls, path: Path, *, style_dim: int) -> StyleBank:
