@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 GRID = 3  # control points along each axis
+FRACTIONS = 2**16  # of a pixel, what source coordinates are rounded to before a picture is read
 
 
 def progress(step: int, stable_steps: int) -> float:
@@ -89,8 +90,14 @@ def _refine(coarse: np.ndarray, size: int) -> np.ndarray:
 
 
 def warp(picture: np.ndarray, coordinates: np.ndarray, *, nearest: bool = False) -> np.ndarray:
-    """Return the picture read at `warp_coordinates`: bilinear and rounded, or nearest (ids); mirrored outside."""
+    """Return the picture read at `warp_coordinates`: bilinear and rounded, or nearest (ids); mirrored outside.
+
+    Where the spline moves little, many pixels lie half between two values, and its last bits, which differ between
+    processors, would decide. Coordinates are therefore rounded to binary fractions: halves stay halves, and the sums
+    below are exact in any order.
+    """
     size = picture.shape[:2]
+    coordinates = np.rint(coordinates * FRACTIONS) / FRACTIONS
     if nearest:
         rows, columns = (_mirror(np.rint(coordinates[..., k]).astype(np.int64), size[k]) for k in range(2))
         return picture[rows, columns]

@@ -265,5 +265,5 @@ def test_thin_plate_warp(size: tuple[int, int], strength: str) -> None:
     out = warp(image, found)
     for r, c, *rgb in expected[strength]["pixels"]:
         assert out[r, c].tolist() == rgb
-    # Where the source lies half between two values, the spline's own rounding (1e-13) decides: some 15 of 3500 pixels
+    # In theirs the spline's own rounding (1e-13) decides where the source lies half between two values: some 15 of 3500
     assert out.mean((0, 1)).tolist() == pytest.approx(expected[strength]["out_mean_per_channel"], abs=0.006)

@@ -176,6 +176,19 @@ def test_picture_and_layout_are_warped_alike() -> None:
         assert (np.abs(moved[..., 0].astype(int) - ids) > 90).mean() < 0.02
 
 
+@pytest.mark.parametrize("strength", [0, 0.4])
+@pytest.mark.parametrize("size", [(50, 70), (64, 64)])
+def test_the_last_bits_of_the_spline_do_not_reach_a_warped_picture(size: tuple[int, int], strength: float) -> None:
+    rng = np.random.RandomState(0)
+    picture = np.stack([*(3 * np.mgrid[: size[0], : size[1]]), rng.randint(0, 256, size)], -1).astype(np.uint8)
+    layout = rng.randint(0, 9, size).astype(np.uint8)
+    exact = warp_coordinates(*size, strength * rng.uniform(-1, 1, (9, 2)))
+    for _ in range(5):
+        other = exact * (1 + 1e-9 * rng.standard_normal(exact.shape))
+        assert np.array_equal(warp(picture, other), warp(picture, exact))
+        assert np.array_equal(warp(layout, other, nearest=True), warp(layout, exact, nearest=True))
+
+
 def test_a_warp_without_moves_is_none_for_odd_sizes() -> None:
     picture = np.random.RandomState(0).randint(0, 256, (31, 45, 3), dtype=np.uint8)
     assert np.array_equal(warp(picture, warp_coordinates(31, 45, np.zeros((9, 2)))), picture)
