@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from util.decode import decode
 from util.errors import DataError, UserError
-from util.images import default_palette, read_image, read_map
+from util.images import default_palette, read_map, rgb_of
 
 KINDS = ("colours", "ids")
 SMALLEST_CLASS = 0.002  # share of a layout's pixels that makes a colour a class
@@ -52,16 +53,15 @@ def find_targets(folder: Path) -> list[Path]:
 
 def read_opaque(path: Path) -> np.ndarray:
     """Return a picture (H, W, 3) uint8; raises `DataError` if it is transparent anywhere (opaque alpha is dropped)."""
-    picture = read_image(path)
-    with Image.open(path) as opened:
-        if opened.mode in ("RGBA", "LA", "PA") or "transparency" in opened.info:
-            alpha = np.asarray(opened.convert("RGBA"))[..., 3]
-            if (alpha < 255).any():
-                raise DataError(
-                    f"{path}: {int((alpha < 255).sum())} pixels are transparent, so their colour means nothing; save "
-                    "it without an alpha channel"
-                )
-    return picture
+    picture = decode(path, "picture").picture
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+        if (alpha < 255).any():
+            raise DataError(
+                f"{path}: {int((alpha < 255).sum())} pixels are transparent, so their colour means nothing; save "
+                "it without an alpha channel"
+            )
+    return rgb_of(picture, path)
 
 
 # --- classes ----------------------------------------------------------------------------------------------------------

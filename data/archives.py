@@ -5,7 +5,6 @@ Archives are read in place, one member at a time, so that nothing has to be unpa
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import tarfile
@@ -16,21 +15,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+from util.decode import NamedBytes
 from util.errors import DataError, UserError
 
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
 _SHOWN = 3  # names in a message
-
-
-class NamedBytes(io.BytesIO):
-    """Bytes that the readers of `util.images` take for a file; its text is where they came from, for messages."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        super().__init__(data)
-        self._name = name
-
-    def __str__(self) -> str:
-        return self._name
 
 
 @dataclass(frozen=True)

@@ -145,8 +145,8 @@ def check_split(folder: Path, rules: MapRules, *, min_side: int = 0, progress: A
             )
         report.has_inst |= maps.inst is not None
         report.sizes[maps.image.shape[1], maps.image.shape[0]] += 1
-        counts = np.bincount(maps.label.ravel())
-        report.pixels.update({int(i): int(counts[i]) for i in np.flatnonzero(counts)})
+        ids, counts = np.unique(maps.label, return_counts=True)  # no table: an id outside the classes may be huge
+        report.pixels.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
         if maps.inst is None or maps.inst.shape == maps.label.shape:
             report.instances.append(len(unique_ids(rules.own_ids(maps.inst, maps.label))))
     return report

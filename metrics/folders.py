@@ -7,26 +7,20 @@ is a fault that names the file.
 from __future__ import annotations
 
 import hashlib
-import io
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from metrics.base import Pictures
+from util.decode import NamedBytes, decode, read_regular
 from util.errors import DataError
 from util.images import read_map
 
-# What Pillow raises for broken files of the formats below; TIFF adds TypeError and KeyError.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, struct.error, zlib.error,
-           Image.DecompressionBombError)  # fmt: skip
 LOSSY = (".jpg", ".jpeg", ".webp")  # ids and masks do not survive these
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
@@ -68,17 +62,9 @@ def _is_picture(path: Path) -> bool:
 
 def read_exact(path: Path) -> tuple[np.ndarray, str]:
     """Return (H,W,3) uint8 RGB and the SHA-1 of the file; raises `DataError` for what is not plainly that."""
-    try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as picture:
-            mode = picture.tile[0][3] if picture.tile else None  # tells 16-bit colours, which Pillow cuts to 8
-            raw = mode[0] if isinstance(mode, tuple) else mode
-            picture.load()
-    except BROKEN as error:
-        raise DataError(f"{path}: cannot be decoded ({error}); replace or remove the file") from error
-    if getattr(picture, "n_frames", 1) > 1:
-        raise DataError(f"{path}: holds several pictures; save the one that is meant")
-    if picture.mode.startswith(("I", "F")) or (isinstance(raw, str) and ";16" in raw):
+    data = read_regular(path, "picture")
+    picture, stored = decode(NamedBytes(data, str(path)), "picture")
+    if picture.mode.startswith(("I", "F")) or ";16" in stored:  # Pillow cuts 16-bit colours to 8
         values = np.asarray(picture)
         what = "NaN or infinite values" if not np.isfinite(values).all() else "more than 8 bit per channel"
         raise DataError(f"{path}: {what}; save it as 8 bit")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
-
-from metrics.folders import BROKEN, Item, list_pictures, other_entries
+from metrics.folders import Item, list_pictures, other_entries
+from util.decode import picture_size
+from util.errors import DataError
 
 NAMED = 5  # files that a note names
 Found = dict[str, Path]
@@ -78,11 +79,8 @@ def differ_in_size(item: Item) -> bool:
     """Tell from the files' heads whether the two pictures of a pair differ in size; broken ones are told later."""
     sizes = set()
     for path in (*item.fake, *([item.real] if item.real else [])):
-        try:
-            with Image.open(path) as picture:
-                sizes.add(picture.size)
-        except BROKEN:
-            pass
+        with suppress(DataError):
+            sizes.add(picture_size(path))
     return len(sizes) > 1
 
 

@@ -6,8 +6,6 @@ Shapes: H x W pixels; arrays are (H, W, 3) uint8 RGB or (H, W) int32 ids; tensor
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,33 +15,26 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from util.decode import NamedBytes, decode
 from util.errors import DataError
 
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _PICTURE_MODES = ("RGB", "L", "P", "RGBA", "CMYK", "LA")
 _LEVELS = ((np.arange(256, dtype=np.float32) / 255 - np.float32(0.5)) / np.float32(0.5)).astype(np.float32)
+PictureFile = str | os.PathLike[str] | NamedBytes
 _MAP_BITS = {"1": 1, "L": 8, "P": 8, "I;16": 16, "I;16L": 16, "I;16B": 16, "I": 16}  # older Pillow opens I;16 as I
 
 
-def _decode(path: str | os.PathLike[str], what: str) -> Image.Image:
-    """Open and decode a whole file. Pillow refuses truncated data, where OpenCV returns a grey rest without a word."""
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: the {what} does not exist") from error
-    except _UNREADABLE as error:
-        raise DataError(f"{path}: the {what} cannot be decoded ({error}); replace or remove the file") from error
-
-
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+def read_image(path: PictureFile) -> np.ndarray:
     """Return a picture as (H, W, 3) uint8 RGB, as stored (EXIF rotation is not applied, alpha is dropped).
 
     Raises:
-        DataError: missing, truncated or corrupt, or not 8 bit per channel.
+        DataError: what `decode` refuses, or not 8 bit per channel.
     """
-    picture = _decode(path, "picture")
+    return rgb_of(decode(path, "picture").picture, path)
+
+
+def rgb_of(picture: Image.Image, path: PictureFile) -> np.ndarray:
+    """Return a decoded picture as (H, W, 3) uint8; raises `DataError` if it has not 8 bit per channel."""
     if picture.mode not in _PICTURE_MODES:
         raise DataError(f"{path}: a picture of mode {picture.mode}; 8 bit RGB or grey is needed, convert it")
     return np.array(picture.convert("RGB"))
@@ -57,7 +48,7 @@ class IdMap:
     bits: int
 
 
-def read_id_map(path: str | os.PathLike[str], what: str, *, rgb_ids: bool = False) -> IdMap:
+def read_id_map(path: PictureFile, what: str, *, rgb_ids: bool = False) -> IdMap:
     """Return the ids of a label or instance PNG unchanged: palette indices and 16-bit values stay what they are.
 
     Args:
@@ -66,9 +57,9 @@ def read_id_map(path: str | os.PathLike[str], what: str, *, rgb_ids: bool = Fals
         rgb_ids: the whole colour is the id, r + 256 g + 65536 b; otherwise a colour file is an error.
 
     Raises:
-        DataError: missing, truncated or corrupt, or colours where ids are expected.
+        DataError: what `decode` refuses, colours where ids are expected, or ids below 0.
     """
-    picture = _decode(path, what)
+    picture = decode(path, what).picture
     if picture.mode in ("RGB", "RGBA") and rgb_ids:
         rgb = np.asarray(picture.convert("RGB")).astype(np.int32)
         return IdMap(rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2], 24)
@@ -77,10 +68,16 @@ def read_id_map(path: str | os.PathLike[str], what: str, *, rgb_ids: bool = Fals
             f"{path}: the {what} has colours (mode {picture.mode}); ids are needed, one channel of 8 or 16 bit. "
             "Convert the colours to ids first"
         )
-    return IdMap(np.array(picture).astype(np.int32), _MAP_BITS[picture.mode])
+    ids = np.array(picture).astype(np.int32)
+    if ids.size and ids.min() < 0:  # of a file of 32 bit
+        raise DataError(
+            f"{path}: the {what} has ids below 0, such as {ids.min()} ({int((ids < 0).sum())} pixels); ids are 0 or "
+            "more: replace them, e.g. by an id that --ignore_label names"
+        )
+    return IdMap(ids, _MAP_BITS[picture.mode])
 
 
-def read_map(path: str | os.PathLike[str], what: str, *, rgb_ids: bool = False) -> np.ndarray:
+def read_map(path: PictureFile, what: str, *, rgb_ids: bool = False) -> np.ndarray:
     """Return the ids (H, W) int32 of `read_id_map`, without the bit depth."""
     return read_id_map(path, what, rgb_ids=rgb_ids).ids
 

@@ -1,0 +1,125 @@
+"""Picture files decoded with care: of a few formats, regular, of bounded size, whole, and holding one picture."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from PIL import Image, ImageFile, TiffImagePlugin, WebPImagePlugin
+
+from util.errors import DataError
+from util.files import cause
+
+# All that is ever tried, whatever a file's name says: Pillow knows forty more, of which EPS starts a program.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
+assert TiffImagePlugin and WebPImagePlugin  # imported to be known: Pillow would load all its formats to find them
+MOST_PIXELS = 1 << 27  # of a picture: 134 million, 400 MB as RGB
+MOST_BYTES = 1 << 30  # of a file
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `MOST_PIXELS` is an error, always
+
+
+class NamedBytes(io.BytesIO):
+    """Bytes that the readers of pictures take for a file; its text is where they came from, for messages."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self._name = name
+
+    def __str__(self) -> str:
+        return self._name
+
+
+class Decoded(NamedTuple):
+    """A decoded picture, and how its file stores the values ("RGB;16B"), which Pillow may cut to 8 bit."""
+
+    picture: Image.Image
+    stored: str
+
+
+def decode(file: str | os.PathLike[str] | NamedBytes, what: str) -> Decoded:
+    """Decode a whole file. Pillow refuses truncated data, where OpenCV returns a grey rest without a word.
+
+    Args:
+        file: its path, or its content.
+        what: "picture", "label map": for messages.
+
+    Raises:
+        DataError: missing, no regular file, of another format, too large, with several pictures, or damaged.
+    """
+    with _opened(file, what) as picture:
+        layout = picture.tile[0][3] if picture.tile else ""
+        stored = layout[0] if isinstance(layout, tuple) else layout
+        picture.load()
+        return Decoded(picture, stored if isinstance(stored, str) else "")
+
+
+def picture_size(file: str | os.PathLike[str], what: str = "picture") -> tuple[int, int]:
+    """Return width and height by the file's head; raises `DataError` as `decode` does."""
+    with _opened(file, what) as picture:
+        return picture.size
+
+
+def read_regular(path: str | os.PathLike[str], what: str) -> bytes:
+    """Return the content of a regular file of at most `MOST_BYTES`; raises `DataError` for others."""
+    _check_file(path, what)
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _check_file(path: str | os.PathLike[str], what: str) -> None:
+    """Refuse what cannot be a picture without opening it: a pipe would be waited for, a device has no end."""
+    try:
+        state = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(f"{path}: the {what} does not exist") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: the {what} cannot be read ({cause(error)})") from error
+    if not stat.S_ISREG(state.st_mode):
+        raise DataError(f"{path}: the {what} is a folder, pipe or device, no regular file; replace or remove it")
+    if state.st_size > MOST_BYTES:
+        raise DataError(
+            f"{path}: the {what} is a file of {state.st_size >> 20} MiB; at most {MOST_BYTES >> 20} are read"
+        )
+
+
+@contextmanager
+def _opened(file: str | os.PathLike[str] | NamedBytes, what: str) -> Iterator[ImageFile.ImageFile]:
+    """Open a file and check its head; whatever Pillow raises in the block is a `DataError`."""
+    if not isinstance(file, NamedBytes):
+        _check_file(file, what)
+    try:
+        with Image.open(file, formats=FORMATS) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                raise DataError(
+                    f"{file}: the {what} has {picture.width}x{picture.height} pixels; at most "
+                    f"{MOST_PIXELS / 1e6:.0f} million are read. Scale it down or cut it"
+                )
+            if _has_several(picture):
+                raise DataError(f"{file}: the {what} holds several pictures; save the one that is meant")
+            yield picture
+    except (DataError, MemoryError):
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise DataError(
+            f"{file}: the {what} cannot be decoded: it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file, "
+            "whatever its name says; save it as PNG, or replace it"
+        ) from error
+    except Exception as error:  # of a damaged file: struct.error, KeyError, zlib.error, DecompressionBombError, ...
+        raise DataError(f"{file}: the {what} cannot be decoded ({cause(error)}); replace or remove the file") from error
+
+
+def _has_several(picture: Image.Image) -> bool:
+    if picture.format == "MPO":  # a JPEG of a camera, with previews behind the picture
+        return False
+    if picture.format != "TIFF":
+        return getattr(picture, "n_frames", 1) > 1
+    try:  # to count them, Pillow would visit all
+        picture.seek(1)
+    except EOFError:
+        return False
+    return True
