@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 import torch
 import yaml
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,6 +22,7 @@ from metrics.published import CITYSCAPES_CLASSES, CITYSCAPES_LABEL_IDS, ESPNETS
 from metrics.segmenter_net import build_segmenter_net
 from util.errors import UserError
 from util.registry import did_you_mean
+from util.sealed import load_tensors
 
 WEIGHTS_FILE, CARD_FILE = "segmenter.safetensors", "segmenter.yaml"
 BUILT_IN = {"streets": Path(__file__).parent / "weights" / "streets"}
@@ -221,8 +221,8 @@ def load_trained(name: str, folder: Path, *, weights: Path, device: torch.device
     if not weights.is_file():
         raise UserError(f"{weights}: no such file; train the segmenter again or name it with --segmenter_weights FILE")
     try:
-        state = {key: value.float() for key, value in load_file(weights).items()}  # stored in half precision
-    except Exception as error:  # safetensors' own error class is not public API
+        state = {key: value.float() for key, value in load_tensors(weights)[0].items()}  # stored in half precision
+    except (OSError, ValueError) as error:
         raise UserError(f"{weights} cannot be read as a safetensors file: {error}") from error
     load_exactly(net, state, source=str(weights))
     return Segmenter(

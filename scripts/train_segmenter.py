@@ -22,7 +22,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -38,7 +37,8 @@ from options.parser import StrictParser, check_name, script_parser
 from util.batch import Batch, to_device
 from util.device import autocast, resolve_device
 from util.errors import EXIT_OK, UserError, run_main
-from util.files import write_bytes, write_text
+from util.files import write_text
+from util.sealed import save_tensors
 from util.seeds import torch_generator
 
 FREQUENCY_SAMPLES = 100  # pictures whose labels set the class weights
@@ -183,8 +183,7 @@ def save(net: nn.Module, card: dict[str, object], folder: Path) -> None:
     """Write the weights (half precision) and their card, each by rename."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: value.cpu() for key, value in net.state_dict().items() if not key.endswith("num_batches_tracked")}
-    weights = to_safetensors({key: value.half().contiguous() for key, value in state.items()})
-    write_bytes(folder / WEIGHTS_FILE, weights)
+    save_tensors(folder / WEIGHTS_FILE, {key: value.half() for key, value in state.items()}, {})
     write_text(folder / CARD_FILE, yaml.safe_dump(card, sort_keys=False))
 
 

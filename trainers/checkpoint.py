@@ -1,7 +1,7 @@
 """Checkpoints: one file with all state, written atomically, verified when read.
 
 A file is complete or absent under its name: it is written beside it, flushed to the disk, then renamed. Reading
-checks every byte against the archive's CRC-32 sums first, since a flipped bit would otherwise load without an error.
+checks every byte against the file's checksum first, since a flipped bit would otherwise load without an error.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 
 from util.errors import UserError
 from util.files import atomic_file, cause, flush_folder
+from util.sealed import verify_zip, write_sealed_zip
 
 STEP_FILE = re.compile(r"step_(\d+)\.pt")
 
@@ -33,7 +33,7 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """
     try:
         with atomic_file(path) as file:
-            torch.save(state, file)
+            write_sealed_zip(file, lambda stream: torch.save(state, stream))
     except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
         raise CheckpointError(
             f"{path}: cannot be written ({cause(error)}). Free some space or lower --keep; "
@@ -48,10 +48,7 @@ def load_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dic
         CheckpointError: the file is absent, cut short, damaged or no checkpoint.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"wrong checksum in {damaged}")
+        verify_zip(path)
         state = torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint") from error

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from util.errors import UserError
-from util.files import write_bytes
+from util.sealed import load_tensors, save_tensors
 
 WEIGHTS_FILE = "weights.safetensors"
 
@@ -22,20 +20,19 @@ def save_weights(networks: Mapping[str, Mapping[str, Tensor]], path: Path, *, st
         step: optimiser steps that they were trained for; 0 if unknown.
         source: where they come from, in words.
     """
-    tensors = {f"{net}.{key}": value.contiguous() for net, state in networks.items() for key, value in state.items()}
-    # Not save_file: it makes files that only their owner can read.
-    write_bytes(path, save(tensors, metadata={"format": "semedit weights 1", "step": str(step), "source": source}))
+    tensors = {f"{net}.{key}": value for net, state in networks.items() for key, value in state.items()}
+    save_tensors(path, tensors, {"format": "semedit weights 1", "step": str(step), "source": source})
 
 
 def load_weights(path: Path) -> tuple[dict[str, dict[str, Tensor]], int]:
     """Return the state dicts by network and the step; raises `UserError` for a damaged file."""
     networks: dict[str, dict[str, Tensor]] = {}
     try:
-        with safe_open(path, framework="pt") as file:
-            step = int((file.metadata() or {}).get("step", 0))
-            for key in file.keys():  # noqa: SIM118
-                net, name = key.split(".", 1)
-                networks.setdefault(net, {})[name] = file.get_tensor(key)
-    except (SafetensorError, OSError, ValueError) as error:
+        tensors, metadata = load_tensors(path)
+        step = int(metadata.get("step", 0))
+        for key, value in tensors.items():
+            net, name = key.split(".", 1)
+            networks.setdefault(net, {})[name] = value
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable weights file ({error})") from error
     return networks, step

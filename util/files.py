@@ -30,6 +30,10 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         os.replace(temp, path)
         if durable:
             flush_folder(path.parent)
+    except OSError as error:
+        if error.filename is None:  # a write that fails does not say where
+            error.filename = str(path)
+        raise
     finally:
         temp.unlink(missing_ok=True)
 

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from util.errors import UserError
-from util.files import write_bytes, write_text
+from util.files import write_text
+from util.sealed import load_tensors, save_tensors
 from util.seeds import derive_seed
 
 PREFIX = "class_"
@@ -65,26 +64,24 @@ class StyleBank:
 
     def save(self, path: Path) -> None:
         """Write safetensors, one tensor per class, and a JSON of the same name that tells each code's origin."""
-        tensors = {f"{PREFIX}{label}": rows.contiguous() for label, rows in sorted(self.codes.items())}
+        tensors = {f"{PREFIX}{label}": rows for label, rows in sorted(self.codes.items())}
         told = {
             "rule": self.rule,
             "weights": self.weights,
             "codes": {str(label): [asdict(o) for o in origins] for label, origins in sorted(self.origins.items())},
         }
         write_text(path.with_suffix(".json"), json.dumps(told, indent=1) + "\n")
-        # Not save_file: it makes files that only their owner can read. One metadata key: several have no fixed order.
-        write_bytes(path, save(tensors, metadata={"weights": self.weights}))
+        save_tensors(path, tensors, {"weights": self.weights})
 
     @classmethod
     def load(cls, path: Path, *, style_dim: int) -> StyleBank:
         """Read `save`'s file; raises `UserError` if it is damaged or of another code width."""
         try:
-            with safe_open(path, framework="pt") as file:
-                codes = {int(key.removeprefix(PREFIX)): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                weights = (file.metadata() or {}).get("weights", "")
-        except (SafetensorError, ValueError) as error:
+            tensors, metadata = load_tensors(path)
+            codes = {int(key.removeprefix(PREFIX)): rows for key, rows in tensors.items()}
+        except ValueError as error:
             raise UserError(f"{path}: not a style bank ({error}). Delete it: test.py makes it again.") from error
-        bank = cls(codes, weights=weights)
+        bank = cls(codes, weights=metadata.get("weights", ""))
         if bank.mean.numel() != style_dim:
             raise UserError(f"{path}: codes of width {bank.mean.numel()}, but the run's --style_dim is {style_dim}")
         return bank

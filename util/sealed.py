@@ -1,0 +1,134 @@
+"""Checksums of whole files, kept in the files: a flipped bit anywhere is found before the content is used.
+
+Both formats stay what they are, and any other reader takes them: a ZIP archive (a checkpoint) carries its SHA-256 as
+the archive's comment, a safetensors file in its metadata. Files written without one are read all the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from util.files import write_bytes
+
+_CHUNK = 1 << 20
+_MARK = b"sha256 of the archive without this comment: "
+_COMMENT = len(_MARK) + 64  # bytes; an archive ends with two bytes that hold this length, and the comment
+_UNSEALED = '"sha256":"' + "0" * 64 + '"'
+_SEALED = re.compile(rb'"sha256":"([0-9a-f]{64})"')
+
+
+class _Hashing:
+    """A stream that hashes what goes through it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def write_sealed_zip(file: BinaryIO, write: Callable[[Any], None]) -> None:
+    """Let `write` write a ZIP archive without a comment to the stream that it gets, then add the checksum."""
+    stream = _Hashing(file)
+    write(stream)
+    file.seek(-2, os.SEEK_END)
+    file.write(_COMMENT.to_bytes(2, "little") + _MARK + stream.digest.hexdigest().encode())
+
+
+def verify_zip(path: Path) -> None:
+    """Check every byte of an archive; of one without a checksum of its own, the CRC-32 sums of its members.
+
+    Raises:
+        zipfile.BadZipFile: a checksum is wrong, or the file is cut short. (Other errors may come from a damaged one.)
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        file.seek(max(0, size - _COMMENT - 2))
+        length, comment = file.read(2), file.read()
+        if not comment.startswith(_MARK):
+            if comment[-2:] != b"\0\0":  # the length of a comment: torch writes none
+                raise zipfile.BadZipFile("cut short, or its checksum is unreadable")
+            _verify_members(path)
+            return
+        file.seek(0)
+        # The length was written after the rest had been hashed with a length of zero.
+        digest = _sha256(chain(_chunks(file, size - _COMMENT - 2), [b"\0\0"]))
+    if length != _COMMENT.to_bytes(2, "little") or comment != _MARK + digest.encode():
+        raise zipfile.BadZipFile("wrong checksum")
+
+
+def _verify_members(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"wrong checksum in {damaged}")
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, atomically; equal content makes equal bytes."""
+    # Not save_file: it makes files that only their owner can read.
+    raw = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    end = 8 + int.from_bytes(raw[:8], "little")
+    header = {"__metadata__": {**metadata, "sha256": "0" * 64}, **json.loads(raw[8:end])}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    start = len(text).to_bytes(8, "little") + text
+    digest = _sha256([start, memoryview(raw)[end:]])
+    sealed = start.replace(_UNSEALED.encode(), _UNSEALED.replace("0" * 64, digest).encode(), 1)
+    write_bytes(path, b"".join((sealed, memoryview(raw)[end:])))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file, every byte verified if it has a checksum, and its metadata.
+
+    Raises:
+        ValueError: the file is damaged or none of its kind.
+    """
+    try:
+        _verify_tensors(path)
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def _verify_tensors(path: Path) -> None:
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = file.read(8)
+        start = length + file.read(min(int.from_bytes(length, "little"), size))
+        if (found := _SEALED.search(start)) is None:
+            return
+        unsealed = start[: found.start(1)] + b"0" * 64 + start[found.end(1) :]
+        if _sha256(chain([unsealed], _chunks(file, size))) != found[1].decode():
+            raise ValueError("wrong checksum")
+
+
+def _sha256(parts: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _chunks(file: BinaryIO, count: int) -> Iterator[bytes]:
+    """Yield the next `count` bytes, or as many as there are."""
+    while count > 0 and (chunk := file.read(min(_CHUNK, count))):
+        yield chunk
+        count -= len(chunk)
