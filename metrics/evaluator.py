@@ -140,6 +140,7 @@ class Files:
     segmenter: str | None = None
     segmenter_weights: str | None = None
     segmenter_classes: str | None = None
+    trust: str | None = None
     checkpoints_dir: str = "checkpoints"
     lpips_net: str = "alex"
     lpips_weights: str | None = None
@@ -202,7 +203,7 @@ def build_evaluator(
     def from_segments() -> list[Metric]:
         net = load_segmenter(
             str(files.segmenter), weights=files.segmenter_weights, checkpoints_dir=files.checkpoints_dir,
-            device=device, classes=files.segmenter_classes,
+            device=device, classes=files.segmenter_classes, trust=files.trust,
         )  # fmt: skip
         own = max([net.num_classes - 1, *(net.label_map or {})]) + 1  # a class map tells the highest label id
         count = own if label_nc is None else label_nc

@@ -10,6 +10,9 @@ What the file itself does not say stands in a YAML class map (`--segmenter_class
     label_map: {7: 0, 8: 1}              # data set's label id: class; ids left out are ignored. Default: equal ids
     void: 19                             # a channel that is no class
 
+A saved graph is a program: torch evaluates expressions of an exported one, and TorchScript has operators that write
+files. It is read only if its SHA-256 was given (`--trust`).
+
 Shapes: B pictures, C classes, H x W pixels.
 """
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,8 @@ from torch import Tensor, nn
 from metrics.files import file_hash
 from metrics.segmenters import Segmenter
 from util.errors import UserError
+from util.files import cause
+from util.unpickling import refuse_named_objects, weights_only
 
 CARD_KEYS = {"class_names", "short_side", "mean", "std", "label_map", "void"}
 
@@ -64,15 +70,15 @@ class Normalised(nn.Module):
         return logits
 
 
-def load_external(spec: str, *, classes: str | None, device: torch.device) -> Segmenter:
-    """Load `hf:...` or `export:...`; `classes` is --segmenter_classes.
+def load_external(spec: str, *, classes: str | None, trust: str | None, device: torch.device) -> Segmenter:
+    """Load `hf:...` or `export:...`; `classes` is --segmenter_classes, `trust` --trust.
 
     Raises:
-        UserError: transformers is missing, a file is missing or is not what it should be.
+        UserError: transformers is missing, a file is missing or is not what it should be, a graph is not trusted.
     """
     if spec.startswith("hf:"):
         return _hugging_face(spec, read_card(Path(classes)) if classes else {}, device)
-    return _exported(spec, classes, device)
+    return _exported(spec, classes, trust, device)
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -119,17 +125,19 @@ def _hugging_face(spec: str, card: dict[str, Any], device: torch.device) -> Segm
     except ImportError as error:
         raise UserError(f"--segmenter {spec} needs `pip install -r requirements-hf.txt` ({error})") from error
     source = spec.removeprefix("hf:")
+    safely = {"trust_remote_code": False}  # None, the default, would ask
     try:
-        config = transformers.AutoConfig.from_pretrained(source)
+        config = transformers.AutoConfig.from_pretrained(source, **safely)
         queries = "mask2former" in config.model_type
         kind = (
             transformers.AutoModelForUniversalSegmentation if queries else transformers.AutoModelForSemanticSegmentation
         )
-        model = kind.from_pretrained(source, dtype=torch.float32)
-        prepared = transformers.AutoImageProcessor.from_pretrained(source)
-    except (OSError, ValueError, ImportError) as error:
+        with weights_only():
+            model = kind.from_pretrained(source, dtype=torch.float32, **safely)
+        prepared = transformers.AutoImageProcessor.from_pretrained(source, **safely)
+    except Exception as error:  # transformers raises anything for files that are not what they should be
         raise UserError(
-            f"--segmenter {spec} cannot be loaded: {str(error).splitlines()[0]}. Name a model of the Hugging Face hub "
+            f"--segmenter {spec} cannot be loaded: {cause(error)}. Name a model of the Hugging Face hub "
             "or a folder with config.json, model.safetensors and preprocessor_config.json"
         ) from error
     names = tuple(config.id2label[i] for i in range(len(config.id2label)))
@@ -156,13 +164,18 @@ def _hugging_face(spec: str, card: dict[str, Any], device: torch.device) -> Segm
     )
 
 
-def _exported(spec: str, classes: str | None, device: torch.device) -> Segmenter:
+def _exported(spec: str, classes: str | None, trust: str | None, device: torch.device) -> Segmenter:
     path = Path(spec.removeprefix("export:"))
     if not path.is_file():
         raise UserError(f"--segmenter {spec}: no such file")
     card = read_card(Path(classes or f"{path}.yaml"))
     if not card.get("class_names") or not card.get("short_side"):
         raise UserError(f"{classes or f'{path}.yaml'}: class_names and short_side are missing")
+    sha256 = file_hash(path)
+    if (trust or "").lower() != sha256:
+        fault = "needs --trust" if trust is None else f"is not the file of --trust {trust}"
+        raise UserError(f"--segmenter {spec} {fault}: a saved graph can run any code on this machine. If you know who "
+                        f"made it, confirm it by --trust {sha256}")  # fmt: skip
     net = _read_graph(path, device)
     mean, std = (tuple(card.get(key) or (default,) * 3) for key, default in (("mean", 0.0), ("std", 1.0)))
     return Segmenter(
@@ -171,7 +184,7 @@ def _exported(spec: str, classes: str | None, device: torch.device) -> Segmenter
         class_names=tuple(map(str, card["class_names"])),
         short_side=int(card["short_side"]),
         weights=path.name,
-        sha256=file_hash(path),
+        sha256=sha256,
         device=device,
         void=card.get("void"),
         label_map=card.get("label_map"),
@@ -179,19 +192,23 @@ def _exported(spec: str, classes: str | None, device: torch.device) -> Segmenter
 
 
 def _read_graph(path: Path, device: torch.device) -> Any:
-    faults = []
+    """Return an exported program's module or a TorchScript module; each kind of file is given to its own reader."""
     try:
-        return torch.export.load(str(path)).module().to(device)
-    except Exception as error:  # a file of the other kind raises whatever its reader meets first
-        faults.append(error)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            return torch.jit.load(str(path), map_location=device).eval()
-    except Exception as error:
-        faults.append(error)
-    told = "; ".join(str(fault).splitlines()[0] if str(fault) else type(fault).__name__ for fault in faults)
-    raise UserError(f"{path} is neither an exported program (torch.export.save) nor TorchScript: {told}")
+        with zipfile.ZipFile(path) as archive:
+            script = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        if script:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
+                return torch.jit.load(str(path), map_location=device).eval()
+        refuse_named_objects(path)
+        with weights_only():
+            return torch.export.load(str(path)).module().to(device)
+    except UserError:
+        raise
+    except Exception as error:  # a file of another kind, or a damaged one, raises whatever the reader meets first
+        raise UserError(
+            f"{path} is neither an exported program (torch.export.save) nor TorchScript: {cause(error)}"
+        ) from error
 
 
 def _state_hash(model: nn.Module) -> str:

@@ -86,13 +86,20 @@ class Segmenter:
 
 
 def load_segmenter(
-    spec: str, *, weights: str | None, checkpoints_dir: str, device: torch.device, classes: str | None = None
+    spec: str,
+    *,
+    weights: str | None,
+    checkpoints_dir: str,
+    device: torch.device,
+    classes: str | None = None,
+    trust: str | None = None,
 ) -> Segmenter:
     """Load the segmenter called `spec` (see the module) in eval mode.
 
     Args:
         weights: --segmenter_weights; needed for the published networks, else the run's own file.
         classes: --segmenter_classes, the class map of an `hf:` or `export:` network.
+        trust: --trust, the SHA-256 of an `export:` file.
 
     Raises:
         UserError: unknown name, a missing file, or one that does not fit.
@@ -100,7 +107,7 @@ def load_segmenter(
     if spec.startswith(("hf:", "export:")):
         from metrics.external_segmenters import load_external  # it makes Segmenters, and so imports this module
 
-        return load_external(spec, classes=classes, device=device)
+        return load_external(spec, classes=classes, trust=trust, device=device)
     if spec in ESPNETS:
         return _load_published(spec, weights, device)
     folder = BUILT_IN.get(spec, Path(checkpoints_dir) / spec)

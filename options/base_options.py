@@ -119,11 +119,9 @@ class BaseOptions:
         run = self.run_layer(probe)
 
         def chosen(name: str, default: str) -> str:
-            return getattr(probe, name) or config.get(name) or run.get(name) or default
+            return str(getattr(probe, name) or config.get(name) or run.get(name) or default)
 
         model = self.model = MODELS.get(chosen("model", "divsem"))
-        parser = StrictParser(description=self.description)
-        self.add_flags(parser)
         mode = chosen("dataset_mode", (*model.dataset_modes, "streets")[0])
         dataset = DATASETS.get(mode)
         modes = model.dataset_modes or tuple(name for name in DATASETS.names() if DATASETS.get(name).scenes)
@@ -131,11 +129,9 @@ class BaseOptions:
             raise UserError(
                 f"--model {chosen('model', 'divsem')} takes --dataset_mode {' or '.join(modes)}, not {mode}"
             )
-        parser.set_defaults(dataset_mode=mode)
-        model.modify_commandline_options(parser, is_train=self.is_train)
-        dataset.modify_commandline_options(parser, is_train=self.is_train)
+        parser = self.build_parser(mode)
         layers = {
-            "run": parser.yaml_to_args({k: v for k, v in run.items() if k in parser.actions_by_name()}, "the run"),
+            "run": parser.yaml_to_args(self.carried(run, parser), "the run"),
             "config": parser.yaml_to_args(config, str(probe.config)),
             "command line": argv,
         }
@@ -154,6 +150,19 @@ class BaseOptions:
         set_by.update({name: "model" for name in derived if set_by[name] == "default"})
         self.validate(parsed)
         return Options(values, set_by)
+
+    def build_parser(self, mode: str) -> StrictParser:
+        """Return a parser of all flags with `self.model` and a data set."""
+        parser = StrictParser(description=self.description)
+        self.add_flags(parser)
+        parser.set_defaults(dataset_mode=mode)
+        self.model.modify_commandline_options(parser, is_train=self.is_train)
+        DATASETS.get(mode).modify_commandline_options(parser, is_train=self.is_train)
+        return parser
+
+    def carried(self, run: dict[str, Any], parser: StrictParser) -> dict[str, Any]:
+        """Return which of the run's options this command takes over."""
+        return {name: value for name, value in run.items() if name in parser.actions_by_name()}
 
     @staticmethod
     def _probe(argv: list[str]) -> argparse.Namespace:

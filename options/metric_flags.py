@@ -23,6 +23,7 @@ def add_metric_flags(parser: argparse.ArgumentParser, *, default: str = DEFAULT_
                        "streets, hf:ID_OR_FOLDER or export:FILE")  # fmt: skip
     group.add_argument("--segmenter_weights", metavar="FILE", help="weights of the ESPNet segmenters")
     group.add_argument("--segmenter_classes", metavar="FILE", help="class map of an hf: or export: segmenter")
+    group.add_argument("--trust", metavar="SHA256", help="of an export: segmenter, which can run any code")
     add_network_flags(group)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from options.base_options import OPTIONS_FILE, BaseOptions
 from options.parser import PROVENANCE, StrictParser, read_yaml
+from options.train_options import TrainOptions
 from util.errors import UserError
 from util.registry import did_you_mean
 
@@ -37,3 +38,18 @@ class RunOptions(BaseOptions):
             raise UserError(f"--name {probe.name}: no run at {folder}.{did_you_mean(probe.name, runs)}")
         values = read_yaml(folder / OPTIONS_FILE, "options of the run")
         return {k: v for k, v in values.items() if k not in NOT_CARRIED | {PROVENANCE}}
+
+    def carried(self, run: dict[str, Any], parser: StrictParser) -> dict[str, Any]:
+        """Return what training has set, and say what else stands there for this command.
+
+        A run may come from somebody else: where this command writes, and what it loads beside the run, is for the user
+        alone to say.
+        """
+        trainer = TrainOptions()
+        trainer.model = self.model
+        of_training = trainer.build_parser(parser.get_default("dataset_mode")).actions_by_name()
+        found = super().carried(run, parser)
+        if strange := sorted(name for name, value in found.items() if name not in of_training and value is not None):
+            print(f"note: {OPTIONS_FILE} names {', '.join(strange)}, not set by training and not taken over: "
+                  "give flags if they are meant")  # fmt: skip
+        return {name: value for name, value in found.items() if name in of_training}

@@ -63,16 +63,16 @@ def check_metrics(rows: list[Row], checkpoints_dir: str) -> None:
     for flags in {tuple([*to_args(row.test), *row.more_test]) for row in stylised}:
         importlib.import_module("testing.stylise").require_inputs(list(flags))
     rows = [row for row in rows if MODELS.get(row.train.get("model", "divsem")).flow == "editing"]
-    keys = ("metrics", "inception_weights", "segmenter", "segmenter_weights", "segmenter_classes")
+    keys = ("metrics", "inception_weights", "segmenter", "segmenter_weights", "segmenter_classes", "trust")
     for chosen in {tuple(row.test.get(key) for key in keys) for row in rows if row.tasks}:
-        metrics, inception, segmenter, weights, classes = chosen
+        metrics, inception, segmenter, weights, classes, trust = chosen
         if metrics == "all":  # all that can be had
             continue
         kinds = {part for name in parse_metrics(str(metrics or DEFAULT_METRICS)) for part in name.split("_")}
         if kinds & {"fid", "kid", "prdc"}:
             find_inception(inception)
         if segmenter and kinds & {"miou", "acc"}:
-            given = {"weights": weights, **({"classes": classes} if classes else {})}
+            given = {"weights": weights, "classes": classes, "trust": trust}
             load_segmenter(segmenter, checkpoints_dir=checkpoints_dir, device=torch.device("cpu"), **given)
 
 

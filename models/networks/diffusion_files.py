@@ -22,6 +22,8 @@ from torch import Tensor
 from models.networks.diffusion import PLACEHOLDER, Diffusion, libraries
 from models.networks.inversion import BETA_FIRST, BETA_LAST, TRAIN_STEPS
 from util.errors import UserError
+from util.files import cause
+from util.unpickling import weights_only
 
 SINGLE_FILES = (".ckpt", ".safetensors", ".pt", ".pth")
 NEEDED = (
@@ -117,10 +119,10 @@ def _check_place(flag: str, place: str, needed: str) -> None:
 def _part(flag: str, place: str, needed: str, load: Callable[[], Any]) -> Any:
     """Run `load`; what the libraries raise for missing or unfit files becomes a `UserError`."""
     try:
-        return load()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{flag} {place} cannot be loaded: {first}. Needed is {needed}") from error
+        with weights_only():
+            return load()
+    except Exception as error:  # the libraries raise anything for files that are not what they should be
+        raise UserError(f"{flag} {place} cannot be loaded: {cause(error)}. Needed is {needed}") from error
 
 
 # --- one file --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 import yaml
 from torch import nn
 
+from metrics.files import file_hash
 from metrics.published import CITYSCAPES_CLASSES
 from metrics.segmenters import IGNORED, Segmenter, label_table, load_segmenter
 from util.errors import UserError
@@ -17,7 +18,9 @@ CPU = torch.device("cpu")
 
 
 def load(spec: str, classes: str | None = None) -> Segmenter:
-    return load_segmenter(spec, weights=None, checkpoints_dir="none", device=CPU, classes=classes)
+    path = Path(spec.removeprefix("export:"))
+    trust = file_hash(path) if path.is_file() else None
+    return load_segmenter(spec, weights=None, checkpoints_dir="none", device=CPU, classes=classes, trust=trust)
 
 
 def photographs(*shape: int) -> torch.Tensor:
