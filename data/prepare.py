@@ -54,12 +54,9 @@ def add_common_flags(parser: argparse.ArgumentParser, *, output: str) -> None:
 # --- files ------------------------------------------------------------------------------------------------------------
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a file that is complete or absent; folders are made."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path, durable=False) as file:  # it can be made again
-            write(file)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path, durable=False) as file:  # it can be made again
+        write(file)
 
 
 def save_picture(path: Path, array: np.ndarray, *, quality: int = JPEG_QUALITY) -> None:

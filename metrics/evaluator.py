@@ -34,6 +34,7 @@ METRICS = (
     "fid", "kid", "prdc", "fid_clean", "fid_region", *SEGMENTATION,
     *RECONSTRUCTION, *WHOLE, *PERCEPTUAL, "seam", "style",
 )  # fmt: skip
+NEED_TRUTH = {*RECONSTRUCTION, *WHOLE, "lpips"}
 WIDEST = 8  # columns of a table
 FAMILIES = (
     FeatureMetrics, SegmentationMetric, Reconstruction, Perceptual, Seam, Style, Stylisation, VGGStyle, ArtFID, ClipLoss
@@ -176,7 +177,7 @@ def build_evaluator(
         required: a network that cannot be had is an error; otherwise its metrics are left out with a note.
 
     Raises:
-        UserError: unknown name, missing weights, a segmenter that is missing or has other classes.
+        UserError: unknown name, missing weights, a segmenter that is missing or has other classes, nothing to compute.
     """
     names = parse_metrics(",".join(names))
     metrics: list[Metric] = []
@@ -228,6 +229,8 @@ def build_evaluator(
     if wanted := [name for name in PERCEPTUAL if name in names]:
         attempt(wanted, from_lpips)
     metrics += [kind() for name, kind in (("seam", Seam), ("style", Style)) if name in names]
+    if names and not metrics:
+        raise UserError("; ".join([f"--metrics {','.join(names)}: none of these can be had", *notes]))
     return Evaluator(metrics, notes=notes, bootstrap=bootstrap)
 
 

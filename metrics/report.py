@@ -14,7 +14,7 @@ import numpy as np
 from metrics.evaluator import Evaluator, arrow
 from metrics.report_parts import STYLE, Thumbnails, bars, grid, heat_map, number, table
 from util.files import write_text
-from util.images import read_image
+from util.images import read_image, read_labels_coloured
 
 ROWS, EXTREMES = 8, 4  # pictures of the overview; best and worst ones per metric
 Load = Callable[[str], Mapping[str, np.ndarray]]
@@ -71,7 +71,8 @@ def write_report(
 
 def load_results(folder: Path, name: str) -> dict[str, np.ndarray]:
     """Return input, labels, the first draws and the real picture that test.py saved."""
-    real, labels, mask = (read_image(folder / kind / f"{name}.png") for kind in ("real", "label", "mask"))
+    real, mask = (read_image(folder / kind / f"{name}.png") for kind in ("real", "mask"))
+    labels = read_labels_coloured(folder / "label" / f"{name}.png")
     draws = [folder / kind / f"{name}.png" for kind in ("fake", "fake_2", "fake_3")]
     results = {f"result {k}".removesuffix(" 1"): read_image(p) for k, p in enumerate(draws, start=1) if p.is_file()}
     return {"input": np.where(mask > 0, 128, real).astype(np.uint8), "labels": labels, **results, "real": real}

@@ -24,6 +24,7 @@ from options.run_options import RunOptions
 from trainers.restore import load_run
 from util.device import resolve_device
 from util.errors import EXIT_OK, UserError, run_main
+from util.files import require_writable
 
 
 class BankOptions(RunOptions):
@@ -36,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     if not getattr(model, "draws_codes", False):
         hint = "; its codes came from the run of --style_run" if model.input_runs else ""
         raise UserError(f"--name {opt.name}: this run of {opt.model} gathers no style codes{hint}")
+    require_writable(run_folder(opt), "the run's folder")
     loaded = load_run(model, run_folder(opt), step=opt.step, averaged=not opt.raw_weights)
     model.to(resolve_device(opt.device))
 

@@ -44,6 +44,7 @@ from trainers.restore import load_run
 from util.batch import Batch, to_device
 from util.device import autocast, resolve_device
 from util.errors import EXIT_OK, UserError, run_main
+from util.files import require_writable
 from util.images import colour_labels, picture_grid, save_png
 from util.regions import Region, bounding_box, plan_regions, window_around
 from util.seeds import derive_seed
@@ -231,6 +232,8 @@ def output_paths(opt: Any, scenes: list[SceneFiles], count: int) -> list[tuple[l
 
 def main(argv: list[str] | None = None) -> int:
     opt = EditOptions().parse(argv)
+    folder = Path(opt.output) if Path(opt.image).is_dir() else Path(opt.output).parent
+    require_writable(folder, "--output")
     if MODELS.get(opt.model).flow == "analogy":
         return edit_analogy(opt)
     scenes = pair_files({name: getattr(opt, name) for name in ("image", "label", "inst", "mask")})

@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,7 +39,7 @@ from options.metric_flags import add_metric_flags, validate_metric_flags
 from options.parser import script_parser
 from util.device import resolve_device
 from util.errors import DataError, UserError, run_main
-from util.files import write_text
+from util.files import require_writable, write_text
 from util.images import read_map
 from util.versions import current_commit, library_versions
 from util.workers import shield_worker
@@ -84,22 +83,12 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     if opt.batch_size < 1 or opt.num_workers < 0:
         raise UserError("--batch_size must be at least 1 and --num_workers at least 0")
     if opt.json:
-        writable(Path(opt.json).parent, "--json")
+        require_writable(Path(opt.json).parent, "--json")
         if Path(opt.json).is_dir():
             raise UserError(f"--json {opt.json}: is a folder; name a file")
     if opt.report:
-        writable(Path(opt.report), "--report")
+        require_writable(Path(opt.report), "--report")
     return opt
-
-
-def writable(folder: Path, flag: str) -> None:
-    """Make a folder for results before hours are spent on them; raises `UserError` where that is not possible."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{flag}: the folder {folder} cannot be made ({error})") from error
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{flag}: the folder {folder} cannot be written")
 
 
 def main(argv: list[str] | None = None) -> int:

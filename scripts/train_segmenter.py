@@ -37,7 +37,7 @@ from options.parser import StrictParser, check_name, script_parser
 from util.batch import Batch, to_device
 from util.device import autocast, resolve_device
 from util.errors import EXIT_OK, UserError, run_main
-from util.files import write_text
+from util.files import require_writable, write_text
 from util.sealed import save_tensors
 from util.seeds import torch_generator
 
@@ -77,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     folder = run_folder(opt)
     if folder.exists() and not opt.overwrite:
         raise UserError(f"{folder} exists already: give another --name, or --overwrite to replace its segmenter")
+    require_writable(folder if folder.exists() else folder.parent, "--checkpoints_dir")
     device = resolve_device(opt.device)
     torch.manual_seed(opt.seed)
     mode = DATASETS.get(opt.dataset_mode)

@@ -33,7 +33,7 @@ from util.analogy import TITLES, AnalogyBatch, analogy_row, analogy_strip
 from util.batch import to_device
 from util.device import autocast, resolve_device
 from util.errors import DataError, UserError
-from util.files import write_text
+from util.files import append_line, require_writable, results_in, write_text
 from util.flags import metric_names
 from util.images import save_png, to_uint8
 from util.versions import current_commit, library_versions
@@ -90,9 +90,15 @@ def as_saved(image: Tensor) -> Tensor:
 def run(opt: Any) -> int:
     """Test the run that `opt` (of `TestOptions`) names; returns the exit code."""
     wanted = metric_names(opt.metrics, METRICS)
-    renderer = Renderer(opt)
+    require_writable(run_folder(opt), "the run's folder")  # takes a line of numbers
+    renderer, folder = Renderer(opt), Path(opt.results_dir or run_folder(opt) / "results" / "analogy")
+    with results_in(folder, "--results_dir"):
+        return render_targets(opt, renderer, wanted, folder)
+
+
+def render_targets(opt: Any, renderer: Renderer, wanted: list[str], folder: Path) -> int:
+    """Render and measure all targets; returns the exit code."""
     source, targets = renderer.dataset("train"), renderer.dataset("test")
-    folder = Path(opt.results_dir or renderer.run_dir / "results" / "analogy")
     names = file_names(targets.names)
     own = renderer.render(single_batch(source, 0))
     results = {name: renderer.render(single_batch(targets, k)) for k, name in enumerate(targets.names)}
@@ -108,8 +114,7 @@ def run(opt: Any) -> int:
     save_png(analogy_strip(list(rows.values())), folder / "grid.png")
     write_text(folder / MARKER, "\n".join(names) + "\n")
     write_text(folder / "result.json", json.dumps(line, indent=1) + "\n")
-    with (renderer.run_dir / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    append_line(renderer.run_dir / "metrics.jsonl", json.dumps(line))
     report = report_page(line, rows, folder, title=f"{opt.name}, analogies")
     for name, value in values.items():
         real = f" (source {value.extra['real']:.2f})" if "real" in value.extra else ""

@@ -18,7 +18,7 @@ from data.loader import make_loader, plain_pictures
 from data.masks import MaskSetHash, has_truth, real_title
 from data.tasks import Selection
 from metrics.base import Pictures
-from metrics.evaluator import Files, build_evaluator, format_table, parse_metrics, result_line
+from metrics.evaluator import METRICS, NEED_TRUTH, Files, build_evaluator, format_table, parse_metrics, result_line
 from metrics.report import write_report
 from metrics.segmentation import class_table
 from models import MODELS
@@ -26,7 +26,8 @@ from options.base_options import run_folder
 from trainers.restore import load_run
 from util.batch import Batch, to_device
 from util.device import autocast, resolve_device
-from util.errors import DataError
+from util.errors import DataError, UserError
+from util.files import require_writable, results_in
 from util.images import to_uint8
 from util.results import ResultFolder
 from util.seeds import derive_seed
@@ -35,14 +36,34 @@ from util.versions import current_commit, library_versions
 
 def run(opt: Any) -> int:
     """Test the run that `opt` (of `TestOptions`) names; returns the exit code."""
-    device, run_dir = resolve_device(opt.device), run_folder(opt)
+    metrics = wanted_metrics(opt)
     dataset = DATASETS.get(opt.dataset_mode).from_options(opt, split=opt.split, augment=False, task=opt.task)
     selection = dataset.select(opt.num_images)
+    require_writable(run_folder(opt), "the run's folder")  # takes a line of numbers
+    with results_in(results_folder(opt), "--results_dir"):
+        return generate_split(opt, dataset, selection, metrics)
+
+
+def wanted_metrics(opt: Any) -> list[str]:
+    """Return the names in --metrics; raises `UserError` if none of them can be had for the task."""
+    names = parse_metrics(opt.metrics)
+    if names and not has_truth(opt.task) and not set(names) - NEED_TRUTH:
+        others = ", ".join(name for name in METRICS if name not in NEED_TRUTH)
+        raise UserError(
+            f"--metrics {opt.metrics}: --task {opt.task} has no truth to compare with, as its pictures still show what "
+            f"is removed; ask for some of {others}, or none"
+        )
+    return names
+
+
+def generate_split(opt: Any, dataset: BaseDataset, selection: Selection, metrics: list[str]) -> int:
+    """Generate and measure the selected pictures; returns the exit code."""
+    device, run_dir = resolve_device(opt.device), run_folder(opt)
     model = MODELS.get(opt.model).from_options(opt, is_train=False)
     loaded = load_run(model, run_dir, step=opt.step, averaged=not opt.raw_weights)
     model.to(device).eval()
     evaluator = build_evaluator(
-        parse_metrics(opt.metrics),
+        metrics,
         device=device,
         files=Files.from_options(opt),
         label_nc=dataset.label_nc,
@@ -70,11 +91,11 @@ def run(opt: Any) -> int:
     values = evaluator.compute()
     protocol = describe(opt, dataset, selection, masks.hexdigest(), dict(model.counters))
     line = result_line(values, step=loaded.step, task=opt.task, num_images=len(indices), protocol=protocol)
-    results.finish(line, run_dir / "metrics.jsonl")
-    report = write_report(line, evaluator, folder, title=f"{opt.name}, {opt.task}")
     print(format_table([(opt.name, values)]))
     if opt.per_class:
         print(class_table(values))
+    results.finish(line, run_dir / "metrics.jsonl")
+    report = write_report(line, evaluator, folder, title=f"{opt.name}, {opt.task}")
     counted = (f"{n} {what}" for what, n in model.counters.items() if n)
     for note in (*selection.notes, *evaluator.notes, *counted):
         print(f"note: {note}")

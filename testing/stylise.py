@@ -33,7 +33,7 @@ from trainers.failures import out_of_memory_hint
 from trainers.restore import Loaded, load_run
 from util.device import autocast, resolve_device
 from util.errors import UserError
-from util.files import write_text
+from util.files import append_line, require_writable, results_in, write_text
 from util.images import picture_grid, read_image, save_png
 from util.pictures import canvas_size, find_pictures, resized
 from util.registry import did_you_mean
@@ -53,6 +53,7 @@ def run(opt: Any) -> int:
     check_sizes(opt, model, contents)
     for run_dir in folders.values():  # all of them now: the faults of the last are not to wait for the first
         take_style(opt, model, run_dir)
+        require_writable(run_dir, "the run's folder")  # takes a line of numbers
     if opt.attention_slicing:
         model.frozen.save_memory()
     model.frozen.to(device, offload=opt.offload)
@@ -61,10 +62,10 @@ def run(opt: Any) -> int:
     for name, run_dir in folders.items():
         loaded, folder = take_style(opt, model, run_dir), results_folder(opt, name)
         evaluator = new_evaluator(opt, model)
-        with out_of_memory_hint():
+        with results_in(folder, "--results_dir"), out_of_memory_hint():
             stylise_all(opt, model, contents, folder, name)
-        line = measure(opt, evaluator, contents, folder, loaded, name)
-        finish(line, evaluator, contents, folder, run_dir, model.style)
+            line = measure(opt, evaluator, contents, folder, loaded, name)
+            finish(line, evaluator, contents, folder, run_dir, model.style)
         rows.append((name, line["metrics"], evaluator.notes))
         print(f"{name}: {len(contents)} pictures, {loaded.name}: {folder}")
     if any(values for _, values, _ in rows):
@@ -231,8 +232,7 @@ def finish(
     save_png(picture_grid(rows, titles=["content", "edges", "style", "stylised"]), folder / "grid.png")
     write_report(line, evaluator, folder, title=f"{line['protocol']['run']}, stylised", load=load)
     write_text(folder / "result.json", json.dumps(line, indent=1) + "\n")
-    with (run_dir / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    append_line(run_dir / "metrics.jsonl", json.dumps(line))
 
 
 def read_result(folder: Path, content: Content) -> np.ndarray:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from util.files import write_text
+from util.images import save_png
 
 
 class Logger:
@@ -60,9 +60,7 @@ class Logger:
         """Write a picture (H, W, 3) uint8 as `images/step_<step, 7 digits>.png`."""
         if not self.enabled:
             return
-        folder = self.run_dir / "images"
-        folder.mkdir(exist_ok=True)
-        Image.fromarray(grid).save(folder / f"step_{step:07d}.png")
+        save_png(grid, self.run_dir / "images" / f"step_{step:07d}.png")
         if self._board:
             self._board.add_image("preview", grid, step, dataformats="HWC")
 

@@ -22,6 +22,9 @@ _WAYS_OUT = {
     errno.EACCES: "permission denied: change its permissions, or name another",
     errno.EPERM: "not permitted: change its permissions, or name another",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
+    errno.ENOENT: "no such file or folder: check the name, and that nothing removed it meanwhile",
+    errno.EEXIST: "is there already, and is no folder: name another",
+    errno.EFBIG: "larger than the file system or `ulimit -f` allows: name a folder elsewhere",
     errno.EIO: "the disk reports an input/output error: check it, or name a folder on another disk",
     errno.EMFILE: "too many open files: raise `ulimit -n`, or lower --num_workers",
     errno.ENOTDIR: "a part of the path is a file, not a folder: name another",
@@ -41,23 +44,43 @@ class DataError(UserError):
     """A picture, map or folder that cannot be used as it is."""
 
 
+def way_out(error: OSError) -> str:
+    """Return the fault and what to do about it; empty for one that is no fault of a disk, a folder or a limit."""
+    return _WAYS_OUT.get(error.errno or 0, "")
+
+
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and leave with its exit code; a `UserError` prints its message, no traceback."""
     try:
         code = main()
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = error.exit_code
+        code = _tell(str(error), error.exit_code)
     except BrokenPipeError:  # the reader has seen enough, as in `... --dry_run | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own flush at exit complains
+        _drop_output()
         code = EXIT_OK
     except OSError as error:
-        if error.errno not in _WAYS_OUT:
+        if not way_out(error):
             raise
-        where = error.filename2 or error.filename or "a file"
-        print(f"error: {where}: {_WAYS_OUT[error.errno]} ({error.strerror})", file=sys.stderr)
-        code = EXIT_USER_ERROR
+        where = error.filename2 or error.filename or "standard output"  # writers of files name theirs
+        code = _tell(f"{os.fsdecode(where)}: {way_out(error)} ({error.strerror})", EXIT_USER_ERROR)
+    except MemoryError:
+        code = _tell("out of memory: smaller pictures, --batch_size and --num_workers need less", EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = EXIT_ABORTED
     sys.exit(code or EXIT_OK)
+
+
+def _tell(message: str, code: int) -> int:
+    try:
+        sys.stdout.flush()  # what was printed before comes first
+    except OSError:
+        _drop_output()
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _drop_output() -> None:
+    """Let what was printed and cannot be written go nowhere: Python would complain again at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

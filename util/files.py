@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from util.errors import UserError, way_out
 
 
 @contextmanager
@@ -19,15 +22,20 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     Args:
         path: the file.
         durable: wait until the disk holds it; off for what can be made again.
+
+    Raises:
+        OSError: the disk refuses; it names `path`.
     """
-    temp = path.with_name(f".{path.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    start = os.fsdecode(os.fsencode(path.name)[:200])  # of a name that is as long as a file system takes
+    temp = path.with_name(f".{start}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with open(temp, "xb") as file:
+        with _naming(path, temp), open(temp, "xb") as file:
             yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        os.replace(temp, path)
+        with _naming(path, temp):
+            os.replace(temp, path)
         if durable:
             flush_folder(path.parent)
     except OSError as error:
@@ -35,7 +43,19 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
             error.filename = str(path)
         raise
     finally:
-        temp.unlink(missing_ok=True)
+        with suppress(OSError):
+            temp.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path, temp: Path | None = None) -> Iterator[None]:
+    """Let an `OSError` name the file that was to be written: one of a write names none, one of `temp` a passing one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, os.fspath(temp) if temp else None):
+            error.filename = os.fspath(path)
+        raise
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -47,6 +67,54 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a whole file of UTF-8 text, atomically."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file; after an error the file is as it was, without half a line."""
+    with _naming(path), open(path, "ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        rest = memoryview(f"{line}\n".encode())
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:
+            file.truncate(before)
+            raise
+
+
+def require_writable(folder: Path, flag: str) -> None:
+    """Make a folder for results and write a byte there, before hours are spent on them.
+
+    Raises:
+        UserError: names `flag` and the folder: it cannot be made or written, or its disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"1")
+            file.flush()
+    except OSError as error:
+        raise UserError(f"{flag} {folder}: {way_out(error)} ({error.strerror})") from error
+
+
+@contextmanager
+def results_in(folder: Path, flag: str) -> Iterator[None]:
+    """Context in which results are made: the folder takes files from the start, or a `UserError` says what is missing.
+
+    Args:
+        folder: of the results.
+        flag: that names another, for messages.
+    """
+    require_writable(folder, flag)
+    try:
+        yield
+    except OSError as error:
+        if not way_out(error):
+            raise
+        raise UserError(
+            f"{error.filename}: {way_out(error)} ({error.strerror}). {folder} is incomplete: run the command again, or "
+            f"name another folder by {flag}"
+        ) from error
 
 
 def flush_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from util.decode import NamedBytes, decode
 from util.errors import DataError
+from util.files import atomic_file
 
 _PICTURE_MODES = ("RGB", "L", "P", "RGBA", "CMYK", "LA")
 _LEVELS = ((np.arange(256, dtype=np.float32) / 255 - np.float32(0.5)) / np.float32(0.5)).astype(np.float32)
@@ -83,9 +84,38 @@ def read_map(path: PictureFile, what: str, *, rgb_ids: bool = False) -> np.ndarr
 
 
 def save_png(array: np.ndarray, path: str | os.PathLike[str]) -> None:
-    """Write (H, W, 3) uint8 RGB, (H, W) uint8 or (H, W) uint16 as PNG; folders are made."""
+    """Write (H, W, 3) uint8 RGB, (H, W) uint8 or (H, W) uint16 as PNG, whole or not at all; folders are made."""
+    _save(Image.fromarray(array), path)
+
+
+def _save(picture: Image.Image, path: str | os.PathLike[str]) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, format="PNG")
+    with atomic_file(Path(path), durable=False) as file:
+        picture.save(file, format="PNG")
+
+
+def save_labels(label: np.ndarray, palette: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """Write ids (H, W) as a PNG that `read_id_map` reads: its pixels are the ids, its palette shows their colours.
+
+    Where ids exceed 255, as no palette does, it is a 16-bit PNG without colours; ids below 0 are ignored ones, as 255.
+    """
+    label = np.where(label < 0, 255, label)
+    if label.max(initial=0) > 255:
+        save_png(label.astype(np.uint16), path)
+        return
+    picture = Image.fromarray(label.astype(np.uint8), mode="P")
+    colours = np.zeros((256, 3), np.uint8)  # all, or Pillow leaves out bits that ids beyond the classes need
+    colours[: len(palette)] = palette[:256]
+    picture.putpalette(colours.tobytes())
+    _save(picture, path)
+
+
+def read_labels_coloured(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return (H, W, 3) uint8 of a file of `save_labels`, to look at."""
+    found = read_id_map(path, "label map")
+    if found.bits > 8:
+        return colour_labels(found.ids, default_palette(int(found.ids.max()) + 1))
+    return read_image(path)
 
 
 def to_tensor(array: np.ndarray) -> Tensor:

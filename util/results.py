@@ -10,15 +10,15 @@ import numpy as np
 from torch import Tensor
 
 from util.batch import Batch
-from util.files import write_text
+from util.files import append_line, write_text
 from util.grids import editing_grid, editing_rows
-from util.images import colour_labels, save_png, to_uint8
+from util.images import save_labels, save_png, to_uint8
 
 GRID_ROWS = 8
 
 
 class ResultFolder:
-    """`fake/`, `fake_2/`, ... (a folder per draw), `real/`, `mask/`, `label/` (coloured), and `grid.png`.
+    """`fake/`, `fake_2/`, ... (a folder per draw), `real/`, `mask/`, `label/` (ids, in colours), and `grid.png`.
 
     A picture has the same file name in all of them.
 
@@ -51,8 +51,8 @@ class ResultFolder:
             self._save("fake" if k == 1 else f"fake_{k}", batch["name"], to_uint8(draw))
         self._save("real", batch["name"], to_uint8(batch["image"]))
         self._save("mask", batch["name"], (batch["mask"][:, 0].numpy() * 255).astype(np.uint8))
-        coloured = np.stack([colour_labels(label.numpy(), self.palette) for label in batch["label"]])
-        self._save("label", batch["name"], coloured)
+        for name, label in zip(batch["name"], batch["label"], strict=True):
+            save_labels(label.numpy(), self.palette, self.path / "label" / f"{name}.png")
         for row in editing_rows(batch, draws, self.palette):
             if self._added in self._shown:
                 self._rows.append(row)
@@ -62,8 +62,7 @@ class ResultFolder:
         """Write the grid and the numbers, and append these to the run's `metrics.jsonl`."""
         save_png(editing_grid(self._rows, last=self.real_title), self.path / "grid.png")
         write_text(self.path / "result.json", json.dumps(line, indent=1) + "\n")
-        with metrics_file.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(metrics_file, json.dumps(line))
 
     def _save(self, folder: str, names: list[str], pictures: np.ndarray) -> None:
         for name, picture in zip(names, pictures, strict=True):

@@ -155,8 +155,8 @@ def test_bad_files_stop_or_are_counted_and_listed(folders: Path, capsys: pytest.
         (["--bootstrap", "1"], "--bootstrap 1"),
         (["--masks", "nowhere", "--metrics", "l1"], "--masks nowhere: no such folder"),
         (["--json", "."], "--json .: is a folder"),
-        (["--json", f"{__file__}/out.json"], "--json: the folder .* cannot be made"),
-        (["--report", __file__], "--report: the folder .* cannot be made"),
+        (["--json", f"{__file__}/out.json"], "--json .*: is there already, and is no folder"),
+        (["--report", __file__], "--report .*: is there already, and is no folder"),
         (["--cache_dir", __file__], "cannot be kept here .* name another folder with --cache_dir"),
     ],
 )

@@ -14,7 +14,9 @@ from util.images import (
     picture_grid,
     read_id_map,
     read_image,
+    read_labels_coloured,
     read_map,
+    save_labels,
     save_png,
     to_tensor,
     to_uint8,
@@ -123,6 +125,18 @@ def test_colour_labels():
     coloured = colour_labels(np.array([[0, 39, 40, 255, -1]]), palette)
     assert coloured[0, :2].tolist() == palette[[0, 39]].tolist()
     assert coloured[0, 2:].tolist() == [[0, 0, 0]] * 3
+
+
+@pytest.mark.parametrize("ids", [[0, 3, 8, 255], [0, 3, 8, -1], [0, 300, 8, 255]])
+def test_saved_labels_are_ids_and_show_colours(ids, tmp_path):
+    palette = default_palette(9)
+    save_labels(np.array([ids]), palette, tmp_path / "l.png")
+    found = read_map(tmp_path / "l.png", "label map")[0]
+    assert found.tolist() == [255 if i < 0 else i for i in ids]
+    shown = read_labels_coloured(tmp_path / "l.png")[0]
+    assert np.array_equal(shown[0], palette[0])
+    assert np.array_equal(shown[2], palette[8])
+    assert max(ids) > 255 or not shown[3].any(), "what is no class is black"
 
 
 def test_grid_enlarges_small_pictures_by_whole_pixels():
