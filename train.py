@@ -2,7 +2,8 @@
 
 Leaves `<checkpoints_dir>/<name>/` with opt.yaml, checkpoints, stats.jsonl, preview pictures and TensorBoard events.
 Several GPUs: `torchrun --nproc_per_node 4 train.py ...`. Exit codes: 0 done, 2 a mistake that the message explains,
-3 a loss or gradient is not finite, 75 stopped by a signal after saving (go on with --continue_train).
+3 a loss or gradient is not finite, 4 a data worker or another process died, 75 stopped by a signal after saving (go on
+with --continue_train).
 """
 
 from __future__ import annotations

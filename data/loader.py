@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from data.base_dataset import BaseDataset
 from util.batch import Batch, collate
 from util.errors import UserError
 from util.seeds import random_pair
-from util.workers import shield_worker
+from util.workers import defer_deaths, shield_worker, waiting
 
 
 class Loader:
@@ -26,19 +27,21 @@ class Loader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
+        with waiting([]):
+            batches = iter(self.loader)
+            defer_deaths()
+        workers = getattr(batches, "_workers", [])  # not active_children(): it forgets one that has died already
+        while (batch := self._next(batches, workers)) is not None:
+            yield batch
+
+    @staticmethod
+    def _next(batches: Iterator[Batch], workers: list[BaseProcess]) -> Batch | None:
         try:
-            yield from self.loader
+            with waiting(workers):
+                return next(batches, None)
         except UserError as error:  # from a worker it comes with the worker's traceback in its text
             message = str(error).strip().rsplit(f"{type(error).__name__}: ", 1)[-1]
             raise type(error)(message) from None
-        except (RuntimeError, ConnectionError, EOFError) as error:  # a killed worker shows as any of these
-            if type(error) is RuntimeError and "DataLoader worker" not in str(error):
-                raise
-            cause = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(
-                f"a data worker was killed ({cause}); usually memory or /dev/shm ran out: "
-                "lower --num_workers or --batch_size, or use --num_workers 0"
-            ) from error
 
 
 def make_loader(

@@ -28,8 +28,9 @@ from data.base_dataset import BaseDataset
 from data.checks import load_record
 from data.masks import MASK_TYPES
 from data.records import CLASSES_FILE, ClassTable, MapRules, Maps, Record, find_records
-from util.errors import DataError, UserError
+from util.errors import DataError, LostProcessError, UserError
 from util.files import atomic_file
+from util.workers import waiting
 
 JPEG_QUALITY = 92
 FEW_JOBS = 24  # are done before a process has started
@@ -191,14 +192,18 @@ def run_jobs(function: Callable[[Any], Any], jobs: Sequence[Any], *, num_workers
         return [function(job) for job in tqdm(jobs, desc=title, disable=None)]
     # spawn: forked children of a process with threads (OpenCV, PyTorch) may hang
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=context, initializer=_follow_parent)
+    with waiting([]):
+        pool = ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=context, initializer=_follow_parent)
     try:
         futures = [pool.submit(function, job) for job in jobs]
         for future in tqdm(as_completed(futures), total=len(futures), desc=title, disable=None):
             future.result()
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
-        raise UserError(f"{title}: a process died, out of memory? Run again with a smaller --num_workers") from error
+        raise LostProcessError(
+            f"{title}: a process died, usually because memory ran out: run the same command again with a smaller "
+            "--num_workers, or --num_workers 0"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

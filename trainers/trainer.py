@@ -32,7 +32,7 @@ from trainers.signals import StopSignals
 from trainers.state import changed_options, pack, unpack
 from util.batch import Batch, to_device
 from util.device import autocast
-from util.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
+from util.errors import EXIT_INTERRUPTED, EXIT_OK, LostProcessError, UserError
 from util.seeds import derive_seed
 
 
@@ -172,12 +172,19 @@ class Trainer:
         return bool(every) and self.step % every == 0
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
+        """Return the next batch; where a process has none, all save: between two steps the state is whole."""
+        batch, fault = None, None
         try:
-            return to_device(next(batches), self.world.device)
-        except UserError:
-            if self.world.world_size == 1:  # the other processes know nothing of it and would not join in
-                self._save()  # between two steps the state is whole
-            raise
+            batch = to_device(next(batches), self.world.device)
+        except UserError as error:
+            fault = error
+        if self.world.all_any([fault is not None])[0]:
+            self._save()
+            if self.world.is_main:
+                print(f"step {self.step} was saved: --continue_train goes on from it", flush=True)
+            raise fault or LostProcessError("another process of this run has no further pictures; see its message")
+        assert batch is not None
+        return batch
 
     def _progress(self) -> tqdm:
         return tqdm(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 EXIT_OK = 0
 EXIT_USER_ERROR = 2  # a wrong flag, file or data set; the message says what to change
 EXIT_NON_FINITE = 3  # a loss or a gradient became NaN or infinite; the last good checkpoint is kept
+EXIT_LOST_PROCESS = 4  # a data worker or another process of a distributed run died, or no longer answers
 EXIT_ABORTED = 130  # Ctrl-C at a time when nothing is to be saved
 EXIT_INTERRUPTED = 75  # SIGTERM or Ctrl-C: the state was saved, `--continue_train` goes on from it
 
@@ -42,6 +43,12 @@ class UserError(Exception):
 
 class DataError(UserError):
     """A picture, map or folder that cannot be used as it is."""
+
+
+class LostProcessError(UserError):
+    """A process that this one works with died or no longer answers; the message names a way to go on."""
+
+    exit_code = EXIT_LOST_PROCESS
 
 
 def way_out(error: OSError) -> str:

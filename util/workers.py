@@ -1,25 +1,109 @@
-"""Loader processes and stop signals."""
+"""Loader processes: stop signals, and what is to happen when one of them dies."""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
+from types import FrameType
+from typing import Any, NoReturn
+
+from util.errors import LostProcessError
+from util.files import cause
+
+WAY_OUT = "usually memory or /dev/shm ran out: lower --num_workers or --batch_size, or pass --num_workers 0"
+_torch_handler: Callable[[int, FrameType | None], Any] | None = None
+_waiting = False
 
 
+# --- in a worker ------------------------------------------------------------------------------------------------------
 def shield_worker(worker_id: int) -> None:
     """`worker_init_fn` of a DataLoader: leave stop signals to the trainer, which still needs batches to end its step.
 
     Ctrl-C reaches every process of a terminal, and torchrun and cluster schedulers send SIGTERM to whole groups. A
     SIGTERM of the parent's own is obeyed: it is how Python clears up its children when it exits.
+
+    A batch that cannot be handed over, as where /dev/shm is full, ends the worker: the queue's own way is to print a
+    traceback and drop the batch, for which the parent would then wait without end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_obey_parent, args=(os.getppid(),), daemon=True).start()
+    Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
 
 
 def _obey_parent(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
+
+
+def _give_up(error: BaseException, batch: Any) -> NoReturn:
+    os.write(2, f"data worker: {cause(error)}\n".encode())
+    os._exit(1)
+
+
+# --- in its parent ----------------------------------------------------------------------------------------------------
+def defer_deaths() -> None:
+    """Let the death of a worker raise inside `waiting()` alone; call it once a DataLoader has started its workers.
+
+    The DataLoader's handler of SIGCHLD raises at whatever line the main thread has reached, such as the middle of an
+    optimiser's update, after which the state is no longer whole.
+    """
+    global _torch_handler
+    if threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.getsignal(signal.SIGCHLD)
+    if callable(handler) and handler is not _on_death:
+        _torch_handler = handler
+        signal.signal(signal.SIGCHLD, _on_death)
+
+
+def _on_death(number: int, frame: FrameType | None) -> None:
+    if _waiting and _torch_handler is not None:
+        _torch_handler(number, frame)
+
+
+@contextmanager
+def waiting(workers: Sequence[BaseProcess]) -> Iterator[None]:
+    """Context in which the next batch of living `workers` is awaited.
+
+    Raises:
+        LostProcessError: one of them has died, or ran out of memory.
+    """
+    global _waiting
+    try:
+        _waiting = True
+        require_alive(workers)
+        yield
+    except (MemoryError, RuntimeError, OSError, EOFError) as error:
+        if not _tells_of_loss(error):
+            raise
+        require_alive(workers)  # knows more of a dead one
+        raise LostProcessError(f"the data workers failed ({cause(error)}); {WAY_OUT}") from error
+    finally:
+        _waiting = False
+
+
+def require_alive(workers: Sequence[BaseProcess]) -> None:
+    """Raise `LostProcessError` for the first worker that is dead."""
+    for worker in workers:
+        if not worker.is_alive():
+            code = worker.exitcode or 0
+            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            raise LostProcessError(f"a data worker died (process {worker.pid}, {how}); {WAY_OUT}")
+
+
+def _tells_of_loss(error: BaseException) -> bool:
+    """Whether an error is one of those as which a dead worker or a lack of memory shows."""
+    if type(error) is RuntimeError:
+        return any(text in str(error) for text in ("DataLoader worker", "Pin memory thread", "can't allocate memory"))
+    if isinstance(error, MemoryError | ConnectionError | EOFError):
+        return True
+    return isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.ENOSPC, errno.EAGAIN)  # cannot start

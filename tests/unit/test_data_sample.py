@@ -138,7 +138,7 @@ def test_a_killed_worker_is_one_line(root):
 
     data = dataset(dataroot=root)
     data.__class__ = Deadly
-    with pytest.raises(UserError, match=r"a data worker was killed .*--num_workers"):
+    with pytest.raises(UserError, match=r"a data worker died .*SIGKILL.*--num_workers"):
         list(make_loader(data, batch_size=1, num_workers=1))
 
 

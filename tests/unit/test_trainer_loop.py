@@ -252,7 +252,7 @@ def test_unusable_picture_saves_and_names_the_file(tmp_path: Path, workers: int)
 
 
 def test_killed_loader_process_is_explained_and_the_state_saved(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"worker was killed.*--num_workers"):
+    with pytest.raises(UserError, match=r"data worker died.*--num_workers"):
         fit(tmp_path, max_steps=5, data=ToyData(killed=2), workers=1)
     assert (tmp_path / "latest.pt").exists()
 
