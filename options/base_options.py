@@ -45,13 +45,17 @@ class Options(argparse.Namespace):
         return {k: v for k, v in vars(self).items() if not k.startswith("_")}
 
     def save(self, path: Path) -> None:
-        """Write a YAML file that `--config` takes again, with commit, versions and layers beside the values."""
+        """Write a YAML file that `--config` takes again, with commit, versions and layers beside the values.
+
+        Whether this start went on from an earlier one is no part of what the run is, and left out.
+        """
+        values = {name: value for name, value in sorted(self.values().items()) if name != "continue_train"}
         provenance = {
             "commit": current_commit(),
             "versions": {"python": sys.version.split()[0], **library_versions()},
-            "set_by": {k: v for k, v in sorted(self._set_by.items()) if v != "default"},
+            "set_by": {k: v for k, v in sorted(self._set_by.items()) if v != "default" and k in values},
         }
-        text = yaml.safe_dump({**dict(sorted(self.values().items())), PROVENANCE: provenance}, sort_keys=False)
+        text = yaml.safe_dump({**values, PROVENANCE: provenance}, sort_keys=False)
         write_text(path, text)
 
 
@@ -116,6 +120,8 @@ class BaseOptions:
         probe = self._probe(argv)
         config = read_yaml(Path(probe.config), "--config") if probe.config else {}
         config.pop(PROVENANCE, None)
+        if probe.name:
+            check_name(probe.name)  # before its folder is looked for
         run = self.run_layer(probe)
 
         def chosen(name: str, default: str) -> str:

@@ -13,6 +13,7 @@ import yaml
 from util.errors import UserError
 from util.registry import did_you_mean
 
+LONGEST_NAME = 200  # bytes; file systems allow 255, and files made from a run's name add to it
 PROVENANCE = "provenance"  # the part of a saved opt.yaml that is no flag
 
 
@@ -125,3 +126,5 @@ def check_name(name: str | None) -> None:
         raise UserError("--name is missing: give the run a name, e.g. --name my_run")
     if not re.fullmatch(r"[\w][\w.+-]*", name):
         raise UserError(f"--name {name!r}: use letters, digits, '_', '-', '.', '+' alone")
+    if len(name.encode()) > LONGEST_NAME:
+        raise UserError(f"--name {name[:20]}...: has {len(name.encode())} bytes, at most {LONGEST_NAME} are possible")

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from options.base_options import OPTIONS_FILE, Options
-from options.parser import StrictParser
+from options.parser import StrictParser, check_name
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from util.errors import UserError
@@ -143,3 +143,12 @@ def test_models_cannot_set_defaults_that_do_not_exist() -> None:
         parser.set_defaults(colour="green")
     parser.set_defaults(colour="red")
     assert parser.parse_args([]).colour == "red"
+
+
+def test_a_name_too_long_for_a_folder_is_refused() -> None:
+    check_name("é" * 100)
+    for name in ("a" * 300, "é" * 101):
+        with pytest.raises(UserError, match="at most 200"):
+            check_name(name)
+        with pytest.raises(UserError, match="at most 200"):
+            TrainOptions().parse(["--name", name, "--continue_train"])
