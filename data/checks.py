@@ -56,7 +56,7 @@ def label_faults(label: np.ndarray, rules: MapRules) -> str:
     first, last = bad[0][0], bad[-1][0]
     return (
         f"label ids outside the {rules.label_nc} classes: {shown}. Ways out: --ignore_label {first} (no class), "
-        f"--label_map {first}:0 (another class), --label_nc {last + 1} (more classes)"
+        f"--label_map {first}:0 (another class), --label_nc {last + 1} (more classes, in a new run)"
     )
 
 

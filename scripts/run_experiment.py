@@ -100,18 +100,13 @@ def plan_training(row: Row, checkpoints_dir: str) -> Step:
     with of_row(row, "train.py"):
         opt = TrainOptions().parse(args)
     folder = run_folder(opt)
-    if not (folder / "latest.pt").exists():
+    checkpoints = Checkpoints(folder)
+    if not checkpoints.exist():
         return Step(args, folder, finished=False)
     require_same_options(opt, folder)
-    if newest_step(folder) == opt.max_steps:
+    if checkpoints.newest_step() == opt.max_steps:
         return Step(args, folder, finished=True)
     return Step([*args, "--continue_train"], folder, finished=False)
-
-
-def newest_step(folder: Path) -> int:
-    """Return the step of a run's newest step file, -1 if it has none."""
-    files = Checkpoints(folder).step_files()
-    return int(files[0].stem.removeprefix("step_")) if files else -1
 
 
 def train_row(row: Row, checkpoints_dir: str, *, quiet: bool) -> None:
@@ -130,7 +125,7 @@ def require_same_options(opt: Options, folder: Path) -> None:
     """Raise `UserError` if the run in `folder` was begun with other options, or went on beyond those asked for."""
     saved = read_yaml(folder / OPTIONS_FILE, "options of the run")
     other = [k for k, v in opt.values().items() if k not in HOW_NOT_WHAT and saved.get(k) != v]
-    if newest_step(folder) > opt.max_steps:
+    if Checkpoints(folder).newest_step() > opt.max_steps:
         other.append("max_steps")
     if other:
         changed = ", ".join(f"{k} {saved.get(k)} -> {getattr(opt, k)}" for k in other[:5])
@@ -154,7 +149,8 @@ def plan_test(row: Row, task: str, checkpoints_dir: str) -> tuple[Step, str]:
     how = HOW_NOT_WHAT - {"dataroot"}  # other pictures are another test
     key = json.dumps({k: v for k, v in opt.values().items() if k not in how}, sort_keys=True)
     result, marker = folder / "result.json", folder / MARKER
-    before = [path.stat().st_mtime for path in (run_folder(opt) / "latest.pt", result) if path.is_file()]
+    newest = Checkpoints(run_folder(opt)).step_files()[:1]
+    before = [path.stat().st_mtime for path in (*newest, result) if path.is_file()]
     finished = len(before) == 2 and marker.is_file() and marker.stat().st_mtime >= max(before)
     return Step(args, folder, finished and marker.read_text() == key), key
 

@@ -25,6 +25,15 @@ class CheckpointError(UserError):
     """A checkpoint that cannot be written or read; the message names the file."""
 
 
+def does_not_fit(path: Path, error: Exception) -> CheckpointError:
+    """Return the error for a state that a model refuses: of torch's list of hundreds of shapes, the first."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return CheckpointError(
+        f"{path}: does not fit the model ({lines[min(1, len(lines) - 1)].strip()}). Its architecture comes from the "
+        "run's opt.yaml: leave the model's flags out."
+    )
+
+
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write `state` (tensors and plain values) to `path`, atomically.
 
@@ -77,6 +86,10 @@ class Checkpoints:
         """Whether the run has any checkpoint, good or bad."""
         return self.latest.exists() or bool(self.step_files())
 
+    def newest_step(self) -> int:
+        """Return the step of the newest step file, -1 if there is none."""
+        return max((int(path.stem.removeprefix("step_")) for path in self.step_files()), default=-1)
+
     def step_files(self) -> list[Path]:
         """All step files, newest first."""
         found = [(int(m[1]), p) for p in self.run_dir.glob("step_*.pt") if (m := STEP_FILE.fullmatch(p.name))]
@@ -88,7 +101,7 @@ class Checkpoints:
             leftover.unlink(missing_ok=True)
         path = self.run_dir / f"step_{step}.pt"
         save_checkpoint(state, path)
-        self._point_latest_at(path)
+        self.point_latest_at(path)
         self._set_aside_after(step)
         for old in self.step_files()[self.keep :]:
             old.unlink(missing_ok=True)
@@ -122,7 +135,10 @@ class Checkpoints:
             files.insert(1, self.latest)
         return files
 
-    def _point_latest_at(self, path: Path) -> None:
+    def point_latest_at(self, path: Path) -> None:
+        """Make `latest.pt` the step file `path`; a process that was killed may have left it at an older one."""
+        if self.latest.exists() and self.latest.samefile(path):
+            return
         temp = self.latest.with_name(f".{self.latest.name}.{os.getpid()}.tmp")
         try:
             try:

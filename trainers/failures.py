@@ -33,7 +33,7 @@ def non_finite(*, step: int, phase: str, losses: dict[str, float], networks: dic
     return NonFiniteError(
         f"step {step}, phase {phase}: a loss or gradient is not finite; stopped before the update. Losses: {values}. "
         f"Gradients: {where or 'finite one by one in this process'}. The last checkpoint is untouched: "
-        "try a lower learning rate, --precision fp32, or another --seed from it."
+        "go on from it with --continue_train and a lower learning rate, --precision fp32 or another --seed."
     )
 
 

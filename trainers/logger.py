@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,13 @@ class Logger:
         if self._board:
             self._board.add_image("preview", grid, step, dataformats="HWC")
 
+    def flush(self) -> None:
+        """Let the disk have all lines and events: what a checkpoint has behind it is not logged again."""
+        if self.enabled:
+            os.fsync(self._file.fileno())
+        if self._board:
+            self._board.flush()
+
     def close(self) -> None:
         """Close the files."""
         if self.enabled:
@@ -93,4 +102,20 @@ def _open_board(folder: Path, start_step: int) -> Any:
     except ImportError:
         print("warning: tensorboard is not installed; stats.jsonl and images/ are written all the same", flush=True)
         return None
+    _date_back(folder)
     return SummaryWriter(str(folder), purge_step=start_step + 1)
+
+
+def _date_back(folder: Path) -> None:
+    """Rename event files of this second or later, as a clock that was set back leaves them.
+
+    TensorBoard reads files in the order of their names, which begin with the time, and takes what a later file repeats
+    from that. Read first, a resumed run's events would be dropped for those of the run before.
+    """
+    prefix = "events.out.tfevents."
+    files = sorted(folder.glob(f"{prefix}*"), key=lambda path: path.name)
+    now = int(time.time())
+    if files and files[-1].name.removeprefix(prefix) >= f"{now:010d}":
+        for age, path in enumerate(reversed(files), start=1):
+            rest = path.name.removeprefix(prefix).partition(".")[2]
+            path.rename(folder / f"{prefix}{now - age:010d}.{rest}")

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from models.base_model import BaseModel
-from trainers.checkpoint import CheckpointError, Checkpoints, load_checkpoint
+from trainers.checkpoint import CheckpointError, Checkpoints, does_not_fit, load_checkpoint
 from trainers.weights import WEIGHTS_FILE, load_weights
 from util.errors import UserError
+from util.files import cause
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,7 @@ def load_run(model: BaseModel, run_dir: Path, *, step: int | None = None, averag
     try:
         model.load_state(weights)
     except (KeyError, RuntimeError) as error:
-        first = str(error).strip().splitlines()
-        raise CheckpointError(
-            f"{path}: does not fit the model ({first[min(1, len(first) - 1)].strip()}). Its architecture comes from "
-            "the run's opt.yaml: leave the model's flags out."
-        ) from error
+        raise does_not_fit(path, error) from error
     return loaded
 
 
@@ -61,7 +58,7 @@ def load_inputs(model: BaseModel, folders: Mapping[str, Path]) -> None:
             model.load_input(flag, networks, folder, weights=loaded.name)
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(
-                f"--{flag} {folder}: {path} is no run of the method that is wanted ({error})"
+                f"--{flag} {folder}: {path} is no run of the method that is wanted ({cause(error)})"
             ) from error
 
 

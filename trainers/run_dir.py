@@ -32,17 +32,18 @@ def open_run(run_dir: Path, *, resume: bool, world: Distributed) -> Iterator[Non
 
     Args:
         run_dir: `<checkpoints_dir>/<name>`, on a disk that all machines of a distributed run share.
-        resume: `--continue_train`.
+        resume: `--continue_train`. Without it a folder that holds no more than a run's initial state is begun anew.
         world: the processes of the run.
 
     Raises:
         UserError: there are checkpoints and `resume` is off, or none and it is on, or another process writes here.
     """
-    exist = Checkpoints(run_dir).exist()
+    checkpoints = Checkpoints(run_dir)
+    exist = checkpoints.exist()
     if resume and not exist:
         raise UserError(f"{run_dir}: no checkpoint to continue from. Check --name and --checkpoints_dir, or start "
                         "without --continue_train.")  # fmt: skip
-    if exist and not resume:
+    if exist and not resume and checkpoints.newest_step() != 0:
         raise UserError(f"{run_dir}: already holds checkpoints. Pass --continue_train to go on from them, or another "
                         "--name.")  # fmt: skip
     world.barrier()  # everyone has looked before anyone writes
@@ -52,7 +53,11 @@ def open_run(run_dir: Path, *, resume: bool, world: Distributed) -> Iterator[Non
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Hold `<run_dir>/.lock`; the system drops it with the process, so that a killed run leaves none behind."""
+    """Hold `<run_dir>/.lock`; the system drops it with the process, so that a killed run leaves none behind.
+
+    A folder that is made here and gets nothing else, since the start fails, is removed again.
+    """
+    new = not run_dir.exists()
     run_dir.mkdir(parents=True, exist_ok=True)
     with open(run_dir / ".lock", "a") as file:
         try:
@@ -68,4 +73,7 @@ def locked(run_dir: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            if new and os.listdir(run_dir) == [".lock"]:
+                (run_dir / ".lock").unlink()
+                run_dir.rmdir()
             _held.remove(file)

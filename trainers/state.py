@@ -11,7 +11,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from models.base_model import BaseModel
-from trainers.checkpoint import CheckpointError
+from trainers.checkpoint import CheckpointError, does_not_fit
 from trainers.ema import EMA
 
 FORMAT = 1
@@ -46,13 +46,19 @@ def unpack(state: dict[str, Any], path: Path, *, model: BaseModel, ema: EMA | No
     try:
         model.load_state(state["model"])
         for name, optimizer in optimizers(model).items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            _load_moments(optimizer, state["optimizers"][name])
         if ema:
             ema.load_state(state["ema"] or state["model"])
     except (KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: does not fit this model; continue with the flags of the run's opt.yaml ({error})"
-        ) from error
+        raise does_not_fit(path, error) from error
+
+
+def _load_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimiser's state, less its rate and the like: those are options, and may change from start to start."""
+    own = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, values in zip(optimizer.param_groups, own, strict=True):
+        group.update(values)
 
 
 def optimizers(model: BaseModel) -> dict[str, Optimizer]:

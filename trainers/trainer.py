@@ -102,6 +102,7 @@ class Trainer:
                     self.model.distribute(lambda net: net)  # lets go of DDP, and so of the process group
 
     def _run(self, stop: StopSignals) -> int:
+        self._save()  # a new run has a checkpoint from the first: whatever ends it, it can go on
         batches = iter(self.make_loader(self.step))
         since, since_step = time.perf_counter(), self.step
         with self._progress() as bar:
@@ -241,6 +242,7 @@ class Trainer:
         if not self.world.equal(torch.stack(sums).tolist()):
             raise RuntimeError("the processes' weights differ: a network is trained without BaseModel.call")
         if self.world.is_main:
+            self._logger.flush()
             self.checkpoints.save(self.state(), self.step)
         self._saved_step = self.step
 
@@ -250,12 +252,17 @@ class Trainer:
             raise UserError(f"{self.run_dir}: no checkpoint to continue from")
         state, path = found
         unpack(state, path, model=self.model, ema=self.ema)
+        if state["step"] > self.settings.max_steps:
+            raise UserError(f"--max_steps {self.settings.max_steps}: {path} is at step {state['step']} already. Give a "
+                            "larger number, or none for the run's own.")  # fmt: skip
         self.step, self.nimg = state["step"], state["nimg"]
         self._saved_step = self.step
         if not self.world.equal([float(self.step)]):
             raise UserError(f"{self.run_dir}: the processes read different checkpoints; is this disk shared by all?")
         if self.world.is_main:
-            print(f"continuing from {path}, step {self.step}", flush=True)
+            self.checkpoints.point_latest_at(path)
+            done = "; nothing is left to train" if self.step == self.settings.max_steps else ""
+            print(f"continuing from {path}, step {self.step}{done}", flush=True)
             for change in changed_options(state["options"], self.options):
                 print(f"warning: {change}; the run departs from the unbroken one", flush=True)
 

@@ -232,7 +232,7 @@ def test_resume_with_another_network_names_the_file(tmp_path: Path) -> None:
     fit(tmp_path, max_steps=1)
     model = ToyModel()
     model.netG.dec = torch.nn.Conv2d(6, 3, 1).double()
-    with pytest.raises(CheckpointError, match=r"step_1\.pt: does not fit this model.*opt\.yaml"):
+    with pytest.raises(CheckpointError, match=r"step_1\.pt: does not fit the model.*opt\.yaml"):
         fit(tmp_path, model=model, max_steps=2, resume=True)
 
 
