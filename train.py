@@ -32,7 +32,8 @@ PREVIEWS = 4  # pictures
 def main(argv: list[str] | None = None) -> int:
     opt = TrainOptions().parse(argv)
     run_dir = run_folder(opt)
-    with Distributed.start(opt.device) as world, open_run(run_dir, resume=opt.continue_train, world=world):
+    start = Distributed.start(opt.device, timeout=opt.dist_timeout)
+    with start as world, open_run(run_dir, resume=opt.continue_train, world=world):
         dataset = DATASETS.get(opt.dataset_mode).from_options(opt, split="train", augment=True, task="train")
         quick_check(dataset)
         torch.manual_seed(opt.seed)

@@ -32,6 +32,8 @@ class TrainOptions(BaseOptions):
         group.add_argument("--ema", type=float, default=0.0, help="decay of averaged weights, e.g. 0.999; 0 for none")
         group.add_argument("--tensorboard", action=argparse.BooleanOptionalAction, default=True,
                            help="also write TensorBoard events")  # fmt: skip
+        group.add_argument("--dist_timeout", type=float, default=10.0, metavar="MINUTES",
+                           help="how long processes of a distributed run wait for each other")  # fmt: skip
         group.add_argument("--mask_schedule", choices=("random", "index"), default="random",
                            help="mask type of a picture: drawn anew, or tied to its index as released")  # fmt: skip
         group.add_argument("--mask_types", metavar="TYPE,...",
@@ -60,5 +62,7 @@ class TrainOptions(BaseOptions):
             parse_mask_types(opt.mask_types, DATASETS.get(opt.dataset_mode).known_masks)
         if not 0 <= opt.mask_boxes <= 1:
             raise UserError(f"--mask_boxes {opt.mask_boxes} is not in [0, 1]")
+        if not opt.dist_timeout > 0:
+            raise UserError(f"--dist_timeout {opt.dist_timeout} is not above 0")
         if not 0 <= opt.ema < 1:
             raise UserError(f"--ema {opt.ema} is not in [0, 1)")

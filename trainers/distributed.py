@@ -8,9 +8,11 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,6 +21,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from util.device import resolve_device
+from util.errors import LostProcessError
+from util.files import cause
+
+TIMEOUT = 10.0  # minutes: the main process alone draws previews and saves while the others wait
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +43,16 @@ class Distributed:
 
     @classmethod
     @contextmanager
-    def start(cls, device: str) -> Iterator[Distributed]:
-        """Join the process group that `torchrun`'s environment describes (NCCL on GPUs, Gloo on CPUs), if any."""
+    def start(cls, device: str, *, timeout: float = TIMEOUT) -> Iterator[Distributed]:
+        """Join the process group that `torchrun`'s environment describes (NCCL on GPUs, Gloo on CPUs), if any.
+
+        Args:
+            device: `--device`.
+            timeout: minutes that a process waits for the others.
+
+        Raises:
+            LostProcessError: one of the others died, or did not answer for so long.
+        """
         rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         own = resolve_device(device, int(os.environ.get("LOCAL_RANK", 0)))
         if own.type == "cuda":
@@ -46,13 +60,25 @@ class Distributed:
         if world_size == 1:
             yield cls(device=own)
             return
-        dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+        # NCCL's own watchdog ends the process where a wait takes too long; a blocking wait raises. It costs nothing:
+        # the trainer reads the losses, and so waits for the device, after each backward pass.
+        os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
         try:
+            dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=timedelta(minutes=timeout))
             yield cls(rank=rank, world_size=world_size, device=own)
+        except RuntimeError as error:
+            if not _tells_of_loss(error):
+                raise
+            raise LostProcessError(
+                f"process {rank} of {world_size}: another process of this run died, or did not answer for {timeout:g} "
+                f"minutes ({_brief(error)}). Its own output says why; start all of them again with --continue_train, "
+                "which goes on from the last checkpoint (--dist_timeout sets how long is waited)"
+            ) from error
         finally:
             # A group that something still holds outlives this call, and its threads then abort the ending interpreter.
             gc.collect()
-            dist.destroy_process_group()
+            if dist.is_initialized():
+                dist.destroy_process_group()
 
     @property
     def is_main(self) -> bool:
@@ -103,3 +129,14 @@ class Distributed:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor, op)
         return tensor.tolist()
+
+
+def _tells_of_loss(error: RuntimeError) -> bool:
+    """Whether an error comes from the exchange between processes; out of a backward pass they are plain."""
+    texts = ("gloo", "nccl", "pair closure", "closed by peer", "reset by peer", "timed out")
+    return isinstance(error, dist.DistError) or any(text in str(error).lower() for text in texts)
+
+
+def _brief(error: RuntimeError) -> str:
+    """Return the first sentence of Gloo's text, without the file of its source."""
+    return re.sub(r"\[/\S*\] ", "", cause(error)).split(". ")[0]

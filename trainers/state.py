@@ -17,8 +17,8 @@ from trainers.ema import EMA
 FORMAT = 1
 # Flags that may change from one start of a run to the next and leave its weights as they would have been.
 FREE_TO_CHANGE = frozenset(
-    "cache checkpoints_dir config continue_train dataroot image_every keep log_every max_steps name num_workers "
-    "save_every tensorboard".split()
+    "cache checkpoints_dir config continue_train dataroot dist_timeout image_every keep log_every max_steps name "
+    "num_workers save_every tensorboard".split()
 )
 
 

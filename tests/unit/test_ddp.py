@@ -62,7 +62,7 @@ def test_signal_to_one_process_stops_both_at_the_same_step(tmp_path: Path) -> No
 
 
 def test_nan_in_one_process_stops_both(tmp_path: Path) -> None:
-    pair = start_pair(str(tmp_path), "--steps", "5", "--poison_rank", "1")
+    pair = start_pair(str(tmp_path), "--steps", "5", "--poison_rank", "1", "--save_every", "1")
     errors = [process.communicate(timeout=60)[1] for process in pair]
     assert [process.returncode for process in pair] == [EXIT_NON_FINITE] * 2, errors
     assert all("step 2, phase G" in error for error in errors)

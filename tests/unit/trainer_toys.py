@@ -244,9 +244,11 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--announce_step", type=int, help="create <run_dir>/in_step when this step begins, then wait")
     parser.add_argument("--poison_rank", type=int, help="the process whose loss becomes NaN in its second step")
+    parser.add_argument("--save_every", type=int, default=0)
+    parser.add_argument("--timeout", type=float, default=10, help="minutes")
     opt = parser.parse_args()
     with (
-        Distributed.start("cpu") as world,
+        Distributed.start("cpu", timeout=opt.timeout) as world,
         open_run(opt.run_dir, resume=opt.resume, world=world),
     ):
         poisoned = opt.poison_rank == world.rank
@@ -259,7 +261,7 @@ def main() -> int:
             model=model,
             max_steps=opt.steps,
             resume=opt.resume,
-            save_every=1 if opt.poison_rank is not None else 0,
+            save_every=opt.save_every,
         )
         if opt.announce_step is not None:
             _announce(trainer, opt.announce_step)
