@@ -30,6 +30,7 @@ from data.masks import MASK_TYPES
 from data.records import CLASSES_FILE, ClassTable, MapRules, Maps, Record, find_records
 from util.errors import DataError, LostProcessError, UserError
 from util.files import atomic_file
+from util.text_files import parse_json
 from util.workers import waiting
 
 JPEG_QUALITY = 92
@@ -102,8 +103,8 @@ def claim_output(output: Path, script: str, settings: Mapping[str, Any]) -> None
     path = output / STAMP
     if path.is_file():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            found = dict(parse_json(path.read_bytes()))
+        except (ValueError, TypeError) as error:
             raise DataError(f"{path}: not readable ({error}); remove {output} and run again") from error
         if found != wanted:
             raise UserError(

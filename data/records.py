@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,10 @@ import numpy as np
 from util.errors import DataError, UserError
 from util.images import default_palette
 from util.objects import ANY_ASPECT, DEFAULT_FILL, ObjectRule
+from util.text_files import parse_json
 
 CLASSES_FILE = "classes.json"  # of a data set, and of a run
+MOST_CLASSES = 1 << 16
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
@@ -129,9 +130,11 @@ def read_class_table(path: Path) -> ClassTable | None:
     if not path.is_file():
         return None
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = parse_json(path.read_bytes())
         count = int(table["num_classes"])
         entries = {int(entry["id"]): entry for entry in table["classes"]}
+        if not 0 < count <= MOST_CLASSES or min(entries, default=0) < 0:
+            raise ValueError(f"num_classes is 1 to {MOST_CLASSES}, an id 0 or more")
         names = tuple(str(entries[i]["name"]) if i in entries else f"class {i}" for i in range(count))
         palette = default_palette(count)
         for i, entry in entries.items():

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from metrics.files import file_hash
 from metrics.segmenters import Segmenter
 from util.errors import UserError
 from util.files import cause
+from util.text_files import load_yaml
 from util.unpickling import refuse_named_objects, weights_only
 
 CARD_KEYS = {"class_names", "short_side", "mean", "std", "label_map", "void"}
@@ -87,8 +87,8 @@ def read_card(path: Path) -> dict[str, Any]:
         raise UserError(f"--segmenter_classes {path}: no such file; it holds class_names and short_side (see "
                         "docs/protocols.md)")  # fmt: skip
     try:
-        card = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        card = load_yaml(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is no YAML: {error}") from error
     if not isinstance(card, dict) or not card.keys() <= CARD_KEYS:
         raise UserError(f"{path}: a class map has the keys {', '.join(sorted(CARD_KEYS))} only")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,6 +22,7 @@ from metrics.segmenter_net import build_segmenter_net
 from util.errors import UserError
 from util.registry import did_you_mean
 from util.sealed import load_tensors
+from util.text_files import load_yaml
 
 WEIGHTS_FILE, CARD_FILE = "segmenter.safetensors", "segmenter.yaml"
 BUILT_IN = {"streets": Path(__file__).parent / "weights" / "streets"}
@@ -219,11 +219,11 @@ def _load_published(spec: str, weights: str | None, device: torch.device) -> Seg
 def load_trained(name: str, folder: Path, *, weights: Path, device: torch.device) -> Segmenter:
     """Load what `scripts/train_segmenter.py` wrote to `folder`; raises `UserError` for files that do not fit."""
     try:
-        card = yaml.safe_load((folder / CARD_FILE).read_text(encoding="utf-8"))
+        card = load_yaml(folder / CARD_FILE)
         classes = tuple(card["class_names"])
         net = build_segmenter_net(arch=card["arch"], width=card["width"], num_classes=len(classes))
         short_side, notes = int(card["short_side"]), dict(card["real_test"])
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder / CARD_FILE} is not a segmenter's card: {error!r}; train it again") from error
     if not weights.is_file():
         raise UserError(f"{weights}: no such file; train the segmenter again or name it with --segmenter_weights FILE")

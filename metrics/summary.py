@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from metrics.protocol import Line, differences, fields_of_seeds, is_count, protocol_fields
 from util.errors import UserError
+from util.text_files import parse_json
 
 Summary = dict[str, dict[str, tuple[float, float, int]]]
 
@@ -19,15 +19,27 @@ def read_lines(files: Sequence[str]) -> list[dict[str, Any]]:
     lines = []
     for file in files:
         try:
-            text = Path(file).read_text()
+            text = Path(file).read_text(encoding="utf-8")
             whole = file.endswith(".json")
-            found = [json.loads(text)] if whole else [json.loads(line) for line in text.splitlines() if line.strip()]
+            found = [parse_json(text)] if whole else [parse_json(line) for line in text.splitlines() if line.strip()]
         except (OSError, ValueError) as error:
             raise UserError(f"--summarise {file}: cannot be read as result lines: {error}") from error
-        if not all(isinstance(line, dict) and {"metrics", "protocol", "task", "step"} <= line.keys() for line in found):
+        if not all(map(_is_result, found)):
             raise UserError(f"--summarise {file}: holds no result lines (of metrics.jsonl or --json)")
         lines += found
     return lines
+
+
+def _is_result(line: Any) -> bool:
+    """Tell whether a line has the form of `metrics.evaluator.result_line`."""
+    if not isinstance(line, dict) or not {"metrics", "protocol", "task", "step"} <= line.keys():
+        return False
+    metrics, details = line["metrics"], line.get("details", {})
+    return (
+        all(isinstance(part, dict) for part in (metrics, details, line["protocol"], *details.values()))
+        and all(isinstance(value, int | float) for value in metrics.values())
+        and isinstance(line["task"], str)
+    )
 
 
 def summarise(lines: Iterable[Line]) -> tuple[Summary, list[str]]:

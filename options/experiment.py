@@ -14,6 +14,7 @@ from models import MODELS
 from options.parser import read_yaml
 from util.errors import UserError
 from util.registry import did_you_mean
+from util.text_files import compose_yaml
 
 OTHER_TASKS = ("stylise",)  # of methods that do not edit scenes
 FILE_KEYS = ("title", "paper", "prepare", "train", "test", "tasks", "groups", "rows", "next")
@@ -188,7 +189,7 @@ def _known_keys(values: Mapping[str, Any], known: tuple[str, ...], where: str) -
 
 def _refuse_double_keys(path: Path) -> None:
     """Raise `UserError` for a key that stands twice in a mapping: YAML would drop the first without a word."""
-    nodes = [yaml.compose(path.read_text(), yaml.SafeLoader)]
+    nodes = [compose_yaml(path)]
     while nodes:
         node = nodes.pop()
         if isinstance(node, yaml.MappingNode):

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
 from util.errors import UserError
 from util.registry import did_you_mean
+from util.text_files import load_yaml
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, and files made from a run's name add to it
 PROVENANCE = "provenance"  # the part of a saved opt.yaml that is no flag
@@ -97,10 +96,10 @@ class StrictParser(argparse.ArgumentParser):
 def read_yaml(path: Path, flag: str) -> dict[str, Any]:
     """Read a mapping from a YAML file; raises `UserError` naming the flag and the file."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = load_yaml(path)
     except FileNotFoundError as error:
         raise UserError(f"{flag} {path}: no such file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{flag} {path}: not a readable YAML file ({error})") from error
     if values is None:
         return {}

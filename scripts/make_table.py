@@ -8,7 +8,6 @@ that were not measured under one protocol are refused with the fields that diffe
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from options.base_options import OPTIONS_FILE
 from options.experiment import Experiment, Row, read_experiment
 from options.parser import read_yaml, script_parser
 from util.errors import EXIT_OK, UserError, run_main
+from util.text_files import parse_json
 
 BANK = "bank"  # --style_source where it is not given
 
@@ -70,12 +70,13 @@ def last_line(path: Path, task: str, flags: Mapping[str, Any]) -> dict[str, Any]
     """
     source = flags.get("style_source", BANK)
     found = None
-    for number, text in enumerate(path.read_text().splitlines() if path.is_file() else [], start=1):
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for number, text in enumerate(lines, start=1):
         try:
-            line = json.loads(text)
+            line = parse_json(text)
             fits = line["task"] == task and line["protocol"].get("style_source", BANK) == source
             found = line if fits else found
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}, line {number}: not a result of test.py ({error!r}); remove the line") from error
     return found
 

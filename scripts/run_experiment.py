@@ -51,6 +51,7 @@ from util.errors import EXIT_OK, UserError, run_main
 from util.files import write_text
 from util.images import picture_grid, read_image, save_png
 from util.registry import did_you_mean
+from util.text_files import parse_json
 
 HOW_NOT_WHAT = FREE_TO_CHANGE | {"device"}  # do not change a run's result
 MARKER = "experiment.json"  # beside a result: the options of the test that made it
@@ -165,7 +166,11 @@ def test_row(row: Row, task: str, checkpoints_dir: str, *, quiet: bool) -> tuple
         print(f"$ python test.py {shlex.join(step.args)}", flush=True)
         test_command.main(step.args)
         write_text(step.folder / MARKER, key)
-    return json.loads((step.folder / "result.json").read_text()), step.folder
+    result = step.folder / "result.json"
+    try:
+        return dict(parse_json(result.read_bytes())), step.folder
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{result} is damaged ({error}); remove {step.folder} to test again") from error
 
 
 def print_lines(row: Row, checkpoints_dir: str) -> None:

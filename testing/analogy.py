@@ -140,8 +140,9 @@ def clear_earlier(folder: Path) -> None:
     marker = folder / MARKER
     folder.mkdir(parents=True, exist_ok=True)
     if marker.is_file():
-        for name in marker.read_text().splitlines():
-            (folder / name).unlink(missing_ok=True)
+        for name in marker.read_text(encoding="utf-8").splitlines():
+            if Path(name).name == name:  # of a run that somebody else made, the file may name any path
+                (folder / name).unlink(missing_ok=True)
 
 
 def report_page(line: dict[str, Any], rows: dict[str, list[np.ndarray]], folder: Path, *, title: str) -> Path:

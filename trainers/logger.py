@@ -12,6 +12,7 @@ import numpy as np
 
 from util.files import write_text
 from util.images import save_png
+from util.text_files import parse_json
 
 
 class Logger:
@@ -85,14 +86,15 @@ def _drop_lines_after(path: Path, step: int) -> None:
     """Rewrite a log, atomically, without the lines of later steps and without a last line that was cut short."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+    text = path.read_text(encoding="utf-8", errors="replace")  # what is damaged is no line, and goes
+    kept = [line for line in text.splitlines() if _step_of(line) <= step]
     write_text(path, "".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        return float(parse_json(line)["step"])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return float("inf")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from util.batch import Batch
+from util.errors import UserError
 from util.files import append_line, write_text
 from util.grids import editing_grid, editing_rows
 from util.images import save_labels, save_png, to_uint8
@@ -40,6 +41,8 @@ class ResultFolder:
         if marker.is_file():
             (path / "result.json").unlink(missing_ok=True)
             for folder in (*path.glob("fake*"), path / "real", path / "mask", path / "label"):
+                if folder.is_symlink():  # in a run of somebody else: pictures that are not ours would go
+                    raise UserError(f"{folder} is a link; remove it, or name another --results_dir")
                 for picture in folder.glob("*.png"):
                     picture.unlink()
         path.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from torch import nn
 
 from util.errors import UserError
 from util.files import write_text
+from util.text_files import parse_json
 
 COUNT = 16
 RTOL, ATOL = 1e-2, 1e-4
@@ -41,7 +42,7 @@ def check_signature(parts: Mapping[str, nn.Module], path: Path, *, clip_input: s
     if not path.is_file():
         return
     try:
-        saved = json.loads(path.read_text())
+        saved = parse_json(path.read_bytes())
         compared, kept_input = saved["parts"], saved["clip_input"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}): copy it again, or remove it to skip its checks") from error
