@@ -84,6 +84,21 @@ def test_prdc_is_its_definition(seed: int, n: int, m: int, shift: float) -> None
     assert found["coverage"] == pytest.approx(sum(map(any, hits)) / m)
 
 
+def test_pictures_that_both_sets_hold_are_judged_alike_in_any_order() -> None:
+    draw = torch.Generator().manual_seed(0)
+    real = torch.randn(300, 256, generator=draw).abs()
+    real = torch.cat([real, *[real[:30]] * 4])  # repeats, too
+    fake = real[:200]
+    found = manifolds(fake, real)
+    for _ in range(5):
+        p, q = (torch.randperm(len(x), generator=draw) for x in (fake, real))
+        other = manifolds(fake[p], real[q])
+        assert torch.equal(other.balls, found.balls[p])
+        assert torch.equal(other.covered, found.covered[q])
+        assert torch.equal(other.in_real, found.in_real[p])
+        assert torch.equal(other.in_generated, found.in_generated[q])
+
+
 @QUICK
 @given(seeds, st.integers(6, 20))
 def test_a_set_covers_itself(seed: int, n: int) -> None:
