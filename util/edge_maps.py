@@ -17,6 +17,8 @@ GREY = (0.299, 0.587, 0.114)
 SIGMA, RADIUS = 1.0, 2  # of the blur: 5 x 5
 LOW, HIGH = 0.1, 0.2  # Canny's thresholds, on the unnormalised gradient
 NEIGHBOURS = ((0, 1), (1, 1), (1, 0), (1, -1))  # (rows, columns) along the directions 0, 45, 90, 135 degrees, y down
+FLAT = 1.5e-3  # a plain surface has 1e-3, a step of one grey level 1e-2
+FRACTIONS = 2**14  # of the step from black to white, what magnitudes are rounded to: 60 times float32's error
 SMALLEST = 3  # pixels a side: the blur's reflected border needs as many
 
 
@@ -27,20 +29,23 @@ def grey(pictures: Tensor) -> Tensor:
 
 
 def suppressed_gradient(pictures: Tensor) -> Tensor:
-    """Return the Sobel magnitude where it is a strict maximum along its direction, else 0; it can exceed 1.
+    """Return the Sobel magnitude where it is a maximum along its direction, else 0; it can exceed 1.
 
     Gaussian blur (5 x 5, sigma 1, reflected border), Sobel without normalisation (replicated border), magnitude
     sqrt(gx^2 + gy^2 + 1e-6); beyond the border the magnitude counts as 0.
+
+    Differs from S2PreST, which asks for a strict maximum: either side of a straight border is equally steep, so that a
+    convolution's last bits, other ones on other processors, decided. Magnitudes are rounded, the second side is kept.
     """
     gx, gy = _sobel(_blur(grey(pictures)))
-    magnitude = (gx.square() + gy.square() + 1e-6).sqrt()
+    magnitude = ((gx.square() + gy.square() + 1e-6).sqrt() * FRACTIONS).round() / FRACTIONS
     direction = torch.round(torch.atan2(gy, gx) * (4 / math.pi)).remainder(4)
     padded = F.pad(magnitude, (1, 1, 1, 1))
     kept = torch.zeros_like(magnitude, dtype=torch.bool)
     for number, (rows, columns) in enumerate(NEIGHBOURS):
         ahead, behind = (_shifted(padded, sign * rows, sign * columns) for sign in (1, -1))
-        kept |= (direction == number) & (magnitude > ahead) & (magnitude > behind)
-    return magnitude * kept
+        kept |= (direction == number) & (magnitude > ahead) & (magnitude >= behind)
+    return magnitude * (kept & (magnitude > FLAT))
 
 
 def canny(pictures: Tensor) -> Tensor:

@@ -206,6 +206,17 @@ def test_edge_map(dtype: torch.dtype) -> None:
     torch.testing.assert_close(1 - found.clamp(0, 1), inverted, rtol=0, atol=1e-4)
 
 
+def test_a_straight_border_is_one_line_whatever_the_last_bits() -> None:
+    picture = torch.zeros(1, 3, 32, 32)
+    picture[..., 10:20] = 0.8
+    picture[..., 16:, :] += 0.13
+    lines = suppressed_gradient(picture) > 0
+    assert (lines[0, 0, :14].sum(1) == 2).all()
+    for seed in range(5):
+        noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(suppressed_gradient(picture + 1e-7 * noise) > 0, lines)
+
+
 def test_a_picture_without_edges_is_white() -> None:
     for kind in ("gradient", "canny"):
         assert (edge_picture(np.full((9, 7, 3), 77, np.uint8), kind) == 255).all()
