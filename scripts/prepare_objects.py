@@ -188,11 +188,14 @@ def cut_mask(where: np.ndarray, box: Sequence[int], height: int, width: int) -> 
 
 
 def cut_image(image: np.ndarray, box: Sequence[int], height: int, width: int) -> np.ndarray:
-    """Cut a picture (H, W, 3) uint8 and scale it bilinearly, without smoothing, as the authors' crops."""
+    """Cut a picture (H, W, 3) uint8 and scale it bilinearly, without smoothing, as the authors' crops.
+
+    Halves are common, and go to the even level on every processor: they are recognised by rounding twice.
+    """
     top, bottom, left, right = box
-    cut = torch.from_numpy(image[top:bottom, left:right]).movedim(-1, 0)[None].float()
+    cut = torch.from_numpy(image[top:bottom, left:right]).movedim(-1, 0)[None].double()
     scaled = F.interpolate(cut, size=(height, width), mode="bilinear", align_corners=False)
-    return scaled[0].round().to(torch.uint8).movedim(0, -1).numpy()
+    return scaled[0].mul(2**32).round().div(2**32).round().to(torch.uint8).movedim(0, -1).numpy()
 
 
 # --- all scenes -------------------------------------------------------------------------------------------------------

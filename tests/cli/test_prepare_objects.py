@@ -139,6 +139,22 @@ def test_pixels_come_from_the_large_pictures(cut: Path, scenes: Path, tmp_path: 
     assert np.abs(sharp.astype(int) - cv2.resize(large[:256, :512], (64, 64))).max() <= 1
 
 
+@pytest.mark.parametrize("shape", [(60, 90), (75, 45), (96, 52), (123, 148)])
+def test_pixels_are_scaled_exactly(shape: tuple[int, int]) -> None:
+    """In whole numbers, halves to the even level: nothing is left for a processor's rounding to decide."""
+    picture, size = np.random.RandomState(0).randint(0, 256, (*shape, 3)), 60
+    total = picture.astype(np.int64)
+    for axis, length in enumerate(shape):
+        place = np.clip((2 * np.arange(size) + 1) * length - size, 0, 2 * size * (length - 1))  # times 2 * size
+        low, share = place // (2 * size), (place % (2 * size)).reshape(-1, *[1] * (2 - axis))
+        high = np.minimum(low + 1, length - 1)
+        total = total.take(low, axis) * (2 * size - share) + total.take(high, axis) * share
+    whole, rest = np.divmod(total, 4 * size**2)
+    wanted = whole + ((rest > 2 * size**2) | ((rest == 2 * size**2) & (whole % 2 == 1)))
+    found = prepare_objects.cut_image(picture.astype(np.uint8), [0, shape[0], 0, shape[1]], size, size)
+    assert np.array_equal(found, wanted)
+
+
 def test_classes_and_counts(cut: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = json.loads((cut / "classes.json").read_text())
     assert [(c["id"], c["name"], c["scene_id"], c["object"]["fill"]) for c in content["classes"]] == [
