@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+TOOLS := .venv-tools
+UV := $(TOOLS)/bin/uv
 
-.PHONY: setup demo test test-faults lint clean
+.PHONY: setup demo test test-faults lint lock audit clean
 
 setup: $(VENV)/.run
 demo: setup
@@ -23,12 +25,39 @@ lint: $(VENV)/.dev
 clean:
 	rm -rf checkpoints/demo_* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
+# The locks keep the versions that they hold; `make lock UPGRADE=--upgrade` takes the newest.
+COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --universal --python-version 3.11 \
+	--fork-strategy fewest --generate-hashes --no-annotate
+lock: $(TOOLS)/.done
+	$(COMPILE) $(UPGRADE) requirements-dev.txt --output-file requirements-dev.lock
+	$(COMPILE) $(UPGRADE) requirements.txt --constraint requirements-dev.lock --output-file requirements.lock
+audit: $(TOOLS)/.done
+	@if $(TOOLS)/bin/pip-audit --strict --disable-pip -r requirements-dev.lock > $(TOOLS)/audit 2>&1; then cat $(TOOLS)/audit; \
+	else cat $(TOOLS)/audit; \
+	if grep -q '^Name .*Fix Versions' $(TOOLS)/audit; then echo 'make audit: raise the versions listed above (make lock UPGRADE=--upgrade)'; \
+	else echo "make audit: no verdict, PyPI's list of advisories could not be read here: run it where pypi.org can be reached"; fi; exit 1; fi
+
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SemEdit needs Python 3.11 or newer, this is %s: make PYTHON=python3.12 ..." % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-$(VENV)/.run: requirements.txt constraints.txt | $(PY)
-	$(PIP) -r requirements.txt
+# The lock's torch is PyPI's, a CUDA build on Linux. TORCH_INDEX=URL takes the same versions from another index, without hashes.
+TORCH := ^((torch|torchvision|triton)==|nvidia-|cuda-)
+beside_torch = awk '/^[a-z]/ {keep = !/$(TORCH)/} keep' $(1) > $(VENV)/$(1) && $(PIP) --require-hashes -r $(VENV)/$(1)
+$(VENV)/.run: requirements.lock | $(PY)
+ifdef TORCH_INDEX
+	$(PIP) --no-deps --index-url $(TORCH_INDEX) $$(grep -oE '^(torch|torchvision)==[0-9.]+' $<)
+	$(call beside_torch,$<)
+else
+	@[ "$$(uname)" != Linux ] || [ -e /proc/driver/nvidia ] || \
+	echo 'No NVIDIA driver here: make setup TORCH_INDEX=URL takes a CPU build of torch instead (docs/dependencies.md)'
+	$(PIP) --require-hashes -r $<
+endif
 	@touch $@
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
-	$(PIP) -r requirements-dev.txt
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.run
+	$(call beside_torch,$<)
+	@touch $@
+
+$(TOOLS)/.done: requirements-tools.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
