@@ -37,6 +37,7 @@ from data.tasks import WANTED, Selection, object_task, suitable, thing_instances
 from data.transforms import scale_short_side
 from util.batch import Sample
 from util.errors import DataError, UserError
+from util.progress import progress
 from util.seeds import derive_seed, random_pair
 
 _THREADS = 4
@@ -179,8 +180,6 @@ class BaseDataset(Dataset, ABC):
         Raises:
             UserError: there is none.
         """
-        from tqdm import tqdm
-
         limit = len(self) if limit is None else min(limit, len(self))
         if self.task not in OBJECT_TASKS:
             return Selection(list(range(limit)), looked_at=limit)
@@ -188,7 +187,7 @@ class BaseDataset(Dataset, ABC):
         looked_at = 0
         with ThreadPoolExecutor(_THREADS) as pool:
             found = pool.map(lambda index: bool(self._erasable(self._centre_cut(index))), range(len(self)))
-            for fits in tqdm(found, total=len(self), desc=f"looking for a {WANTED}", leave=False, disable=None):
+            for fits in progress(found, total=len(self), desc=f"looking for a {WANTED}", unit="picture", leave=False):
                 indices += [looked_at] if fits else []
                 looked_at += 1
                 if len(indices) == limit:
@@ -281,10 +280,8 @@ class BaseDataset(Dataset, ABC):
         return Maps(maps.image, maps.label.astype(np.uint8 if small else np.int32), maps.inst)
 
     def _preload(self) -> list[Maps]:
-        from tqdm import tqdm
-
         self._cache = None
         with ThreadPoolExecutor(_THREADS) as pool:
             loaded = pool.map(self.maps, range(len(self.names)))
-            bar = tqdm(loaded, total=len(self.names), desc=f"reading {self.split} into RAM", leave=False, disable=None)
-            return list(bar)
+            title = f"reading {self.split} into RAM"
+            return list(progress(loaded, total=len(self.names), desc=title, unit="picture", leave=False))

@@ -124,7 +124,7 @@ def check_split(folder: Path, rules: MapRules, *, min_side: int = 0, progress: A
         folder: the split's folder.
         rules: what is allowed.
         min_side: a shorter short side is a fault.
-        progress: wraps the list of records, e.g. tqdm; None for silence.
+        progress: wraps the list of records, e.g. `util.progress.progress`; None for silence.
     """
     report = SplitReport(folder.name)
     try:

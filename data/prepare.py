@@ -30,6 +30,7 @@ from data.masks import MASK_TYPES
 from data.records import CLASSES_FILE, ClassTable, MapRules, Maps, Record, find_records
 from util.errors import DataError, LostProcessError, UserError
 from util.files import atomic_file
+from util.progress import progress
 from util.text_files import parse_json
 from util.workers import waiting
 
@@ -185,19 +186,17 @@ def run_jobs(function: Callable[[Any], Any], jobs: Sequence[Any], *, num_workers
     Returns:
         What it returned, in the order of the jobs.
     """
-    from tqdm import tqdm
-
     if num_workers < 0:
         raise UserError(f"--num_workers {num_workers} is less than 0")
     if num_workers == 0 or len(jobs) < FEW_JOBS:
-        return [function(job) for job in tqdm(jobs, desc=title, disable=None)]
+        return [function(job) for job in progress(jobs, desc=title, unit="file")]
     # spawn: forked children of a process with threads (OpenCV, PyTorch) may hang
     context = multiprocessing.get_context("spawn")
     with waiting([]):
         pool = ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=context, initializer=_follow_parent)
     try:
         futures = [pool.submit(function, job) for job in jobs]
-        for future in tqdm(as_completed(futures), total=len(futures), desc=title, disable=None):
+        for future in progress(as_completed(futures), total=len(futures), desc=title, unit="file"):
             future.result()
         return [future.result() for future in futures]
     except BrokenProcessPool as error:

@@ -13,7 +13,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tqdm import tqdm
 
 from data import DATASETS
 from data.loader import plain_pictures
@@ -25,6 +24,7 @@ from trainers.restore import load_run
 from util.device import resolve_device
 from util.errors import EXIT_OK, UserError, run_main
 from util.files import require_writable
+from util.progress import progress
 
 
 class BankOptions(RunOptions):
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     model.to(resolve_device(opt.device))
 
     def pictures(limit: int) -> Any:
-        return tqdm(plain_pictures(opt, "train", limit), desc="gathering codes", unit="batch", disable=None)
+        return progress(plain_pictures(opt, "train", limit), desc="gathering codes", unit="batch")
 
     model.prepare_inference(run_folder(opt), pictures, weights=loaded.name, refresh=True)
     if model.bank is None:

@@ -8,18 +8,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tqdm import tqdm
 
 from data import DATASETS
 from data.checks import SplitReport, check_split, quick_check
 from data.folder import FolderDataset
 from options.parser import script_parser
 from util.errors import EXIT_OK, EXIT_USER_ERROR, UserError, run_main
+from util.progress import progress
 
 __all__ = ["main", "quick_check"]
 
@@ -76,9 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{root}: {opt.label_nc} classes, ignored id: {'none' if rules.ignore_label is None else rules.ignore_label}")
     faults = 0
     for split in splits:
-        report = check_split(
-            root / split, rules, min_side=opt.crop_size or 0, progress=lambda x: tqdm(x, leave=False, disable=None)
-        )
+        bar = partial(progress, desc=split, unit="picture", leave=False)
+        report = check_split(root / split, rules, min_side=opt.crop_size or 0, progress=bar)
         print_report(report, names)
         for fault in report.faults:
             print(f"  FAULT {fault}")

@@ -16,7 +16,7 @@ import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from data.loader import Loader
 from metrics.evaluator import METRICS, Evaluator, Files, build_evaluator, format_table, parse_metrics, result_line
@@ -41,6 +40,7 @@ from util.device import resolve_device
 from util.errors import DataError, UserError, run_main
 from util.files import require_writable, write_text
 from util.images import read_map
+from util.progress import progress
 from util.versions import current_commit, library_versions
 from util.workers import shield_worker
 
@@ -165,7 +165,7 @@ def usable_metrics(opt: argparse.Namespace) -> tuple[list[str], list[str]]:
 def run(evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, faults: dict[str, str]) -> dict[str, str]:
     """Decode, feed the evaluator, add to `faults`; return the hash of each set of pictures used."""
     sets: dict[str, list[str]] = {"fake": [], "real": [], "mask": []}
-    for loaded in tqdm(load(items, evaluator, opt), desc=opt.name, unit="batch", disable=None):
+    for loaded in progress(load(items, evaluator, opt), desc=opt.name, unit="batch"):
         for one in loaded:
             if one.fault:  # in sets that are no pairs two files may have one name
                 faults[f"{one.name}, second" if one.name in faults else one.name] = one.fault
@@ -185,14 +185,14 @@ def run(evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, faults
     return {kind: hashlib.sha256("\n".join(sorted(each)).encode()).hexdigest()[:12] for kind, each in sets.items()}
 
 
-def load(items: list[Item], evaluator: Evaluator, opt: argparse.Namespace) -> Iterator[list[Loaded]]:
-    """Yield decoded batches."""
+def load(items: list[Item], evaluator: Evaluator, opt: argparse.Namespace) -> Iterable[list[Loaded]]:
+    """Return decoded batches."""
     dataset = Items(items, label_nc=evaluator.label_nc, ignore_label=opt.ignore_label,
                     smallest_side=evaluator.smallest_side)  # fmt: skip
     workers = min(opt.num_workers, len(items))
     loader: Any = DataLoader(dataset, batch_size=opt.batch_size, num_workers=workers, collate_fn=list,
                              worker_init_fn=shield_worker)  # fmt: skip
-    return iter(Loader(loader))  # type: ignore[arg-type]
+    return Loader(loader)  # type: ignore[return-value]
 
 
 def refuse(faults: dict[str, str], opt: argparse.Namespace, notes: Sequence[str] = ()) -> None:

@@ -22,7 +22,6 @@ from random import Random
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from tqdm import tqdm
 
 from data.prepare import (
     Job,
@@ -39,6 +38,7 @@ from data.transforms import scale_short_side
 from options.parser import script_parser
 from util.errors import EXIT_OK, DataError, UserError, run_main
 from util.images import default_palette, read_map
+from util.progress import progress
 from util.registry import did_you_mean
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -151,7 +151,7 @@ def highest_id(opt: argparse.Namespace, labels: Sequence[Path]) -> int:
     """Look through all label maps; the ignored id does not count."""
     rules = MapRules(label_nc=MOST_IDS, label_map=parse_label_map(opt.label_map))
     highest = 0
-    for path in tqdm(labels, desc="counting classes", disable=None, leave=False):
+    for path in progress(labels, desc="counting classes", unit="map", leave=False):
         ids = rules.map_labels(read_map(path, "label map"))
         highest = max(highest, int(ids[ids != opt.ignore_label].max(initial=0)))
     return highest

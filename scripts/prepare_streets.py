@@ -13,13 +13,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from tqdm import tqdm
 
 from data.prepare import claim_output, save_picture, target_files, write_class_table
 from data.streets import CLASSES, render_street
 from data.streets_dataset import scene_rng
 from options.parser import StrictParser
 from util.errors import EXIT_OK, UserError, run_main
+from util.progress import progress
 
 SPLITS = ("train", "test")
 KINDS = ("images", "labels", "inst_map")
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         refuse_leftovers(opt.output / split, split, getattr(opt, split))
     write_class_table(opt.output, CLASSES)
     scenes = [(split, i) for split in SPLITS for i in range(getattr(opt, split))]
-    for split, index in tqdm(scenes, desc=str(opt.output), unit="scene", disable=None):
+    for split, index in progress(scenes, desc=str(opt.output), unit="scene"):
         write_scene(opt.output, split, index, opt)
     print(f"{opt.output}: {opt.train} training and {opt.test} test scenes")
     return EXIT_OK

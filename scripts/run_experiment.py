@@ -50,6 +50,7 @@ from trainers.state import FREE_TO_CHANGE
 from util.errors import EXIT_OK, UserError, run_main
 from util.files import write_text
 from util.images import picture_grid, read_image, save_png
+from util.progress import progress
 from util.registry import did_you_mean
 from util.text_files import parse_json
 
@@ -215,7 +216,7 @@ def run_parallel(rows: list[Row], args: argparse.Namespace) -> None:
         """Rows that are built on others' runs come after them, rows that only test another's run last."""
         return 2 if row.run != row.name else int(bool(names & set(row.built_on())))
 
-    with ThreadPoolExecutor(args.jobs) as pool, tqdm(total=len(rows), desc=experiment.stem, unit="row") as bar:
+    with ThreadPoolExecutor(args.jobs) as pool, progress(total=len(rows), desc=experiment.stem, unit="row") as bar:
         for number in range(3):
             for _ in pool.map(run, [row for row in rows if turn(row) == number]):
                 bar.update()

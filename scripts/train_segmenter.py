@@ -24,7 +24,6 @@ import torch
 import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from data import DATASETS, scene_dataset
 from data.base_dataset import BaseDataset
@@ -38,6 +37,7 @@ from util.batch import Batch, to_device
 from util.device import autocast, resolve_device
 from util.errors import EXIT_OK, UserError, run_main
 from util.files import require_writable, write_text
+from util.progress import progress
 from util.sealed import save_tensors
 from util.seeds import torch_generator
 
@@ -110,7 +110,7 @@ def train(net: nn.Module, dataset: BaseDataset, opt: argparse.Namespace, device:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, opt.max_steps))
     keys = list(key_batches(len(dataset), batch_size=opt.batch_size, steps=opt.max_steps, seed=opt.seed))
     loader = make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=keys)
-    bar = tqdm(loader, total=opt.max_steps, desc=f"segmenter {opt.name}", disable=None)
+    bar = progress(loader, total=opt.max_steps, desc=f"segmenter {opt.name}", unit="step")
     net.train()
     for step, batch in enumerate(bar):
         pictures, target = training_pair(to_device(batch, device), dataset.ignore_label)
@@ -125,7 +125,7 @@ def train(net: nn.Module, dataset: BaseDataset, opt: argparse.Namespace, device:
         loss.backward()
         optimizer.step()
         schedule.step()
-        bar.set_postfix(loss=f"{loss.item():.3f}")
+        bar.set_postfix({"loss": f"{loss.item():.3f}"})
 
 
 def training_pair(batch: Batch, ignore_label: int | None) -> tuple[Tensor, Tensor]:
@@ -172,7 +172,7 @@ def score(opt: argparse.Namespace, dataset: BaseDataset, device: torch.device, f
     table = label_table(segmenter, label_nc=dataset.label_nc, ignore_label=dataset.ignore_label).to(device)
     confusion = Confusion(segmenter.num_classes)
     loader = make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers)
-    for batch in tqdm(loader, desc="real test pictures", disable=None):
+    for batch in progress(loader, desc="real test pictures", unit="batch"):
         pictures = ((batch["image"] + 1) * 127.5).round().to(torch.uint8)
         label = batch["label"].to(device)
         known = (label >= 0) & (label < len(table))

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from util.edge_maps import edge_picture
 from util.errors import DataError, UserError
 from util.images import read_image, read_map
 from util.pictures import find_pictures
+from util.progress import progress
 
 SMALLEST = 32  # pixels a side of a content
 
@@ -55,7 +55,7 @@ def read_contents(opt: Any) -> list[Content]:
     files = find_pictures(opt.content, "--content")
     masks = mask_files(opt, files)
     contents, untouched = [], []
-    for name, path in tqdm(files.items(), desc="contents", unit="picture", disable=None if len(files) > 1 else True):
+    for name, path in progress(files.items(), desc="contents", unit="picture", shown=len(files) > 1):
         height, width = read_image(path).shape[:2]
         if min(height, width) < SMALLEST:
             raise DataError(f"{path}: {width}x{height}; a content needs at least {SMALLEST} pixels a side")

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from data import DATASETS
 from data.base_dataset import BaseDataset
@@ -29,6 +28,7 @@ from util.device import autocast, resolve_device
 from util.errors import DataError, UserError
 from util.files import require_writable, results_in
 from util.images import to_uint8
+from util.progress import progress
 from util.results import ResultFolder
 from util.seeds import derive_seed
 from util.versions import current_commit, library_versions
@@ -81,7 +81,7 @@ def generate_split(opt: Any, dataset: BaseDataset, selection: Selection, metrics
 
     keys = [indices[i : i + opt.batch_size] for i in range(0, len(indices), opt.batch_size)]
     loader = make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=keys)
-    for batch in tqdm(loader, desc=f"{opt.name}: {opt.task}", unit="batch", disable=None):
+    for batch in progress(loader, desc=f"{opt.name}: {opt.task}", unit="batch"):
         draws = generate_draws(model, to_device(batch, device), opt)
         evaluator.update(as_saved(batch, draws, opt.task))
         results.add(batch, draws)

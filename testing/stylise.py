@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from data.masks import MaskSetHash
 from metrics.base import Pictures
@@ -36,6 +35,7 @@ from util.errors import UserError
 from util.files import append_line, require_writable, results_in, write_text
 from util.images import picture_grid, read_image, save_png
 from util.pictures import canvas_size, find_pictures, resized
+from util.progress import progress
 from util.registry import did_you_mean
 from util.versions import current_commit, library_versions
 
@@ -141,7 +141,7 @@ def canvas(opt: Any, model: S2PreSTModel, content: Content) -> tuple[int, int]:
 # --- work ------------------------------------------------------------------------------------------------------------
 def stylise_all(opt: Any, model: S2PreSTModel, contents: list[Content], folder: Path, name: str) -> None:
     """Stylise all contents, and save results and edge maps at the contents' own sizes."""
-    with tqdm(total=len(contents), desc=name, unit="picture", disable=None) as bar:
+    with progress(total=len(contents), desc=name, unit="picture") as bar:
         for size, group in batches(opt, model, contents):
             pictures, edges = [content.picture() for content in group], [content.edges() for content in group]
             scaled, lines = ([resized(each, size) for each in whole] for whole in (pictures, edges))

@@ -6,7 +6,6 @@ bit on a CPU. `step` counts finished optimiser iterations, `nimg` pictures over 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
-from tqdm import tqdm
 
 from models.base_model import BaseModel, Phase
 from trainers.checkpoint import Checkpoints
@@ -33,6 +31,7 @@ from trainers.state import changed_options, pack, unpack
 from util.batch import Batch, to_device
 from util.device import autocast
 from util.errors import EXIT_INTERRUPTED, EXIT_OK, LostProcessError, UserError
+from util.progress import progress
 from util.seeds import derive_seed
 
 
@@ -105,7 +104,7 @@ class Trainer:
         self._save()  # a new run has a checkpoint from the first: whatever ends it, it can go on
         batches = iter(self.make_loader(self.step))
         since, since_step = time.perf_counter(), self.step
-        with self._progress() as bar:
+        with progress(total=self.settings.max_steps, initial=self.step, unit="step", shown=self.world.is_main) as bar:
             while self.step < self.settings.max_steps:
                 batch = self._next(batches)
                 with out_of_memory_hint():
@@ -187,16 +186,7 @@ class Trainer:
         assert batch is not None
         return batch
 
-    def _progress(self) -> tqdm:
-        return tqdm(
-            total=self.settings.max_steps,
-            initial=self.step,
-            disable=not self.world.is_main,
-            mininterval=0.5 if sys.stderr.isatty() else 10,
-            unit="step",
-        )
-
-    def _log(self, bar: tqdm, seconds_per_step: float) -> None:
+    def _log(self, bar: Any, seconds_per_step: float) -> None:
         losses = self.world.mean(self._losses)
         rates = {phase.name: phase.optimizer.param_groups[0]["lr"] for phase in self.model.phases()}
         self._logger.log(
