@@ -9,7 +9,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -32,7 +31,7 @@ from util.errors import DataError, LostProcessError, UserError
 from util.files import atomic_file
 from util.progress import progress
 from util.text_files import parse_json
-from util.workers import waiting
+from util.workers import deaf_children, waiting
 
 JPEG_QUALITY = 92
 FEW_JOBS = 24  # are done before a process has started
@@ -195,7 +194,8 @@ def run_jobs(function: Callable[[Any], Any], jobs: Sequence[Any], *, num_workers
     with waiting([]):
         pool = ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=context, initializer=_follow_parent)
     try:
-        futures = [pool.submit(function, job) for job in jobs]
+        with deaf_children():  # Ctrl-C is the parent's, and a child finishes its file
+            futures = [pool.submit(function, job) for job in jobs]
         for future in progress(as_completed(futures), total=len(futures), desc=title, unit="file"):
             future.result()
         return [future.result() for future in futures]
@@ -209,8 +209,7 @@ def run_jobs(function: Callable[[Any], Any], jobs: Sequence[Any], *, num_workers
 
 
 def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, so that a child finishes its file without a traceback, and end if the parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End when the parent does."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "called in children only"
 

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from types import FrameType
@@ -50,6 +51,20 @@ def _give_up(error: BaseException, batch: Any) -> NoReturn:
 
 
 # --- in its parent ----------------------------------------------------------------------------------------------------
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Context in which processes are started that never see Ctrl-C, not even before their first line is run.
+
+    One that comes meanwhile reaches this process at the end of the block.
+    """
+    resource_tracker.ensure_running()  # which unblocks the signal when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def defer_deaths() -> None:
     """Let the death of a worker raise inside `waiting()` alone; call it once a DataLoader has started its workers.
 
