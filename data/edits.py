@@ -38,15 +38,32 @@ def dilate(where: np.ndarray, radius: int) -> np.ndarray:
     """Grow a region (H, W) by a disc of `radius` pixels."""
     from scipy.ndimage import distance_transform_edt
 
-    return distance_transform_edt(~where) <= radius if radius and where.any() else where
+    if not (radius and where.any()):
+        return where
+    near = _surroundings(where, radius)
+    grown = where.copy()
+    grown[near] = distance_transform_edt(~where[near]) <= radius
+    return grown
 
 
 def fill_nearest(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Give the pixels `where` (H, W) the value of the nearest other pixel; values (H, W) or (H, W, C)."""
+    """Give the pixels `where` (H, W), not all, the value of the nearest other pixel; values (H, W) or (H, W, C)."""
     from scipy.ndimage import distance_transform_edt
 
-    rows, columns = distance_transform_edt(where, return_distances=False, return_indices=True)
-    return values[rows, columns]
+    near = _surroundings(where, 1)  # holds every nearest other pixel: those beyond have a nearer one on their way
+    rows, columns = distance_transform_edt(where[near], return_distances=False, return_indices=True)
+    filled = values.copy()
+    filled[near] = values[near][rows, columns]
+    return filled
+
+
+def _surroundings(where: np.ndarray, margin: int) -> tuple[slice, slice]:
+    """Return the box of a region and so many pixels around it: work on it does not grow with the picture."""
+    box = bounding_box(where)
+    return (
+        slice(max(0, box.top - margin), box.bottom + margin),
+        slice(max(0, box.left - margin), box.right + margin),
+    )
 
 
 def box_shape(size: tuple[int, ...], box: tuple[int, int, int, int], kind: str) -> np.ndarray:

@@ -6,6 +6,7 @@ Also adds, removes and replaces objects and extends pictures; docs/editing.md sh
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections import Counter
 from pathlib import Path
@@ -26,6 +27,7 @@ from data.painting import Painter
 from data.records import CLASSES_FILE, ClassTable, MapRules, Record, read_class_table
 from data.samples import make_sample
 from data.scenes import Margin, Scene, SceneFiles, load_scene, pair_files
+from data.transforms import nearest
 from models import MODELS
 from models.networks.style_bank import StyleBank
 from models.networks.style_sources import (
@@ -46,11 +48,13 @@ from util.device import autocast, resolve_device
 from util.errors import EXIT_OK, UserError, run_main
 from util.files import require_writable
 from util.images import colour_labels, picture_grid, save_png
+from util.pictures import shrunk
 from util.regions import Region, bounding_box, plan_regions, window_around
 from util.seeds import derive_seed
 
 GREY = 128  # of erased pixels in a strip
 NOTHING_DRAWN = "none, nothing that has a style is fully erased"
+STRIP_SIDE = 2048  # pixels that a picture has in a strip, at most
 WIDE = 2  # wider pictures, times their height, stand below each other in a strip
 
 
@@ -172,19 +176,23 @@ class Session:
         for k, region in enumerate(regions, start=1):
             places = ", ".join(f"{w.side} px at ({w.left}, {w.top})" for w in region.windows)
             print(f"  region {k}: {int(region.mask.sum())} pixels, window(s) {places}")
-        results = []
+        cells, digests = [], set()  # of large pictures, results are written and let go one by one
         for frame, path in zip(self.frames, names, strict=True):
-            results.append(self.paint(scene, regions, frame, tell=frame is self.frames[0]))
-            save_png(results[-1], path)
+            result = self.paint(scene, regions, frame, tell=frame is self.frames[0])
+            save_png(result, path)
+            digests.add(hashlib.sha1(result, usedforsecurity=False).digest())
+            cells.append(shrunk(result, STRIP_SIDE))
         print(f"  -> {', '.join(map(str, names))}")
-        if len(results) == 1:
+        if len(cells) == 1:
             return
-        if all(np.array_equal(results[0], result) for result in results):
+        if len(digests) == 1:
             print(
                 "  note: all results are the same: no instance that has a style is fully erased, or only one is known"
             )
-        erased = np.where(scene.mask[..., None], GREY, scene.image).astype(np.uint8)
-        row = [erased, colour_labels(scene.label, self.classes.palette), *results]
+        erased = scene.image.copy()
+        erased[scene.mask] = GREY
+        labels = colour_labels(nearest(scene.label, *cells[0].shape[:2]), self.classes.palette)
+        row = [shrunk(erased, STRIP_SIDE), labels, *cells]
         if width > WIDE * height:
             save_png(picture_grid([[picture] for picture in row]), strip)
         else:

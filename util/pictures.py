@@ -56,3 +56,10 @@ def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if (picture.shape[1], picture.shape[0]) == size:
         return picture
     return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, Image.Resampling.LANCZOS))
+
+
+def shrunk(picture: np.ndarray, side: int) -> np.ndarray:
+    """Return a picture (H, W, 3) uint8 so that neither side is longer than `side`: itself, or scaled by LANCZOS."""
+    height, width = picture.shape[:2]
+    scale = min(1, side / max(height, width))
+    return resized(picture, (max(1, round(scale * width)), max(1, round(scale * height))))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis.strategies import integers
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from data import DATASETS
@@ -315,3 +316,21 @@ def test_a_window_sees_what_earlier_ones_made() -> None:
     assert len(seen) == 4
     for number, known in enumerate(seen[1:]):
         assert torch.allclose(known, torch.full((10,), 0.2 * number), atol=0.01)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_what_is_near_a_region_is_what_the_whole_picture_would_tell(seed):
+    """`dilate` and `fill_nearest` look at a box around the region alone, ties included."""
+    rng = np.random.RandomState(seed)
+    size = rng.randint(3, 24, 2)
+    where = rng.rand(*size) < rng.choice([0.02, 0.3, 0.9])
+    if seed % 2:
+        top, left = rng.randint(0, size - 1)
+        where[:] = False
+        where[top : top + rng.randint(1, 9), left : left + rng.randint(1, 9)] = True
+    where[tuple(rng.randint(0, size))] = False
+    values, radius = rng.randint(0, 1000, size), rng.randint(1, 6)
+    rows, columns = distance_transform_edt(where, return_distances=False, return_indices=True)
+    if where.any():
+        assert np.array_equal(fill_nearest(values, where), values[rows, columns])
+        assert np.array_equal(dilate(where, radius), distance_transform_edt(~where) <= radius)
