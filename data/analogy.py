@@ -19,6 +19,7 @@ from PIL import Image
 from util.decode import decode
 from util.errors import DataError, UserError
 from util.images import default_palette, read_map, rgb_of
+from util.listing import entries
 
 KINDS = ("colours", "ids")
 SMALLEST_CLASS = 0.002  # share of a layout's pixels that makes a colour a class
@@ -41,7 +42,7 @@ def find_picture(folder: Path, stem: str) -> Path:
 
 def find_targets(folder: Path) -> list[Path]:
     """Return the target layouts, by name; raises `DataError` if there are none or two of one name."""
-    files = sorted(path for path in folder.glob("[!.]*") if path.is_file()) if folder.is_dir() else []
+    files = [path for path in entries(folder) if path.is_file() and path.name[0] != "."] if folder.is_dir() else []
     if not files:
         raise DataError(f"{folder}: no target layouts; put pictures there, or name another folder with --cond DIR")
     stems = [path.stem for path in files]

@@ -5,20 +5,20 @@ Archives are read in place, one member at a time, so that nothing has to be unpa
 
 from __future__ import annotations
 
-import os
 import re
+import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from util.decode import NamedBytes
+from util.decode import MOST_BYTES, NamedBytes
 from util.errors import DataError, UserError
+from util.listing import check_name, files_below
 
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+MOST_GROWTH = 100  # of a compressed tar, times its size: pictures do not grow to more
 _SHOWN = 3  # names in a message
 
 
@@ -41,7 +41,9 @@ class Member:
             member = archive.extractfile(self.name)
             assert member is not None, "only regular files are listed"
             return member.read()
-        except _DAMAGED as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged archive raises anything: zlib.error, EOFError, NotImplementedError, ...
             raise DataError(f"{self}: the member is damaged ({error}); fetch the archive again") from error
 
 
@@ -68,14 +70,27 @@ def _open_archive(path: Path) -> zipfile.ZipFile | tarfile.TarFile:
 @lru_cache(maxsize=8)
 def _open_once(path: Path, changed: int, size: int) -> zipfile.ZipFile | tarfile.TarFile:
     """Open an archive once per process, and again if the file has changed."""
-    if not zipfile.is_zipfile(path) and not tarfile.is_tarfile(path):
-        raise DataError(f"{path}: not a whole zip or tar archive; a partial download? Fetch it again")
     try:
-        archive = zipfile.ZipFile(path) if zipfile.is_zipfile(path) else tarfile.open(path)  # noqa: SIM115
-        archive.namelist() if isinstance(archive, zipfile.ZipFile) else archive.getmembers()
-    except _DAMAGED as error:
+        if zipfile.is_zipfile(path):
+            return zipfile.ZipFile(path)
+        if not tarfile.is_tarfile(path):
+            raise DataError(f"{path}: not a whole zip or tar archive; a partial download? Fetch it again")
+        archive = tarfile.open(path)  # noqa: SIM115 (kept open)
+        _read_heads(archive, path, limit=MOST_GROWTH * size + MOST_BYTES)
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
         raise DataError(f"{path}: the archive is damaged ({error}); fetch it again") from error
     return archive
+
+
+def _read_heads(archive: tarfile.TarFile, path: Path, *, limit: int) -> None:
+    """Find all members; raises `DataError` for a compressed archive that unpacks to more than `limit` bytes."""
+    for info in archive:
+        if info.offset_data + info.size > limit:
+            raise DataError(
+                f"{path}: '{info.name}' makes it unpack to over {MOST_GROWTH} times its size; no pictures do"
+            )
 
 
 def _check_name(archive: Path, name: str) -> None:
@@ -83,6 +98,29 @@ def _check_name(archive: Path, name: str) -> None:
     parts = PurePosixPath(name).parts
     if name.startswith("/") or ".." in parts or "\\" in name or re.match(r"[A-Za-z]:", name):
         raise DataError(f"{archive}: unsafe member path '{name}'; this is no official archive")
+    check_name(name, archive)
+
+
+def _zip_files(archive: zipfile.ZipFile, path: Path) -> list[str]:
+    members = [info for info in archive.infolist() if not info.is_dir()]
+    for info in members:
+        _check_member(path, info.filename, info.file_size, link=stat.S_ISLNK(info.external_attr >> 16))
+    return [info.filename for info in members]
+
+
+def _tar_files(archive: tarfile.TarFile, path: Path) -> list[str]:
+    members = [info for info in archive.getmembers() if not info.isdir()]
+    for info in members:
+        _check_member(path, info.name, info.size, link=not info.isfile())
+    return [info.name for info in members]
+
+
+def _check_member(path: Path, name: str, size: int, *, link: bool) -> None:
+    """Refuse members that are links or devices, and those that unpack to more than any picture has."""
+    if link:
+        raise DataError(f"{path}: '{name}' is a link or device; pack the files themselves (tar --dereference)")
+    if size > MOST_BYTES:
+        raise DataError(f"{path}: '{name}' unpacks to {size >> 20} MiB; at most {MOST_BYTES >> 20} are read")
 
 
 def list_files(path: Path) -> dict[str, Source]:
@@ -96,18 +134,12 @@ def list_files(path: Path) -> dict[str, Source]:
     """
     if path.is_dir():
         path = path.resolve()
-        found: dict[str, Source] = {}
-        for folder, _, names in os.walk(path, followlinks=True):
-            inside = Path(folder).relative_to(path.parent)
-            found |= {(inside / name).as_posix(): Path(folder) / name for name in names}
-    elif not path.exists():
+        found: dict[str, Source] = {file.relative_to(path.parent).as_posix(): file for file in files_below(path)}
+    elif not path.is_file():
         raise UserError(f"--source {path}: no such archive or folder")
     else:
         archive = _open_archive(path)
-        if isinstance(archive, zipfile.ZipFile):
-            names = [info.filename for info in archive.infolist() if not info.is_dir()]
-        else:
-            names = [info.name for info in archive.getmembers() if info.isfile()]
+        names = _zip_files(archive, path) if isinstance(archive, zipfile.ZipFile) else _tar_files(archive, path)
         for name in names:
             _check_name(path, name)
         found = {name: Member(path, name) for name in names}

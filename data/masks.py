@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 
 from util.errors import DataError, UserError
 from util.images import read_map
+from util.listing import entries
 from util.regions import bounding_box
 from util.registry import did_you_mean
 
@@ -194,7 +195,9 @@ def make_mask(
 
 def mask_files(folder: str | Path, count: int) -> list[Path]:
     """Return the first `count` PNGs of a folder by name: mask i belongs to sample i (spec 2.7)."""
-    files = sorted(Path(folder).glob("*.png"))
+    if not Path(folder).is_dir():
+        raise UserError(f"--mask_dir {folder} is no folder")
+    files = [path for path in entries(Path(folder)) if path.suffix == ".png"]
     if len(files) < count:
         raise DataError(f"--mask_dir {folder} holds {len(files)} PNG files, {count} samples need one each")
     return files[:count]

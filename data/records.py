@@ -11,6 +11,7 @@ import numpy as np
 
 from util.errors import DataError, UserError
 from util.images import default_palette
+from util.listing import entries
 from util.objects import ANY_ASPECT, DEFAULT_FILL, ObjectRule
 from util.text_files import parse_json
 
@@ -176,7 +177,7 @@ def _read_rules(entries: Mapping[int, Any], order: Any, count: int) -> tuple[Obj
 def files_by_name(folder: Path, endings: tuple[str, ...], faults: list[str]) -> dict[str, Path]:
     """Return the folder's files of these endings by base name, sorted; two of one name are added to `faults`."""
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in entries(folder):
         if path.suffix.lower() not in endings or path.name.startswith("."):
             continue
         if path.stem in files:

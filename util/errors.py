@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -58,6 +59,8 @@ def way_out(error: OSError) -> str:
 
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and leave with its exit code; a `UserError` prints its message, no traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
     try:
         code = main()
         sys.stdout.flush()

@@ -66,14 +66,14 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file of UTF-8 text, atomically."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def append_line(path: Path, line: str) -> None:
     """Add a line to a text file; after an error the file is as it was, without half a line."""
     with _naming(path), open(path, "ab", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
-        rest = memoryview(f"{line}\n".encode())
+        rest = memoryview(f"{line}\n".encode("utf-8", "backslashreplace"))
         try:
             while rest:
                 rest = rest[file.write(rest) :]

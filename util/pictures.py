@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from util.errors import DataError, UserError
+from util.listing import entries
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -25,7 +26,7 @@ def find_pictures(place: str, flag: str) -> dict[str, Path]:
     if not path.is_dir():
         raise UserError(f"{flag} {path}: no such file or folder")
     found: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
+    for file in entries(path):
         if file.suffix.lower() not in ENDINGS or file.name.startswith("."):
             continue
         if file.stem in found:

@@ -1,0 +1,46 @@
+"""Folders of files, listed: by name, through links, and only with names that every result can hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from util.errors import DataError
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return what a folder holds, sorted by name; raises `DataError` for a name that is no UTF-8."""
+    found = sorted(folder.iterdir())
+    for path in found:
+        check_name(path.name, folder)
+    return found
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield every file below a folder, sorted; links to files and folders are followed, wherever they lead.
+
+    Each real folder is read once: a link to one that was read, such as a loop, is told and left out. Raises `DataError`
+    as `entries` does.
+    """
+    seen = set()
+    pending = [folder]
+    while pending:
+        path = pending.pop()
+        state = path.stat()
+        if (state.st_dev, state.st_ino) in seen:
+            print(f"note: {path} is a link to a folder that is read already: left out")
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        inner = entries(path)
+        yield from (found for found in inner if not found.is_dir())
+        pending += reversed([found for found in inner if found.is_dir()])
+
+
+def check_name(name: str, place: Path) -> None:
+    """Raise `DataError` if a file's name is no UTF-8: it could stand in no result and no report."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+        raise DataError(f"{place}: the name '{shown}' in it is no UTF-8; rename it") from error
