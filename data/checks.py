@@ -43,6 +43,13 @@ def check_sample(record: Record, rules: MapRules, maps: Maps, *, inst_bits: int 
     return faults
 
 
+def bits_note(path: Path | None, inst: IdMap | None) -> str:
+    """Return a note on an instance map of 8 bits, where such are accepted; empty for others."""
+    if inst is None or inst.bits >= 16:
+        return ""
+    return f"{path}: {inst.bits}-bit instance maps hold at most {2**inst.bits} ids; check that they were not cut"
+
+
 def label_faults(label: np.ndarray, rules: MapRules) -> str:
     """Say which ids lie outside the classes, on how many pixels, and which flags help; empty if none."""
     if label.max() < rules.label_nc:  # the usual case, for the price of one maximum
@@ -60,8 +67,8 @@ def label_faults(label: np.ndarray, rules: MapRules) -> str:
     )
 
 
-def read_record(record: Record, rules: MapRules) -> tuple[Maps | None, list[str]]:
-    """Decode a record and check it; the maps are None if one of the files cannot be decoded."""
+def read_record(record: Record, rules: MapRules, notes: list[str] | None = None) -> tuple[Maps | None, list[str]]:
+    """Decode a record and check it; the maps are None if one of the files cannot be decoded; `notes` are added to."""
     faults: list[str] = []
     image, label, inst = None, None, None
     try:
@@ -78,6 +85,8 @@ def read_record(record: Record, rules: MapRules) -> tuple[Maps | None, list[str]
         faults.append(str(error))
     if image is None or label is None or faults:
         return None, faults
+    if notes is not None and rules.inst_8bit and (note := bits_note(record.inst, inst)):
+        notes.append(note)
     maps = Maps(image, rules.map_labels(label), None if inst is None else inst.ids)
     return maps, check_sample(record, rules, maps, inst_bits=None if inst is None else inst.bits)
 
@@ -106,7 +115,7 @@ def check_crop(height: int, width: int, crop_size: int, name: str) -> None:
 
 @dataclass
 class SplitReport:
-    """What a split holds: pixels per label id, instances per picture, sizes (w, h), and every fault."""
+    """What a split holds: pixels per label id, instances per picture, sizes (w, h), every fault, what looks wrong."""
 
     name: str
     count: int = 0
@@ -115,6 +124,7 @@ class SplitReport:
     instances: list[int] = field(default_factory=list)
     has_inst: bool = False
     faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def check_split(folder: Path, rules: MapRules, *, min_side: int = 0, progress: Any = None) -> SplitReport:
@@ -134,7 +144,7 @@ def check_split(folder: Path, rules: MapRules, *, min_side: int = 0, progress: A
         return report
     report.count = len(records)
     for record in records if progress is None else progress(records):
-        maps, faults = read_record(record, rules)
+        maps, faults = read_record(record, rules, report.notes)
         report.faults += faults
         if maps is None:
             continue

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from data.base_dataset import BaseDataset
-from data.checks import load_record, read_inst
+from data.checks import bits_note, load_record, read_inst
 from data.records import CLASSES_FILE, EMPTY_TABLE, ClassTable, MapRules, Maps, find_records, read_class_table
 from util.errors import DataError, UserError
+from util.listing import entries
 
 
 class FolderDataset(BaseDataset):
@@ -56,7 +57,7 @@ class FolderDataset(BaseDataset):
         found: dict[str, Any] = {}
         if opt.label_nc is None:
             if not table.names:
-                raise UserError(f"{Path(opt.dataroot) / 'classes.json'} does not exist; make it or give --label_nc N")
+                raise UserError(f"{_no_classes(Path(opt.dataroot))} (see datasets/README.md)")
             found["label_nc"] = len(table.names)
         if opt.ignore_label is None and table.ignore is not None:
             found["ignore_label"] = table.ignore
@@ -76,9 +77,17 @@ class FolderDataset(BaseDataset):
 
     def _warn_of_8bit(self, rules: MapRules) -> None:
         """Say once that instance maps have 8 bits, where that is accepted at all."""
-        inst = read_inst(self.records[0], rules) if rules.inst_8bit else None
-        if inst is not None and inst.bits < 16:
-            warnings.warn(
-                f"{self.records[0].inst}: 8-bit instance maps hold at most 256 ids; check that they were not cut",
-                stacklevel=4,
-            )
+        first = self.records[0]
+        if rules.inst_8bit and (note := bits_note(first.inst, read_inst(first, rules))):
+            warnings.warn(note, stacklevel=4)
+
+
+def _no_classes(root: Path) -> str:
+    """Say why a folder has no classes: it is none, is another one, or lacks the table alone."""
+    if not root.is_dir():
+        return f"--dataroot {root}: no such folder"
+    if any(path.is_dir() for path in root.glob("*/images")):
+        return f"{root / CLASSES_FILE} does not exist; make it or give --label_nc N"
+    near = next((path for path in (root.parent, *entries(root)) if (path / CLASSES_FILE).is_file()), None)
+    hint = f"; did you mean --dataroot {near}?" if near else ""
+    return f"--dataroot {root} is no data set: it has neither {CLASSES_FILE} nor <split>/images{hint}"

@@ -193,6 +193,9 @@ def make_mask(
     return brush(R, NP, size)
 
 
+MOST_ERASED = 0.5  # share of a picture that is usually left as it is
+
+
 def mask_files(folder: str | Path, count: int) -> list[Path]:
     """Return the first `count` PNGs of a folder by name: mask i belongs to sample i (spec 2.7)."""
     if not Path(folder).is_dir():
@@ -218,6 +221,16 @@ def read_binary(path: Path) -> np.ndarray:
     if not (values <= {0, 255} or values <= {0, 1}):
         raise DataError(f"{path}: the mask holds {len(values)} values up to {max(values)}; only 0 and 255 are allowed")
     return (ids > 0).astype(np.uint8)
+
+
+def inverted_note(share: float, where: str) -> str:
+    """Return a note on masks that look inverted, by the share of pixels that they erase; empty for others."""
+    if share <= MOST_ERASED:
+        return ""
+    return (
+        f"{where}: {100 * share:.1f} % of the pixels are to be generated (white: generate); "
+        "if that is not meant, it is inverted"
+    )
 
 
 class MaskSetHash:

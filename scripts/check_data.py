@@ -82,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_report(report, names)
         for fault in report.faults:
             print(f"  FAULT {fault}")
+        if report.notes:
+            more = f" (and {len(report.notes) - 1} more such maps)" if len(report.notes) > 1 else ""
+            print(f"  note: {report.notes[0]}{more}")
         faults += len(report.faults)
     print(f"\n{faults} faults" if faults else "\nno faults")
     return EXIT_USER_ERROR if faults else EXIT_OK

@@ -23,6 +23,7 @@ from data import DATASETS
 from data.checks import read_inst
 from data.edits import MapEditor, box_shape, change_radius, class_id, scaled_shape
 from data.loader import plain_pictures
+from data.masks import inverted_note
 from data.painting import Painter
 from data.records import CLASSES_FILE, ClassTable, MapRules, Record, read_class_table
 from data.samples import make_sample
@@ -91,6 +92,8 @@ class Session:
         """Read a scene and make the changes that the flags ask for."""
         opt, margin = self.opt, self.margin(files.record)
         scene = load_scene(files, self.rules, margin)
+        if files.mask is not None and (note := inverted_note(scene.mask.mean(), f"--mask {files.mask}")):
+            print(f"note: {note}")
         if opt.remove is not None:
             scene = self.editor.remove(scene, opt.remove)
         if opt.replace_class:

@@ -14,7 +14,7 @@ from torch import Tensor
 from data import DATASETS
 from data.base_dataset import BaseDataset
 from data.loader import make_loader, plain_pictures
-from data.masks import MaskSetHash, has_truth, real_title
+from data.masks import FOLDER, MaskSetHash, has_truth, inverted_note, read_mask, real_title
 from data.tasks import Selection
 from metrics.base import Pictures
 from metrics.evaluator import METRICS, NEED_TRUTH, Files, build_evaluator, format_table, parse_metrics, result_line
@@ -39,6 +39,10 @@ def run(opt: Any) -> int:
     metrics = wanted_metrics(opt)
     dataset = DATASETS.get(opt.dataset_mode).from_options(opt, split=opt.split, augment=False, task=opt.task)
     selection = dataset.select(opt.num_images)
+    if opt.task == FOLDER:
+        shares = [read_mask(dataset.mask_paths[index], dataset.crop_size).mean() for index in selection.indices]
+        if note := inverted_note(sum(shares) / len(shares), f"--mask_dir {opt.mask_dir}"):
+            print(f"note: {note}")
     require_writable(run_folder(opt), "the run's folder")  # takes a line of numbers
     with results_in(results_folder(opt), "--results_dir"):
         return generate_split(opt, dataset, selection, metrics)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import test as test_command
 import train as train_command
 from data.records import Record, read_class_table
 from data.samples import make_sample
@@ -98,6 +99,21 @@ def test_known_pixels_come_back_byte_for_byte(root: Path, run: str) -> None:
     different, mask = changed(root, output), read_map(root / "mask/a.png", "mask") > 0
     assert not different[~mask].any()
     assert different[mask].mean() > 0.9
+
+
+def test_masks_that_look_inverted_are_noted(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(root, run="spmpgan", mask=True)
+    assert "note: --mask" not in capsys.readouterr().out
+    save_png(255 - read_map(root / "mask/a.png", "mask").astype(np.uint8), tmp_path / "a.png")
+    call(root, "--mask", str(tmp_path / "a.png"), run="spmpgan")
+    share = 100 * (1 - 30 * 50 / (HEIGHT * WIDTH))
+    assert f"a.png: {share:.1f} % of the pixels are to be generated (white: generate)" in capsys.readouterr().out
+    for k in range(4):
+        save_png(np.pad(np.zeros((32, 32), np.uint8), 16, constant_values=255), tmp_path / "masks" / f"{k}.png")
+    where = ["--checkpoints_dir", str(root), "--name", "spmpgan", "--device", "cpu", "--num_workers", "0"]
+    masks = ["--task", "folder", "--mask_dir", str(tmp_path / "masks"), "--results_dir", str(tmp_path / "results")]
+    assert test_command.main([*where, *masks, "--metrics", "none"]) == 0
+    assert "masks: 75.0 % of the pixels are to be generated" in capsys.readouterr().out
 
 
 def test_class_names_stay_with_the_run(root: Path, tmp_path: Path) -> None:

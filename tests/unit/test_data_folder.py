@@ -10,7 +10,7 @@ from data_folders import TABLE, dataset, make_folder, maps_of, options
 from PIL import Image
 
 from data import DATASETS
-from data.checks import quick_check
+from data.checks import check_split, quick_check
 from data.records import parse_label_map
 from util.errors import DataError, UserError
 from util.images import to_uint8
@@ -60,6 +60,18 @@ def test_no_class_table_and_no_flag(tmp_path):
         options(dataroot=make_folder(tmp_path, table=None))
     with pytest.raises(UserError, match="--dataroot"):
         options("camvid")
+
+
+def test_a_wrong_dataroot_is_told_for_what_it_is(tmp_path):
+    root = make_folder(tmp_path / "set")
+    for place, words in (
+        (tmp_path / "none", r"--dataroot .*none: no such folder"),
+        (root / "train", r"is no data set: it has neither classes.json nor .*; did you mean --dataroot .*set\?"),
+        (tmp_path, r"is no data set: .*; did you mean --dataroot .*set\?"),
+        (root / "train" / "images", r"is no data set: it has neither classes.json nor <split>/images \("),
+    ):
+        with pytest.raises(UserError, match=words):
+            options(dataroot=place)
 
 
 def test_a_broken_class_table(root):
@@ -148,6 +160,10 @@ def test_8_bit_instance_maps(root):
         data = dataset(dataroot=root)
         data[0], data[1]
     assert len(said) == 1
+    report = check_split(root / "train", data.rules)
+    assert not report.faults
+    assert report.notes[0] == str(said[0].message)
+    assert len(report.notes) == len(data)
 
 
 def test_smaller_than_the_crop(root):
