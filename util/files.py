@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from util.errors import UserError, way_out
+from util.locks import locked
 
 
 @contextmanager
@@ -101,13 +102,17 @@ def require_writable(folder: Path, flag: str) -> None:
 def results_in(folder: Path, flag: str) -> Iterator[None]:
     """Context in which results are made: the folder takes files from the start, or a `UserError` says what is missing.
 
+    No other process makes results there meanwhile: each removes what an earlier one left.
+
     Args:
         folder: of the results.
         flag: that names another, for messages.
     """
     require_writable(folder, flag)
+    busy = f"another process is writing its results here. Wait for it, or name another folder by {flag}"
     try:
-        yield
+        with locked(folder, busy=busy, name=".results.lock"):
+            yield
     except OSError as error:
         if not way_out(error):
             raise

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from util.errors import UserError
 from util.files import write_text
+from util.locks import locked
 from util.sealed import load_tensors, save_tensors
 from util.seeds import derive_seed
 
@@ -70,8 +71,10 @@ class StyleBank:
             "weights": self.weights,
             "codes": {str(label): [asdict(o) for o in origins] for label, origins in sorted(self.origins.items())},
         }
-        write_text(path.with_suffix(".json"), json.dumps(told, indent=1) + "\n")
-        save_tensors(path, tensors, {"weights": self.weights})
+        # Several tests of a new run may each have made one: the two files are of the same.
+        with locked(path.parent, busy="another process writes a style bank", name=".bank.lock", wait=True):
+            write_text(path.with_suffix(".json"), json.dumps(told, indent=1) + "\n")
+            save_tensors(path, tensors, {"weights": self.weights})
 
     @classmethod
     def load(cls, path: Path, *, style_dim: int) -> StyleBank:

@@ -16,8 +16,9 @@ from scripts.run_experiment import plan_training
 from trainers.checkpoint import CheckpointError, load_checkpoint
 from trainers.distributed import Distributed
 from trainers.failures import NonFiniteError
-from trainers.run_dir import locked, open_run
+from trainers.run_dir import BUSY, open_run
 from util.errors import UserError
+from util.locks import locked
 
 TINY = ["--model", "spmpgan", "--dataset_mode", "streets", "--streets_train_size", "4", "--streets_test_size", "2",
         "--crop_size", "64", "--ngf", "4", "--ndf", "4", "--spm_hidden", "8", "--lambda_vgg", "0", "--batch_size", "1",
@@ -70,7 +71,7 @@ def test_a_start_that_fails_leaves_no_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError), open_run(tmp_path / "own", resume=False, world=world):
         raise UserError("no such data")
     assert (tmp_path / "own").exists()
-    with locked(tmp_path / "used"):
+    with locked(tmp_path / "used", busy=BUSY):
         (tmp_path / "used" / "opt.yaml").touch()
     assert sorted(os.listdir(tmp_path / "used")) == [".lock", "opt.yaml"]
 

@@ -18,9 +18,10 @@ from trainer_toys import ToyData, ToyModel, fit, toy_trainer
 from trainers.checkpoint import CheckpointError, load_checkpoint
 from trainers.distributed import Distributed
 from trainers.failures import NonFiniteError
-from trainers.run_dir import locked, open_run
+from trainers.run_dir import BUSY, open_run
 from trainers.trainer import frozen
 from util.errors import EXIT_NON_FINITE, DataError, UserError
+from util.locks import locked
 
 
 def assert_same(a: Any, b: Any, where: str = "state") -> None:
@@ -195,7 +196,7 @@ def test_fresh_start_into_a_used_folder_and_resume_of_nothing(tmp_path: Path) ->
 
 def test_two_runs_cannot_write_in_one_folder(tmp_path: Path) -> None:
     run = partial(open_run, tmp_path, resume=False, world=Distributed())
-    with locked(tmp_path), pytest.raises(UserError, match=r"another process is training"), run():
+    with locked(tmp_path, busy=BUSY), pytest.raises(UserError, match=r"another process is training"), run():
         pass
     with run():  # free again
         pass
@@ -209,12 +210,12 @@ def test_workers_of_a_killed_run_do_not_hold_its_lock(tmp_path: Path) -> None:
         started.set()
         time.sleep(60)
 
-    with locked(tmp_path):
+    with locked(tmp_path, busy=BUSY):
         worker = fork.Process(target=work, daemon=True)
         worker.start()
         assert started.wait(30)
     try:  # the worker, forked while the lock was held, outlives it
-        with locked(tmp_path):
+        with locked(tmp_path, busy=BUSY):
             assert worker.is_alive()
     finally:
         worker.kill()
