@@ -6,6 +6,11 @@ of numbers with their protocol.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C while what follows is imported
+    from util.errors import leave_on_interrupt
+
+    leave_on_interrupt()
+
 import importlib
 
 from models import MODELS

@@ -8,6 +8,11 @@ with --continue_train).
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C while what follows is imported
+    from util.errors import leave_on_interrupt
+
+    leave_on_interrupt()
+
 import torch
 
 from data import DATASETS

@@ -14,6 +14,10 @@ from statistics import mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+if __name__ == "__main__":  # Ctrl-C while what follows is imported
+    from util.errors import leave_on_interrupt
+
+    leave_on_interrupt()
 
 from data import DATASETS
 from data.checks import SplitReport, check_split, quick_check

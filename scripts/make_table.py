@@ -15,6 +15,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+if __name__ == "__main__":  # Ctrl-C while what follows is imported
+    from util.errors import leave_on_interrupt
+
+    leave_on_interrupt()
+
 from metrics.table import FORMATS, TABLE_METRICS, Entry, Table
 from options.base_options import OPTIONS_FILE
 from options.experiment import Experiment, Row, read_experiment

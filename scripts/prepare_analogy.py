@@ -11,6 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+if __name__ == "__main__":  # Ctrl-C while what follows is imported
+    from util.errors import leave_on_interrupt
+
+    leave_on_interrupt()
+
 from data.analogy_example import COLOURS, LAYOUTS, draw_layout, draw_picture, without_lake
 from data.prepare import claim_output, save_picture
 from options.parser import script_parser

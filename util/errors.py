@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 EXIT_OK = 0
 EXIT_USER_ERROR = 2  # a wrong flag, file or data set; the message says what to change
@@ -57,10 +59,26 @@ def way_out(error: OSError) -> str:
     return _WAYS_OUT.get(error.errno or 0, "")
 
 
+def leave_on_interrupt() -> None:
+    """Let Ctrl-C end the process with a word: for the seconds in which a command imports, before `run_main`.
+
+    A `KeyboardInterrupt` would be a traceback there, or whatever the library that is being imported makes of it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell ignores it
+        signal.signal(signal.SIGINT, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"interrupted\n")
+    os._exit(EXIT_ABORTED)
+
+
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and leave with its exit code; a `UserError` prints its message, no traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = main()
         sys.stdout.flush()

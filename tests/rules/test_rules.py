@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,18 @@ def test_nothing_large_and_no_data_is_tracked() -> None:
         path = ROOT / name
         assert not path.is_file() or path.stat().st_size < 2**20, f"{name} is over 1 MiB"
         assert path.suffix not in (".pt", ".pth", ".ckpt"), name
+
+
+def test_commands_mind_ctrl_c_before_they_import_what_takes_seconds() -> None:
+    commands = [path for path in (*ROOT.glob("*.py"), *sources("scripts")) if "run_main(main)" in path.read_text()]
+    assert len(commands) > 10
+    for path in commands:
+        first = next(node for node in ast.parse(path.read_text()).body if _is_slow(node))
+        assert "leave_on_interrupt()" in ast.unparse(first), f"{path}: leave_on_interrupt() comes first"
+
+
+def _is_slow(node: ast.stmt) -> bool:
+    """Whether a statement imports more than the standard library, itself or within."""
+    names = [alias.name for n in ast.walk(node) if isinstance(n, ast.Import) for alias in n.names]
+    names += [n.module or "" for n in ast.walk(node) if isinstance(n, ast.ImportFrom)]
+    return any(name.split(".")[0] not in sys.stdlib_module_names for name in names)
