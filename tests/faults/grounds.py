@@ -180,21 +180,28 @@ def pairs(world: World) -> list[str]:
 
 
 @contextmanager
-def ground(place: Path, kind: str, world: World) -> Iterator[Path]:
-    """Mount a small file system with a copy of the runs, then make it "read-only", or leave so many free KiB ("8")."""
+def small_disk(place: Path) -> Iterator[None]:
+    """Mount a small file system at a folder."""
     place.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(place)]
     if os.geteuid() or not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("needs root that may mount a tmpfs")
     try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@contextmanager
+def ground(place: Path, kind: str, world: World) -> Iterator[Path]:
+    """Mount a small file system with a copy of the runs, then make it "read-only", or leave so many free KiB ("8")."""
+    with small_disk(place):
         shutil.copytree(world.root / "runs", place, dirs_exist_ok=True)
         if kind == "read-only":
             subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         else:
             fill(place, free=int(kind) << 10)
         yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def fill(place: Path, *, free: int) -> None:
