@@ -22,7 +22,7 @@ GROWTH = 0.03  # of the crop size
 
 def class_id(text: str, names: list[str], flag: str) -> int:
     """Return the id of a class given by its name or number; raises `UserError` with the nearest names."""
-    if text.isdigit() and int(text) < len(names):
+    if text.isdecimal() and int(text) < len(names):
         return int(text)
     if text not in names:
         raise UserError(f"{flag}: no class '{text}'.{did_you_mean(text, names)} Known: {', '.join(names)}")

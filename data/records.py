@@ -78,7 +78,7 @@ def parse_label_map(text: str | None) -> dict[int, int]:
     pairs = {}
     for part in filter(None, (text or "").split(",")):
         old, colon, new = part.partition(":")
-        if not (colon and old.strip().isdigit() and new.strip().isdigit()):
+        if not (colon and old.strip().isdecimal() and new.strip().isdecimal()):
             raise UserError(f"--label_map: '{part}' is not OLD:NEW; write for example --label_map 255:0,3:4")
         pairs[int(old)] = int(new)
     return pairs

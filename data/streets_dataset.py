@@ -12,6 +12,7 @@ from data.base_dataset import BaseDataset
 from data.records import ClassTable, MapRules, Maps
 from data.streets import CLASSES, render_street
 from util.errors import UserError
+from util.flags import numpy_seed
 
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 
@@ -51,7 +52,9 @@ class StreetsDataset(BaseDataset):
     def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         parser.add_argument("--streets_train_size", type=int, default=240, help="scenes in the training split")
         parser.add_argument("--streets_test_size", type=int, default=64, help="scenes in the test and val splits")
-        parser.add_argument("--streets_seed", type=int, default=0, help="seed of the scenes (--seed is the run's)")
+        parser.add_argument(
+            "--streets_seed", type=numpy_seed, default=0, help="seed of the scenes (--seed is the run's)"
+        )
         parser.set_defaults(cache="ram")  # a scene is drawn once
 
     @classmethod

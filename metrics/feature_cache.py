@@ -11,12 +11,17 @@ import torch
 from torch import Tensor
 
 from util.errors import UserError
-from util.files import write_bytes
+from util.files import require_writable, write_bytes
 
 
-def default_cache_dir() -> Path:
-    """Return the user's cache folder for this project ($XDG_CACHE_HOME, else ~/.cache)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semedit"
+def default_cache_dir() -> Path | None:
+    """Return the user's cache folder for this project ($XDG_CACHE_HOME, else ~/.cache); None: it takes no files."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semedit"
+        require_writable(folder, "--cache_dir")
+    except (UserError, RuntimeError):  # the latter: a user without a home
+        return None
+    return folder
 
 
 class FeatureCache:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from metrics.files import file_hash, load_exactly
 from util.errors import UserError
+from util.versions import torchvision_pair
 
 FEATURES = 2048
 SIDE = (299, 299)
@@ -119,8 +120,9 @@ def resize_clean(pictures: Tensor) -> Tensor:
 def _blocks() -> nn.Sequential:
     """The layers without memory: drawing their initial weights would take a second, only to be overwritten."""
     # Imported here: training machines may lack both packages.
+    with torchvision_pair():
+        from torchvision.models.inception import BasicConv2d, InceptionB, InceptionD
     from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
-    from torchvision.models.inception import BasicConv2d, InceptionB, InceptionD
 
     with torch.device("meta"):
         named = OrderedDict[str, nn.Module](

@@ -183,9 +183,9 @@ def _fetch(net: str) -> Path:
     url = BACKBONE_URL[net]
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
         checksum = path.stem.rpartition("-")[2]
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=checksum, progress=False)
         except (OSError, RuntimeError) as error:
             raise UserError(

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from util.versions import torchvision_pair
+
 ARCHITECTURES = ("unet", "lraspp")
 
 
@@ -48,7 +50,8 @@ class LRASPP(nn.Module):
 
     def __init__(self, *, num_classes: int) -> None:
         super().__init__()
-        from torchvision.models.segmentation import lraspp_mobilenet_v3_large  # training machines may lack it
+        with torchvision_pair():
+            from torchvision.models.segmentation import lraspp_mobilenet_v3_large  # training machines may lack it
 
         self.net = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=num_classes)
 

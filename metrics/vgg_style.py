@@ -15,6 +15,7 @@ from metrics.base import PerPicture, Pictures
 from metrics.files import file_hash
 from metrics.inception import no_tf32
 from util.errors import UserError
+from util.versions import torchvision_pair
 
 FROM_VGG = ("cfsd", "style_loss", "content_loss")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -119,7 +120,8 @@ def load_vgg19(path: str | None) -> tuple[nn.Sequential, str]:
             f"{', '.join(FROM_VGG)} need VGG-19's weights: "
             + (f"--vgg_weights {path}: no such file" if path else "name torchvision's file with --vgg_weights FILE")
         )
-    from torchvision.models import vgg19
+    with torchvision_pair():
+        from torchvision.models import vgg19
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

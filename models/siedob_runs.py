@@ -134,7 +134,7 @@ def object_classes(opt: Any, classes: Any, objects: Any) -> str:
     if opt.foreground is None:
         return ",".join(map(str, objects.scene_ids))
     given = [part.split(":")[0] for part in opt.foreground.split(",")]
-    ids = [int(g) if g.isdigit() else names.index(g) if g in names else -1 for g in given]
+    ids = [int(g) if g.isdecimal() else names.index(g) if g in names else -1 for g in given]
     if ids != list(objects.scene_ids):
         raise UserError(f"--foreground {opt.foreground}: the object runs make {', '.join(made)}, in this order")
     return str(opt.foreground)

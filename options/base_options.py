@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from data import DATASETS
-from data.records import CLASSES_FILE, EMPTY_TABLE, read_class_table
+from data.records import CLASSES_FILE, EMPTY_TABLE, parse_label_map, read_class_table
 from models import MODELS
 from models.base_model import BaseModel
 from options.parser import PROVENANCE, StrictParser, check_name, read_yaml
@@ -185,9 +185,12 @@ class BaseOptions:
         check_name(opt.name)
         if opt.crop_size <= 0 or opt.crop_size % CROP_MULTIPLE:
             raise UserError(f"--crop_size {opt.crop_size} is not a positive multiple of {CROP_MULTIPLE}")
-        for name, least in (("batch_size", 1), ("num_workers", 0)):
-            if getattr(opt, name) < least:
-                raise UserError(f"--{name} {getattr(opt, name)} is less than {least}")
+        for name, least in (("batch_size", 1), ("num_workers", 0), ("load_size", 0)):
+            if (value := getattr(opt, name)) is not None and value < least:
+                raise UserError(f"--{name} {value} is less than {least}")
+        for new in parse_label_map(opt.label_map).values():
+            if opt.label_nc is not None and new >= opt.label_nc and new != opt.ignore_label:
+                raise UserError(f"--label_map {opt.label_map}: {new} is none of the {opt.label_nc} classes")
 
 
 def read_input_runs(opt: argparse.Namespace, flags: tuple[str, ...]) -> dict[str, dict[str, Any]]:

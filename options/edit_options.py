@@ -34,7 +34,7 @@ def parse_classes(text: str) -> tuple[str, str]:
 def parse_instance(text: str) -> tuple[str, int]:
     """Return ("maps/a.png", 6001) of "maps/a.png:6001"."""
     path, _, number = text.rpartition(":")
-    if not (path and number.isdigit()):
+    if not (path and number.isdecimal()):
         raise argparse.ArgumentTypeError(f"'{text}' is not INST.png:ID, as in maps/a.png:6001")
     return path, int(number)
 
@@ -114,7 +114,7 @@ class EditOptions(RunOptions):
             raise UserError(f"--dilate {opt.dilate} is negative")
         if opt.outpaint:
             side, pixels = opt.outpaint
-            if side not in SIDES or not pixels.isdigit() or int(pixels) < 1:
+            if side not in SIDES or not pixels.isdecimal() or int(pixels) < 1:
                 raise UserError(f"--outpaint {side} {pixels}: give a side ({', '.join(SIDES)}) and a number of pixels")
 
     @staticmethod

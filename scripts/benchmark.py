@@ -38,7 +38,7 @@ from metrics.folders import list_pictures
 from metrics.inception import find_inception, read_inception
 from options.parser import script_parser
 from util.errors import UserError, run_main
-from util.files import write_text
+from util.files import require_writable, write_text
 from util.images import save_png
 
 CLASSES = 1008  # of the official file's classifier, which no feature needs
@@ -66,6 +66,10 @@ def main(argv: list[str] | None = None) -> int:
     group.add_argument("--loss_only", action="store_true", help="no iterations: the plain one takes a minute")
     group.add_argument("--vgg_weights", metavar="FILE", help="VGG-19; default: random weights, at the same cost")
     opt = parser.parse_args(argv)
+    if opt.json:
+        if not Path(opt.json).parent.is_dir():
+            raise UserError(f"--json {opt.json}: its folder does not exist")
+        require_writable(Path(opt.json).parent, "--json")
     if opt.what == "semia":
         if min(opt.height, opt.width) < 32 or opt.height % 8 or opt.width % 8:
             raise UserError(f"--height {opt.height} --width {opt.width}: multiples of 8, at least 32")
@@ -74,12 +78,12 @@ def main(argv: list[str] | None = None) -> int:
         semia(opt)
         return 0
     if opt.what != "metrics":
+        if not (opt.real and opt.fake and opt.json):
+            raise UserError(f"{opt.what}: --real DIR, --fake DIR and --json FILE are needed")
         (pytorch_fid if opt.what == "pytorch_fid" else torch_fidelity)(opt)
         return 0
-    if opt.num_images < 2 or opt.repeats < 1:
-        raise UserError("--num_images must be at least 2 and --repeats at least 1")
-    if opt.json and not Path(opt.json).parent.is_dir():
-        raise UserError(f"--json {opt.json}: its folder does not exist")
+    if opt.num_images < 2 or min(opt.repeats, opt.size) < 1:
+        raise UserError("--num_images must be at least 2, --repeats and --size at least 1")
     if bool(opt.real) != bool(opt.fake):
         raise UserError("--real DIR and --fake DIR belong together; without both, pictures are made")
     with tempfile.TemporaryDirectory() as scratch:

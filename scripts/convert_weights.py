@@ -53,6 +53,7 @@ from trainers.restore import load_inputs
 from trainers.state import pack
 from trainers.weights import WEIGHTS_FILE, save_weights
 from util.errors import EXIT_OK, UserError, run_main
+from util.files import cause
 from util.flags import positive
 from util.images import default_palette
 
@@ -71,7 +72,7 @@ def read_source(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"{path}: not read ({str(error).splitlines()[0]}). Only tensors and plain values are accepted; a file that "
+            f"{path}: not read ({cause(error)}). Only tensors and plain values are accepted; a file that "
             "holds whole Python objects could run any code."
         ) from error
 

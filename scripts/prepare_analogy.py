@@ -20,6 +20,7 @@ from data.analogy_example import COLOURS, LAYOUTS, draw_layout, draw_picture, wi
 from data.prepare import claim_output, save_picture
 from options.parser import script_parser
 from util.errors import EXIT_OK, UserError, run_main
+from util.flags import numpy_seed
 
 SMALLEST = 32  # pixels, of what SemIA takes
 
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--height", type=int, default=64, help="pixels; the width is 3/2 of it")
-    parser.add_argument("--seed", type=int, default=0, help="of the textures")
+    parser.add_argument("--seed", type=numpy_seed, default=0, help="of the textures")
     opt = parser.parse_args(argv)
     if opt.height < SMALLEST:
         raise UserError(f"--height {opt.height} is less than {SMALLEST}")

@@ -115,7 +115,7 @@ def listed_splits(names: Sequence[str], lists: Sequence[str]) -> dict[str, list[
         split, equals, file = text.partition("=")
         if not (split and equals and Path(file).is_file()):
             raise UserError(f"--list {text}: write SPLIT=FILE, a file with one picture's name per line")
-        lines = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = read_lines(Path(file), "--list")
         splits[split] = [line if line in names else line.rpartition(".")[0] for line in lines]
         for line, name in zip(lines, splits[split], strict=True):
             if name not in names:
@@ -149,8 +149,16 @@ def class_table(opt: argparse.Namespace, labels: Sequence[Path]) -> ClassTable:
 
 def read_names(path: Path) -> ClassTable:
     """Read a text file with a class's name per line, id 0 first."""
-    names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    return ClassTable(names, default_palette(len(names)))
+    names = read_lines(path, "--classes")
+    return ClassTable(tuple(names), default_palette(len(names)))
+
+
+def read_lines(path: Path, flag: str) -> list[str]:
+    """Return the lines of a text file that are not blank; raises `UserError` for what is no UTF-8."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{flag} {path}: no text in UTF-8 ({error.reason}, byte {error.start})") from error
 
 
 def highest_id(opt: argparse.Namespace, labels: Sequence[Path]) -> int:
@@ -167,7 +175,7 @@ def parse_things(text: str, names: Sequence[str]) -> list[int]:
     """Return the ids of a comma list of names or ids; raises `UserError`."""
     ids = []
     for part in filter(None, map(str.strip, text.split(","))):
-        if part not in names and not (part.isdigit() and int(part) < len(names)):
+        if part not in names and not (part.isdecimal() and int(part) < len(names)):
             raise UserError(f"--things: '{part}' is neither a class nor an id.{did_you_mean(part, names)}")
         ids.append(names.index(part) if part in names else int(part))
     return ids

@@ -42,6 +42,7 @@ from util.batch import Batch, to_device
 from util.device import autocast, resolve_device
 from util.errors import EXIT_OK, UserError, run_main
 from util.files import require_writable, write_text
+from util.flags import positive
 from util.progress import progress
 from util.sealed import save_tensors
 from util.seeds import torch_generator
@@ -61,7 +62,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--arch", choices=ARCHITECTURES, default="unet", help="see metrics/segmenter_net.py")
     group.add_argument("--width", type=int, default=24, help="first channel count of the U-Net")
     group.add_argument("--max_steps", type=int, default=4000, help="optimiser steps")
-    group.add_argument("--lr", type=float, default=2e-3, help="highest learning rate (AdamW, warm-up and cosine)")
+    group.add_argument("--lr", type=positive, default=2e-3, help="highest learning rate (AdamW, warm-up and cosine)")
     group.add_argument("--overwrite", action="store_true", help="replace the segmenter of this name")
     mode.modify_commandline_options(parser, is_train=True)
     opt = parser.parse_args(argv)
@@ -70,6 +71,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         raise UserError(
             "--max_steps, --batch_size and --width must be positive, --crop_size a multiple of 8 from 16 on"
         )
+    if opt.num_workers < 0:
+        raise UserError(f"--num_workers {opt.num_workers} is less than 0")
     if is_reserved(opt.name, run_folder(opt)):
         raise UserError(f"--name {opt.name}: a segmenter of this name comes with the code; choose another")
     vars(opt).update(mode.complete_options(opt))

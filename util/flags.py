@@ -19,6 +19,11 @@ def natural(text: str) -> int:
     return _checked(text, int, lambda value: value >= 0, "a whole number of at least 0")
 
 
+def numpy_seed(text: str) -> int:
+    """Return a whole number that numpy takes as a seed."""
+    return _checked(text, int, lambda value: 0 <= value < 1 << 32, "a whole number from 0 to 2^32 - 1")
+
+
 def positive(text: str) -> float:
     """Return a number above 0."""
     return _checked(text, float, lambda value: 0 < value < float("inf"), "a number above 0")

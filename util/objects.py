@@ -49,7 +49,7 @@ def parse_rules(text: str, names: list[str], described: tuple[ObjectRule, ...], 
     rules = []
     for part in filter(None, text.split(",")):
         name, *numbers = part.split(":")
-        label = int(name) if name.isdigit() else names.index(name) if name in names else None
+        label = int(name) if name.isdecimal() else names.index(name) if name in names else None
         if label is None:
             raise UserError(f"{flag}: no class '{name}'. Known: {', '.join(names)}")
         try:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+
+from util.errors import UserError
+from util.files import cause
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "pillow", "opencv-python", "scipy", "pytorch-fid", "diffusers", "transformers",
@@ -30,6 +35,31 @@ def library_versions() -> dict[str, str]:
         if with_version:
             found[name] = with_version
     return found
+
+
+@contextmanager
+def torchvision_pair() -> Iterator[None]:
+    """Context of imports from torchvision, or from packages that import it.
+
+    Raises:
+        UserError: it is missing, or was built for another torch; the message names the version that fits.
+    """
+    try:
+        yield
+    except (
+        ImportError,
+        RuntimeError,
+        OSError,
+        AttributeError,
+    ) as error:  # "torchvision::nms does not exist"
+        torch, torchvision = _version("torch") or "none", _version("torchvision") or "none"
+        minor = torch.split(".")[1] if torch.startswith("2.") else ""  # torch 2.N goes with torchvision 0.(N + 15)
+        fitting = f"torchvision==0.{int(minor) + 15}.*" if minor.isdigit() else "the torchvision of its release"
+        raise UserError(
+            f"torchvision cannot be used ({cause(error)}): torch {torch} and torchvision {torchvision} are installed, "
+            f"and the two must be of one pair. `pip install '{fitting}'` fits this torch; take both from one index "
+            "(constraints.txt has a pair that was tried)"
+        ) from error
 
 
 def _version(name: str) -> str | None:

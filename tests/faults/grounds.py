@@ -163,6 +163,39 @@ COMMANDS: dict[str, tuple[Main, Callable[[World, Path], list[str]]]] = {
 }  # fmt: skip
 
 
+# A command and what it is given beside its own line above: values that no command can use.
+WRONG: list[tuple[str, list[str]]] = [
+    *(("test", line.split()) for line in (
+        "--load_size -1", "--label_map 1:99999", "--crop_size 0", "--batch_size 0", "--num_workers -1",
+        "--num_images 0", "--num_samples 0", "--step 99", "--split nope", "--dataset_mode custom", "--task folder --mask_dir {empty}",
+        "--config {bytes}", "--config {folder}", "--results_dir {empty}", "--metrics ,l", "--bootstrap -1",
+        "--metrics miou --segmenter {empty}", "--metrics fid --inception_weights {empty}", "--streets_seed -1",
+        "--metrics lpips --lpips_weights {folder}",
+    )),
+    *(("edit", line.split()) for line in (
+        "--add_object \u00b2 --box 0,0,9,9", "--outpaint left \u00b2", "--remove 123456", "--dilate -1",
+        "--num_samples 0", "--image {empty}", "--image {folder}", "--label {bytes}", "--inst {empty}", "--mask {bytes}", "--panorama -1",
+        "--output {empty}/o.png", "--output {folder}", "--add_object car --box 0,0,9,9 --add_from {empty}:1",
+    )),
+    *(("evaluate --json", line.split()) for line in (
+        "--real {empty}", "--fake {folder}", "--batch_size 0", "--summarise {bytes}", "--report {empty}",
+        "--cache_dir {empty} --metrics fid",
+    )),
+    *(("convert_weights", ["--source", what]) for what in ("{empty}", "{bytes}", "{folder}")),
+    *(("prepare_folder", line.split()) for line in (
+        "--short_side -1", "--classes {bytes}", "--classes {folder}", "--things x", "--images {empty}",
+        "--ratios train=nan", "--output {empty}", "--num_workers -1",
+    )),
+    *(("train_segmenter", line.split()) for line in (
+        "--lr -1", "--lr nan", "--num_workers -1", "--width 0", "--crop_size 17", "--streets_test_size 0",
+    )),
+    ("prepare_streets", ["--streets_seed", "-1"]), ("prepare_streets", ["--train", "-1"]),
+    ("prepare_analogy", ["--seed", "-1"]), ("prepare_analogy", ["--height", "0"]),
+    ("prepare_objects", ["--size", "0"]), ("prepare_objects", ["--foreground", "car:9"]),
+    ("build_style_bank", ["--style_bank_size", "0"]), ("run_experiment", ["{bytes}"]), ("run_experiment", ["{folder}"]),
+]  # fmt: skip
+
+
 def pairs(world: World) -> list[str]:
     folder = str(world.root / "scenes/test/images")
     return [

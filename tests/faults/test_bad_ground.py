@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grounds import COMMANDS, QUICK, ROOT, World, ground, make_world
+from grounds import COMMANDS, QUICK, ROOT, WRONG, World, ground, make_world
 
 import test as test_command
 from scripts import evaluate
@@ -77,6 +77,26 @@ def test_full_output(ledger: Any) -> None:
         with attempt, open("/dev/full", "w") as full:
             done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True)
             assert (done.returncode, done.stderr.startswith("error: standard output: the disk is full")) == (2, True)
+
+
+@pytest.mark.fault("defect", "a flag's value is of no use, or its file is another thing", sees="one sentence")
+def test_wrong_values(ledger: Any, world: World, tmp_path: Path, capfd: Any) -> None:
+    places = {"empty": tmp_path / "empty", "bytes": tmp_path / "bytes", "folder": tmp_path / "folder"}
+    places["empty"].touch()
+    places["bytes"].write_bytes(bytes(range(256)))
+    places["folder"].mkdir()
+    for number, attempt in enumerate(ledger.attempts(len(WRONG), quick=len(WRONG))):
+        command, given = WRONG[number]
+        main, line = COMMANDS[command]
+        out = world.root / "runs" if command == "build_style_bank" else tmp_path / "out"
+        args = [*line(world, out), *(text.format(**places) for text in given)]
+        with attempt:
+            with pytest.raises(SystemExit) as left:
+                run_main(lambda main=main, args=args: main(args))
+            told = capfd.readouterr().err
+            assert left.value.code == EXIT_USER_ERROR, (command, given, told)
+            assert told.count("error: ") >= 1, (command, given, told)
+            assert "Traceback" not in told, (command, given, told)
 
 
 def test_results_of_a_test_are_scored_again_labels_included(world: World, tmp_path: Path) -> None:

@@ -210,11 +210,12 @@ def test_real_pictures_are_read_from_the_cache_and_a_broken_file_is_made_again(t
     assert FeatureCache(tmp_path, width=2048).get(b"unknown") is None
 
 
-def test_the_cache_lies_in_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert default_cache_dir() == Path("/somewhere/semedit")
+def test_the_cache_lies_in_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "somewhere"))
+    assert default_cache_dir() == tmp_path / "somewhere" / "semedit"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_cache_dir() == Path.home() / ".cache" / "semedit"
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert default_cache_dir() == tmp_path / ".cache" / "semedit"
 
 
 def test_sets_without_pairs_give_the_same_distance() -> None:
