@@ -167,14 +167,16 @@ COMMANDS: dict[str, tuple[Main, Callable[[World, Path], list[str]]]] = {
 WRONG: list[tuple[str, list[str]]] = [
     *(("test", line.split()) for line in (
         "--load_size -1", "--label_map 1:99999", "--crop_size 0", "--batch_size 0", "--num_workers -1",
-        "--num_images 0", "--num_samples 0", "--step 99", "--split nope", "--dataset_mode custom", "--task folder --mask_dir {empty}",
+        "--num_images 0", "--num_samples 0", "--step 99", "--split nope", "--dataset_mode custom",
+        "--task folder --mask_dir {empty}",
         "--config {bytes}", "--config {folder}", "--results_dir {empty}", "--metrics ,l", "--bootstrap -1",
         "--metrics miou --segmenter {empty}", "--metrics fid --inception_weights {empty}", "--streets_seed -1",
         "--metrics lpips --lpips_weights {folder}",
     )),
     *(("edit", line.split()) for line in (
         "--add_object \u00b2 --box 0,0,9,9", "--outpaint left \u00b2", "--remove 123456", "--dilate -1",
-        "--num_samples 0", "--image {empty}", "--image {folder}", "--label {bytes}", "--inst {empty}", "--mask {bytes}", "--panorama -1",
+        "--num_samples 0", "--image {empty}", "--image {folder}", "--label {bytes}", "--inst {empty}", "--mask {bytes}",
+        "--panorama -1",
         "--output {empty}/o.png", "--output {folder}", "--add_object car --box 0,0,9,9 --add_from {empty}:1",
     )),
     *(("evaluate --json", line.split()) for line in (
