@@ -6,7 +6,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 TOOLS := .venv-tools
 UV := $(TOOLS)/bin/uv
 
-.PHONY: setup demo test test-faults lint lock audit clean
+.PHONY: setup demo test test-faults test-lowest test-newest lint lock audit clean
 
 setup: $(VENV)/.run
 demo: setup
@@ -18,6 +18,9 @@ test-faults: $(VENV)/.dev
 	@mkdir -p $(dir $(FAULTS)) && rm -f $(FAULTS)
 	FAULTS_LEDGER=$(abspath $(FAULTS)) $(PY) -m pytest tests/faults
 	$(PY) tests/faults/reliability_table.py $(FAULTS)
+# The lowest versions that the requirements admit, and the newest that there are.
+test-lowest test-newest: test-%: .venv-%/.dev
+	.venv-$*/bin/python -m pytest
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -57,6 +60,12 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 	$(call beside_torch,$<)
 	@touch $@
 
+.venv-lowest/.dev: RESOLUTION := lowest-direct
+.venv-newest/.dev: RESOLUTION := highest
+.venv-%/.dev: requirements-dev.txt requirements.txt $(TOOLS)/.done
+	$(PYTHON) -m venv $(@D)
+	$(UV) pip install --quiet --upgrade --python $(@D) --resolution $(RESOLUTION) -r $<
+	@touch $@
 $(TOOLS)/.done: requirements-tools.txt
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
