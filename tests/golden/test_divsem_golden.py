@@ -29,8 +29,8 @@ from models.spmpgan_model import SPMPGANModel
 from util.batch import one_hot
 
 # The second step's losses: Adam turns rounding into steps of the learning rate. The generator's adversarial loss is a
-# mean of scores of about 0.005 that nearly cancel, so 3 % of it is less than one thread more or less makes.
-SECOND_STEP = {"rel": 3e-2, "abs": 1e-4}
+# mean of scores of about 0.005 that nearly cancel: another thread or processor moves it by up to 4e-4.
+SECOND_STEP = {"rel": 3e-2, "abs": 1e-3}
 GOLDEN = golden("divsem_golden.json")
 
 
