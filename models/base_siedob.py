@@ -195,8 +195,8 @@ class ObjectModel(SIEDOBModel):
         if not root.exists():
             write_tiny_objects(root)
         name = cls.__module__.split(".")[-1].removesuffix("_model")
-        flags = f"--model {name} --dataset_mode objects --dataroot {root} --crop_size 64 --batch_size 2"
-        return [*flags.split(), *"--ngf 2 --ndf 4 --lambda_vgg 0".split()]
+        flags = f"--model {name} --dataset_mode objects --crop_size 64 --batch_size 2 --ngf 2 --ndf 4 --lambda_vgg 0"
+        return [*flags.split(), "--dataroot", str(root)]
 
 
 def write_tiny_objects(root: Path) -> None:

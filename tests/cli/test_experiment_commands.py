@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def test_rows_run_are_skipped_resumed_and_tabled(
     out = capsys.readouterr().out
     assert out.count("python train.py") == 2
     assert out.count("python test.py --name ours --task class") == 1
-    assert out.count(f"--checkpoints_dir {experiment.parent / 'runs'}") == 2 + 4
+    assert out.count(f"--checkpoints_dir {shlex.quote(str(experiment.parent / 'runs'))}") == 2 + 4
     assert "finished" not in out
     assert "# later: not built: --model 'not_yet' is unknown" in out
     assert not (experiment.parent / "runs").exists()

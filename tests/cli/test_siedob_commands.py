@@ -30,7 +30,7 @@ FILE = """
 title: Four steps
 prepare:
   - scripts/prepare_objects.py --dataset_mode streets --load_size 64 --streets_train_size 6 --streets_test_size 4
-    --min_crops 1 --output {objects}
+    --min_crops 1 --output {quoted}
 train:
   dataset_mode: streets
   crop_size: 64
@@ -68,7 +68,8 @@ rows:
 
 def write_experiment(folder: Path, objects: Path | None = None) -> Path:
     """Write the file; with `objects` its data are there, and nothing is prepared."""
-    path, text = folder / "steps.yaml", FILE.format(objects=objects or folder / "objects")
+    place = objects or folder / "objects"
+    path, text = folder / "steps.yaml", FILE.format(objects=place, quoted=shlex.quote(str(place)))
     if objects is not None:
         text = re.sub(r"prepare:\n.*?(?=train:)", "", text, count=1, flags=re.DOTALL)
     path.write_text(text)

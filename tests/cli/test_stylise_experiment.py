@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,12 @@ def contents(folder: Path) -> Path:
 
 
 def test_what_a_row_needs_is_looked_for_before_training(tmp_path: Path) -> None:
-    where = [*ROWS, "--checkpoints_dir", str(tmp_path / "runs")]
+    where, place = [*ROWS, "--checkpoints_dir", str(tmp_path / "runs")], shlex.quote(str(contents(tmp_path)))
     for flags, told in (
         ("--content nowhere", "--content nowhere: no such file or folder"),
-        (f"--content {contents(tmp_path)} --metrics psnr,cfsd --vgg_weights nowhere.pth", r"nowhere\.pth: no such"),
-        (f"--content {tmp_path} --metrics pnsr", "Did you mean 'psnr'"),
-        (f"--content {tmp_path} --metrics none --style_guidance 2", r"not in \(0, 1\]"),
+        (f"--content {place} --metrics psnr,cfsd --vgg_weights nowhere.pth", r"nowhere\.pth: no such"),
+        (f"--content {place} --metrics pnsr", "Did you mean 'psnr'"),
+        (f"--content {place} --metrics none --style_guidance 2", r"not in \(0, 1\]"),
     ):
         with pytest.raises(UserError, match=told):
             run_experiment.main([str(FILE), *where, "--test_args", flags])
@@ -41,11 +42,11 @@ def test_rows_run_on_the_tiny_pipeline_and_stand_beside_published_numbers(
     for library in ("diffusers", "transformers"):
         pytest.importorskip(library, reason="requirements-diffusion.txt is not installed")
     tiny = MODELS.get("s2prest").tiny(tmp_path)
-    train = " ".join([*tiny[2:], "--max_steps 1 --no-tensorboard --num_workers 0 --device cpu"])
-    test = f"--content {contents(tmp_path / 'faces')} --size 64 --steps 10 --metrics psnr,clip_loss --device cpu"
+    train = shlex.join([*tiny[2:], *"--max_steps 1 --no-tensorboard --num_workers 0 --device cpu".split()])
+    where = shlex.join(["--content", str(contents(tmp_path / "faces")), "--results_dir", str(tmp_path / "results")])
+    test = f"{where} --size 64 --steps 10 --metrics psnr,clip_loss --device cpu"
     runs = ["--checkpoints_dir", str(tmp_path / "runs")]
-    line = [str(FILE), *ROWS, *runs, "--train_args", train]
-    line += ["--test_args", f"{test} --results_dir {tmp_path / 'results'}"]
+    line = [str(FILE), *ROWS, *runs, "--train_args", train, "--test_args", test]
     assert run_experiment.main(line) == 0
     assert "S2PreST by style, stylise, 2 pictures" in capsys.readouterr().out
     assert (tmp_path / "results" / "s2prest_style_2" / "wt_0.4" / "stylized" / "1.png").is_file()
