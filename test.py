@@ -15,11 +15,14 @@ import importlib
 
 from models import MODELS
 from options.test_options import TestOptions
+from util.device import compute_deterministically
 from util.errors import run_main
 
 
 def main(argv: list[str] | None = None) -> int:
     opt = TestOptions().parse(argv)
+    if opt.deterministic:
+        compute_deterministically()
     return importlib.import_module(f"testing.{MODELS.get(opt.model).flow}").run(opt)
 
 

@@ -29,6 +29,7 @@ from trainers.restore import load_inputs
 from trainers.run_dir import open_run
 from trainers.sampler import BatchKeys
 from trainers.trainer import Trainer, TrainerSettings
+from util.device import compute_deterministically
 from util.errors import EXIT_OK, UserError, run_main
 
 PREVIEWS = 4  # pictures
@@ -36,6 +37,8 @@ PREVIEWS = 4  # pictures
 
 def main(argv: list[str] | None = None) -> int:
     opt = TrainOptions().parse(argv)
+    if opt.deterministic:
+        compute_deterministically()
     run_dir = run_folder(opt)
     start = Distributed.start(opt.device, timeout=opt.dist_timeout)
     with start as world, open_run(run_dir, resume=opt.continue_train, world=world):

@@ -77,6 +77,15 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: mixed precision")
 
 
+def add_deterministic_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of commands that can repeat a run bit for bit whatever the number of cores."""
+    parser.add_argument(
+        "--deterministic", action=argparse.BooleanOptionalAction, default=False,
+        help="the same bits in every run: on a CPU at any number of cores, by one thread (slower); on a GPU where "
+        "PyTorch has deterministic operations, it warns of others (docs/reliability.md)",
+    )  # fmt: skip
+
+
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of every data set."""
     group = parser.add_argument_group("data")

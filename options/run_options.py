@@ -13,7 +13,9 @@ from util.errors import UserError
 from util.registry import did_you_mean
 
 # How a command runs, as opposed to what the run is: not taken over from the run.
-NOT_CARRIED = {"name", "checkpoints_dir", "device", "seed", "num_workers", "batch_size", "precision", "config", "cache"}
+NOT_CARRIED = frozenset(
+    "name checkpoints_dir device deterministic seed num_workers batch_size precision config cache".split()
+)
 
 
 class RunOptions(BaseOptions):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from data.masks import TASKS
+from options.base_options import add_deterministic_flag
 from options.metric_flags import add_metric_flags, add_stylise_metric_flags, validate_metric_flags
 from options.parser import StrictParser
 from options.run_options import RunOptions
@@ -17,6 +18,7 @@ class TestOptions(RunOptions):
 
     def add_flags(self, parser: StrictParser) -> None:
         super().add_flags(parser)
+        add_deterministic_flag(parser)
         if self.model.flow == "editing":
             self.add_editing_flags(parser)
         if self.model.flow == "stylise":

@@ -8,7 +8,7 @@ from typing import Any
 
 from data import DATASETS
 from data.masks import MASK_TYPES, parse_mask_types
-from options.base_options import OPTIONS_FILE, BaseOptions
+from options.base_options import OPTIONS_FILE, BaseOptions, add_deterministic_flag
 from options.parser import PROVENANCE, StrictParser, read_yaml
 from util.errors import UserError
 
@@ -19,6 +19,7 @@ class TrainOptions(BaseOptions):
 
     def add_flags(self, parser: StrictParser) -> None:
         super().add_flags(parser)
+        add_deterministic_flag(parser)
         group = parser.add_argument_group("training")
         group.add_argument(
             "--max_steps", type=int, default=100_000, help="optimiser steps; 0 saves the initial weights"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 
 import torch
 
@@ -24,8 +25,19 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
             f"--device {name}: process {local_rank} of this machine finds {torch.cuda.device_count()} GPU(s). Start "
             "torchrun with --nproc_per_node of at most that."
         )
-    torch.backends.cudnn.benchmark = True  # shapes are fixed; bit-exactness is promised for the CPU alone
+    torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()  # shapes are fixed
     return torch.device("cuda", local_rank)
+
+
+def compute_deterministically() -> None:
+    """Let this process give the same bits in every run; call before anything is computed.
+
+    A CPU uses one thread: the order of a sum depends on how many share it. On a GPU, PyTorch warns of each operation
+    that it has no deterministic form of.
+    """
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS asks for it
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_num_threads(1)
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:

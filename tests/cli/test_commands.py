@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,33 @@ def test_every_model_trains_resumes_bit_for_bit_and_tests(model: str, tmp_path: 
         assert np.array_equal(fake[mask == 0], real[mask == 0])  # known pixels come back as they were
         assert not np.array_equal(fake, real)
     assert (folder / "grid.png").is_file()
+
+
+@pytest.fixture
+def plain_afterwards() -> Iterator[None]:
+    """Undo what `--deterministic` does to this process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("plain_afterwards")
+def test_deterministic_runs_are_equal_at_any_number_of_threads(tmp_path: Path) -> None:
+    runs = []
+    for threads in (1, 4):
+        torch.set_num_threads(threads)
+        runs.append(train("spmpgan", tmp_path, f"run_{threads}", "--max_steps", "2", "--deterministic"))
+        assert torch.are_deterministic_algorithms_enabled()
+    for key in ("model", "optimizers"):
+        assert_same(*(checkpoint(run)[key] for run in runs), key)
+    tested = []
+    for threads in (1, 4):
+        torch.set_num_threads(threads)
+        tested.append(run_test(tmp_path, "run_1", "--deterministic", "--results_dir", str(tmp_path / str(threads))))
+    assert tested[0]["metrics"] == tested[1]["metrics"]
+    for picture in (tmp_path / "1" / "fake").iterdir():
+        assert picture.read_bytes() == (tmp_path / "4" / "fake" / picture.name).read_bytes()
 
 
 def test_result_does_not_depend_on_the_batch_size_and_masks_on_nothing_but_task_and_seed(tmp_path: Path) -> None:
