@@ -15,6 +15,7 @@ import importlib
 
 from models import MODELS
 from options.test_options import TestOptions
+from trainers.failures import GENERATION, out_of_memory_hint
 from util.device import compute_deterministically
 from util.errors import run_main
 
@@ -23,7 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     opt = TestOptions().parse(argv)
     if opt.deterministic:
         compute_deterministically()
-    return importlib.import_module(f"testing.{MODELS.get(opt.model).flow}").run(opt)
+    with out_of_memory_hint(GENERATION):
+        return importlib.import_module(f"testing.{MODELS.get(opt.model).flow}").run(opt)
 
 
 if __name__ == "__main__":

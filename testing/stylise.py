@@ -28,7 +28,6 @@ from options.base_options import OPTIONS_FILE, run_folder
 from options.metric_flags import add_stylise_metric_flags
 from options.parser import read_yaml
 from testing.contents import Content, mask_files, read_contents
-from trainers.failures import out_of_memory_hint
 from trainers.restore import Loaded, load_run
 from util.device import autocast, resolve_device
 from util.errors import UserError
@@ -62,7 +61,7 @@ def run(opt: Any) -> int:
     for name, run_dir in folders.items():
         loaded, folder = take_style(opt, model, run_dir), results_folder(opt, name)
         evaluator = new_evaluator(opt, model)
-        with results_in(folder, "--results_dir"), out_of_memory_hint():
+        with results_in(folder, "--results_dir"):
             stylise_all(opt, model, contents, folder, name)
             line = measure(opt, evaluator, contents, folder, loaded, name)
             finish(line, evaluator, contents, folder, run_dir, model.style)

@@ -37,9 +37,19 @@ def non_finite(*, step: int, phase: str, losses: dict[str, float], networks: dic
     )
 
 
+class MemoryShortageError(UserError):
+    """The GPU's memory or the main memory is exhausted."""
+
+
+TRAINING = (
+    "Lower --batch_size or --crop_size, or pass --precision bf16; --continue_train goes on from the last checkpoint."
+)
+GENERATION = "Lower --batch_size, or pass --precision bf16 or --device cpu."
+
+
 @contextmanager
-def out_of_memory_hint() -> Iterator[None]:
-    """Turn an exhausted GPU or main memory into a `UserError` that says which flags need less."""
+def out_of_memory_hint(way_out: str = TRAINING) -> Iterator[None]:
+    """Turn an exhausted GPU or main memory into a `MemoryShortageError` that says which flags need less."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -47,7 +57,4 @@ def out_of_memory_hint() -> Iterator[None]:
         if not (on_cpu or isinstance(error, torch.OutOfMemoryError)):
             raise
         cause = (str(error).strip() or "out of memory").splitlines()[0]
-        raise UserError(
-            f"out of memory ({cause}). Lower --batch_size or --crop_size, or pass --precision bf16; "
-            "--continue_train goes on from the last checkpoint."
-        ) from error
+        raise MemoryShortageError(f"out of memory ({cause}). {way_out}") from error

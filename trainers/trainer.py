@@ -22,7 +22,7 @@ from models.base_model import BaseModel, Phase
 from trainers.checkpoint import Checkpoints
 from trainers.distributed import Distributed
 from trainers.ema import EMA
-from trainers.failures import non_finite, out_of_memory_hint
+from trainers.failures import MemoryShortageError, non_finite, out_of_memory_hint
 from trainers.logger import Logger
 from trainers.restore import describe_weights
 from trainers.settings import TrainerSettings
@@ -66,6 +66,7 @@ class Trainer:
         self._saved_step: int | None = None
         self._losses: dict[str, float] = {}  # of the present step, by name
         self._norms: dict[str, float] = {}  # likewise, by phase
+        self._updated = False  # whether anything was, in the present step
         model.to(world.device)
         model.train()
         averaged = {name: net for name, net in model.networks().items() if name in model.ema_networks}
@@ -107,8 +108,7 @@ class Trainer:
         with progress(total=self.settings.max_steps, initial=self.step, unit="step", shown=self.world.is_main) as bar:
             while self.step < self.settings.max_steps:
                 batch = self._next(batches)
-                with out_of_memory_hint():
-                    self._train_step(batch)
+                self._guarded_step(batch)
                 bar.update()
                 if self.step == 1 or self._due(self.settings.log_every):
                     elapsed, since = time.perf_counter() - since, time.perf_counter()
@@ -125,9 +125,22 @@ class Trainer:
         return EXIT_OK
 
     # --- one step --------------------------------------------------------------------------------------------------
+    def _guarded_step(self, batch: Batch) -> None:
+        """Make a step; where memory runs out before anything was updated, save the state that was there before it.
+
+        (Vectors that a forward pass advances, such as spectral norm's, may then be a pass ahead.)
+        """
+        try:
+            with out_of_memory_hint():
+                self._train_step(batch)
+        except MemoryShortageError:
+            if not self._updated and self.world.world_size == 1:  # the others are in the middle of the step
+                self._rescue()
+            raise
+
     def _train_step(self, batch: Batch) -> None:
         torch.manual_seed(derive_seed(self.settings.seed, "step", self.step, self.world.rank))
-        self._losses, self._norms = {}, {}
+        self._losses, self._norms, self._updated = {}, {}, False
         self.model.step = self.step
         with self._autocast():
             self.model.begin_step(batch)
@@ -159,6 +172,7 @@ class Trainer:
         if self.world.all_any([not np.isfinite([*values, norm_value]).all()])[0]:
             networks = {name: self.model.networks()[name] for name in phase.networks}
             raise non_finite(step=self.step + 1, phase=phase.name, losses=named, networks=networks)
+        self._updated = True
         phase.optimizer.step()
         self._losses |= named
         self._norms[phase.name] = norm_value
@@ -179,12 +193,15 @@ class Trainer:
         except UserError as error:
             fault = error
         if self.world.all_any([fault is not None])[0]:
-            self._save()
-            if self.world.is_main:
-                print(f"step {self.step} was saved: --continue_train goes on from it", flush=True)
+            self._rescue()
             raise fault or LostProcessError("another process of this run has no further pictures; see its message")
         assert batch is not None
         return batch
+
+    def _rescue(self) -> None:
+        self._save()
+        if self.world.is_main:
+            print(f"step {self.step} was saved: --continue_train goes on from it", flush=True)
 
     def _log(self, bar: Any, seconds_per_step: float) -> None:
         losses = self.world.mean(self._losses)
@@ -204,7 +221,7 @@ class Trainer:
             return
         self.model.eval()
         try:
-            with torch.no_grad(), self.averaged():
+            with torch.no_grad(), self.averaged(), out_of_memory_hint():
                 self._logger.image(self.step, self.preview())
         except UserError as error:  # a preview is no reason to lose a run
             print(f"warning: no more previews: {error}", flush=True)

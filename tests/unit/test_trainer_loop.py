@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from trainer_toys import ToyData, ToyModel, fit, toy_trainer
+from trainer_toys import ToyData, ToyModel, exhaust, fit, toy_trainer
 
 from trainers.checkpoint import CheckpointError, load_checkpoint
 from trainers.distributed import Distributed
@@ -271,6 +271,30 @@ def test_out_of_memory_names_the_flags(tmp_path: Path, error: Exception) -> None
     trainer.model.begin_step = lambda batch: (_ for _ in ()).throw(error)  # type: ignore[method-assign]
     with pytest.raises(UserError, match=r"out of memory.*--batch_size.*--crop_size.*bf16"):
         trainer.fit()
+
+
+def test_out_of_memory_before_an_update_saves_the_step_before(tmp_path: Path) -> None:
+    for method, saved in (("losses_D", 2), ("losses_G", 0)):  # D is updated first; then the state is half a step's
+        trainer = toy_trainer(tmp_path / method, max_steps=5)
+        exhaust(trainer, method, step=2)
+        with (
+            open_run(trainer.run_dir, resume=False, world=trainer.world),
+            pytest.raises(UserError, match="out of memory"),
+        ):
+            trainer.fit()
+        assert load_checkpoint(tmp_path / method / "latest.pt")["step"] == saved
+    fit(tmp_path / "whole", max_steps=2)
+    rescued, whole = (load_checkpoint(tmp_path / name / "latest.pt") for name in ("losses_D", "whole"))
+    assert_same(rescued["optimizers"], whole["optimizers"])
+
+
+def test_out_of_memory_in_a_preview_ends_previews_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def preview() -> np.ndarray:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    trainer = fit(tmp_path, max_steps=2, image_every=1, preview=preview)
+    assert trainer.step == 2
+    assert capsys.readouterr().out.count("no more previews: out of memory") == 1
 
 
 def test_other_runtime_errors_pass_as_they_are(tmp_path: Path) -> None:

@@ -216,6 +216,18 @@ def toy_trainer(
     )
 
 
+def exhaust(trainer: Trainer, method: str, *, step: int) -> None:
+    """Let the GPU's memory run out in a method of the trainer's model, in the step after `step`."""
+    whole = getattr(trainer.model, method)
+
+    def hungry(*arguments: Any) -> Any:
+        if trainer.step == step:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return whole(*arguments)
+
+    setattr(trainer.model, method, hungry)
+
+
 def fit(run_dir: Path, **arguments: Any) -> Trainer:
     """Train as train.py does, in one process; return the trainer."""
     trainer = toy_trainer(run_dir, **arguments)
