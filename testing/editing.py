@@ -33,6 +33,8 @@ from util.results import ResultFolder
 from util.seeds import derive_seed
 from util.versions import current_commit, library_versions
 
+NO_DRAWS = "the method draws nothing, or no picture needs a draw; leave --num_samples out"
+
 
 def run(opt: Any) -> int:
     """Test the run that `opt` (of `TestOptions`) names; returns the exit code."""
@@ -84,9 +86,11 @@ def generate_split(opt: Any, dataset: BaseDataset, selection: Selection, metrics
     results = ResultFolder(folder, count=len(indices), palette=dataset.palette, real_title=real_title(opt.task))
 
     keys = [indices[i : i + opt.batch_size] for i in range(0, len(indices), opt.batch_size)]
+    alike = opt.num_samples > 1
     loader = make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=keys)
     for batch in progress(loader, desc=f"{opt.name}: {opt.task}", unit="batch"):
         draws = generate_draws(model, to_device(batch, device), opt)
+        alike = alike and all(torch.equal(draw, draws[0]) for draw in draws[1:])
         evaluator.update(as_saved(batch, draws, opt.task))
         results.add(batch, draws)
         for name, mask in zip(batch["name"], batch["mask"].numpy(), strict=True):
@@ -101,7 +105,8 @@ def generate_split(opt: Any, dataset: BaseDataset, selection: Selection, metrics
     results.finish(line, run_dir / "metrics.jsonl")
     report = write_report(line, evaluator, folder, title=f"{opt.name}, {opt.task}")
     counted = (f"{n} {what}" for what, n in model.counters.items() if n)
-    for note in (*selection.notes, *evaluator.notes, *counted):
+    same = [f"all draws of each picture are equal: {NO_DRAWS}"] if alike else []
+    for note in (*selection.notes, *evaluator.notes, *counted, *same):
         print(f"note: {note}")
     print(f"{len(indices)} pictures, {loaded.name}, masks {masks.hexdigest()}: {folder / 'grid.png'}, {report}")
     return 0
