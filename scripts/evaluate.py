@@ -99,7 +99,12 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     opt = parse_options(argv)
     if opt.summarise:
-        summary, told = summarise(read_lines(opt.summarise))
+        lines = read_lines(opt.summarise)
+        if not lines:
+            raise UserError(
+                f"--summarise {' '.join(opt.summarise)}: no result line there; test.py writes metrics.jsonl"
+            )
+        summary, told = summarise(lines)
         print("\n".join([format_summary(summary), *(f"note: {note}" for note in told)]))
         return 0
     names, notes = usable_metrics(opt)

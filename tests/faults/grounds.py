@@ -180,7 +180,8 @@ WRONG: list[tuple[str, list[str]]] = [
         "--output {empty}/o.png", "--output {folder}", "--add_object car --box 0,0,9,9 --add_from {empty}:1",
     )),
     *(("evaluate --json", line.split()) for line in (
-        "--real {empty}", "--fake {folder}", "--batch_size 0", "--summarise {bytes}", "--report {empty}",
+        "--real {empty}", "--fake {folder}", "--batch_size 0", "--summarise {bytes}", "--summarise {empty}",
+        "--report {empty}",
         "--cache_dir {empty} --metrics fid",
     )),
     *(("convert_weights", ["--source", what]) for what in ("{empty}", "{bytes}", "{folder}")),

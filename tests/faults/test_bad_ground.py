@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -97,6 +98,20 @@ def test_wrong_values(ledger: Any, world: World, tmp_path: Path, capfd: Any) -> 
             assert left.value.code == EXIT_USER_ERROR, (command, given, told)
             assert told.count("error: ") >= 1, (command, given, told)
             assert "Traceback" not in told, (command, given, told)
+
+
+@pytest.mark.fault("17", "FID of a folder that is empty, or of one picture", sees="what is missing, for each metric")
+def test_sets_too_small_for_a_distance(ledger: Any, world: World, tmp_path: Path) -> None:
+    pictures = sorted((world.root / "scenes/train/images").iterdir())
+    for number, attempt in enumerate(ledger.attempts(2)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for picture in pictures[:number]:
+            shutil.copy(picture, folder)
+        told = ("no pictures", "fid: left out, it needs at least two pictures in each set")[number]
+        line = ["--real", str(folder), "--fake", str(folder), "--metrics", "fid", *QUICK]
+        with attempt, pytest.raises(UserError, match=told):
+            evaluate.main(line)
 
 
 def test_results_of_a_test_are_scored_again_labels_included(world: World, tmp_path: Path) -> None:
