@@ -25,8 +25,9 @@ from util.files import write_bytes
 _CHUNK = 1 << 20
 _MARK = b"sha256 of the archive without this comment: "
 _COMMENT = len(_MARK) + 64  # bytes; an archive ends with two bytes that hold this length, and the comment
-_UNSEALED = '"sha256":"' + "0" * 64 + '"'
-_SEALED = re.compile(rb'"sha256":"([0-9a-f]{64})"')
+_KEY = "checksum_sha256"  # of safetensors' metadata, and first in the file; no other key there has this length
+# By position and length alone, so that a file whose key is damaged as well does not count as one without a checksum.
+_SEALED = re.compile(rb'.{8}\{"__metadata__":\{"[^"]{%d}":"([^"]{64})"' % len(_KEY), re.DOTALL)
 
 
 class _Hashing:
@@ -85,12 +86,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     # Not save_file: it makes files that only their owner can read.
     raw = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     end = 8 + int.from_bytes(raw[:8], "little")
-    header = {"__metadata__": {**metadata, "sha256": "0" * 64}, **json.loads(raw[8:end])}
+    header = {"__metadata__": {_KEY: "0" * 64, **metadata}, **json.loads(raw[8:end])}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     start = len(text).to_bytes(8, "little") + text
     digest = _sha256([start, memoryview(raw)[end:]])
-    sealed = start.replace(_UNSEALED.encode(), _UNSEALED.replace("0" * 64, digest).encode(), 1)
+    sealed = start.replace(b"0" * 64, digest.encode(), 1)
     write_bytes(path, b"".join((sealed, memoryview(raw)[end:])))
 
 
@@ -113,10 +114,10 @@ def _verify_tensors(path: Path) -> None:
     with open(path, "rb") as file:
         length = file.read(8)
         start = length + file.read(min(int.from_bytes(length, "little"), size))
-        if (found := _SEALED.search(start)) is None:
+        if (found := _SEALED.match(start)) is None:
             return
         unsealed = start[: found.start(1)] + b"0" * 64 + start[found.end(1) :]
-        if _sha256(chain([unsealed], _chunks(file, size))) != found[1].decode():
+        if _sha256(chain([unsealed], _chunks(file, size))).encode() != found[1]:
             raise ValueError("wrong checksum")
 
 

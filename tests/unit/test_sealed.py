@@ -45,23 +45,16 @@ def test_checkpoints_without_a_checksum_are_read_and_torch_reads_those_with_one(
     assert load_checkpoint(tmp_path / "old.pt") == {"step": 3} == torch.load(tmp_path / "new.pt", weights_only=True)
 
 
-def test_changed_bytes_of_tensors_never_load_as_other_tensors(tmp_path: Path) -> None:
+def test_any_changed_byte_of_tensors_is_found(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_tensors(path, TENSORS, {"step": "7"})
     whole = path.read_bytes()
-    accepted = 0
     for position in range(len(whole)):
         changed = bytearray(whole)
         changed[position] ^= 1 << random.randrange(8)
         path.write_bytes(changed)
-        try:
-            tensors, metadata = load_tensors(path)
-        except ValueError:
-            continue
-        accepted += 1  # the name of the checksum, so that the file counts as one that has none
-        assert metadata["step"] == "7" and tensors.keys() == TENSORS.keys()
-        assert all(torch.equal(tensors[key], TENSORS[key]) for key in TENSORS)
-    assert accepted <= len('"sha256":"') + 64
+        with pytest.raises(ValueError):
+            load_tensors(path)
 
 
 def test_tensors_are_equal_bytes_that_others_read_and_plain_files_are_read(tmp_path: Path) -> None:
