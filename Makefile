@@ -6,7 +6,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 TOOLS := .venv-tools
 UV := $(TOOLS)/bin/uv
 
-.PHONY: setup demo test test-faults test-lowest test-newest lint lock audit clean
+.PHONY: setup demo test test-faults soak test-lowest test-newest lint lock audit clean
 
 setup: $(VENV)/.run
 demo: setup
@@ -18,6 +18,8 @@ test-faults: $(VENV)/.dev
 	@mkdir -p $(dir $(FAULTS)) && rm -f $(FAULTS)
 	FAULTS_LEDGER=$(abspath $(FAULTS)) $(PY) -m pytest tests/faults
 	$(PY) tests/faults/reliability_table.py $(FAULTS)
+soak: $(VENV)/.dev
+	$(PY) tests/faults/soak.py --write
 # The lowest versions that the requirements admit, and the newest that there are.
 test-lowest test-newest: test-%: .venv-%/.dev
 	.venv-$*/bin/python -m pytest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import signal
 import subprocess
@@ -39,3 +41,19 @@ def test_ctrl_c_while_a_command_starts(ledger: Any) -> None:
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=120)
             assert (process.returncode, err) in ((EXIT_ABORTED, "interrupted\n"), (EXIT_OK, "")), COMMANDS[number]
+
+
+@pytest.mark.fault(
+    "4", "kill -9, SIGTERM, SIGUSR1, Ctrl-C while training", sees="code 75; going on ends where an unbroken run does"
+)
+@pytest.mark.skipif(
+    "FAULTS_LEDGER" not in os.environ,
+    reason="make test-faults does it, make soak for longer; tests/unit/test_trainer_signals.py has a few",
+)
+def test_stopped_runs_equal_unbroken_ones(ledger: Any) -> None:
+    soak = [sys.executable, str(Path(__file__).with_name("soak.py")), "--minutes", "0", "--runs", "6"]
+    done = subprocess.run([*soak, "--models", "spmpgan", "semia"], capture_output=True, text=True)
+    counts = json.loads(done.stdout.splitlines()[-1])
+    for attempt in ledger.attempts(counts["stopped"]):
+        with attempt as number:
+            assert number >= counts["faults"], done.stdout
