@@ -148,15 +148,14 @@ def check_ids(source: Source, label: np.ndarray, label_nc: int, needed: str) -> 
 def thing_components(label: np.ndarray, things: Sequence[int], *, least_area: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (class, (H, W) bool) of every connected component (8 neighbours) of the things.
 
-    They come by class in the given order, then by falling area; those under `least_area` pixels are left out.
+    They come by class in the given order, then by falling area, equal ones in reading order; those under `least_area`
+    pixels are left out.
     """
-    import cv2
+    from scipy.ndimage import label as connected
 
     for thing in things:
-        count, components, stats, _ = cv2.connectedComponentsWithStats(
-            (label == thing).astype(np.uint8), connectivity=8
-        )
-        areas = stats[1:count, cv2.CC_STAT_AREA]
+        components, _ = connected(label == thing, structure=np.ones((3, 3)))
+        areas = np.bincount(components.ravel())[1:]
         for component in np.argsort(-areas, kind="stable"):
             if areas[component] >= least_area:
                 yield thing, components == component + 1
@@ -189,7 +188,7 @@ def run_jobs(function: Callable[[Any], Any], jobs: Sequence[Any], *, num_workers
         raise UserError(f"--num_workers {num_workers} is less than 0")
     if num_workers == 0 or len(jobs) < FEW_JOBS:
         return [function(job) for job in progress(jobs, desc=title, unit="file")]
-    # spawn: forked children of a process with threads (OpenCV, PyTorch) may hang
+    # spawn: forked children of a process with threads (PyTorch) may hang
     context = multiprocessing.get_context("spawn")
     with waiting([]):
         pool = ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=context, initializer=_follow_parent)

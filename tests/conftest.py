@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for the commands that tests start
 
@@ -23,3 +25,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.setenv(name, os.environ.get(name) or str(home / folder))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def cv2() -> ModuleType:
+    """Return OpenCV, to compare with; skips where libGL is missing, a screen's library that it asks for."""
+    path = list(sys.path)
+    try:
+        module: ModuleType = pytest.importorskip("cv2", exc_type=ImportError)
+    finally:
+        sys.path[:] = path  # a failed import leaves a folder there that has a `data` of its own
+    return module

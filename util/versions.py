@@ -12,7 +12,7 @@ from util.errors import UserError
 from util.files import cause
 
 PACKAGES = (
-    "torch", "torchvision", "numpy", "pillow", "opencv-python", "scipy", "pytorch-fid", "diffusers", "transformers",
+    "torch", "torchvision", "numpy", "pillow", "scipy", "pytorch-fid", "diffusers", "transformers",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -124,10 +125,8 @@ def test_masks_and_names_are_those_of_the_rule(cut: Path, split: str, index: int
         assert np.array_equal(read_map(written[f"{name}_s{index}_{k:02d}"], "mask"), mask)
 
 
-def test_pixels_come_from_the_large_pictures(cut: Path, scenes: Path, tmp_path: Path) -> None:
+def test_pixels_come_from_the_large_pictures(cv2: ModuleType, cut: Path, scenes: Path, tmp_path: Path) -> None:
     """The crops are those of another library's bilinear rule, but for the noise of the JPEG."""
-    import cv2
-
     large = read_image(scenes / "train" / "images2048" / "s0.png")
     for k, (name, mask, box) in enumerate(plain_crops(*scene(0))):
         r0, r1, c0, c1 = (4 * side for side in box)

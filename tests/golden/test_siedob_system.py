@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
+from types import ModuleType
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -86,8 +86,8 @@ def boxes(objects: Any, label: int) -> list[list[int]]:
     return objects.box[objects.label == label].tolist()
 
 
-def test_fusion_takes_the_authors_objects(batch: dict[str, Any]) -> None:
-    model = fusion_model()
+def test_fusion_takes_the_authors_objects(cv2: ModuleType, batch: dict[str, Any]) -> None:
+    model = fusion_model(cv2)
     objects = model.find(batch, batch["mask"], any_aspect=True)
     assert boxes(objects, 26) == FUSION["cars"] and boxes(objects, 24) == FUSION["persons"]
     assert objects.union(1).sum() == FUSION["fg_mask_px"]
@@ -110,7 +110,7 @@ def test_background_takes_the_authors_objects(batch: dict[str, Any]) -> None:
 
 
 # --- the whole system ---
-def style_codes() -> dict[int, Tensor]:
+def style_codes(cv2: ModuleType) -> dict[int, Tensor]:
     """Return the codes of the golden style pictures, one per class, as the authors read them at test time."""
     codes = {}
     for slot, (label, width) in enumerate(((26, 64), (24, 32))):
@@ -135,7 +135,7 @@ def ellipse_of(height: int, width: int) -> np.ndarray:
     return inside.astype(np.uint8) * 255
 
 
-def fusion_model(**how: Any) -> SIEDOBFusionModel:
+def fusion_model(cv2: ModuleType, **how: Any) -> SIEDOBFusionModel:
     nets = {
         "netG": golden_network("netG_F"),
         "netB": golden_network("netG_BG"),
@@ -144,13 +144,13 @@ def fusion_model(**how: Any) -> SIEDOBFusionModel:
     }
     model = SIEDOBFusionModel(**nets, rules=RULES, label_nc=LABEL_NC, overlap="sum", **how)
     assert model.styles is not None
-    model.styles.put(StyleBank(style_codes()))
+    model.styles.put(StyleBank(style_codes(cv2)))
     model.use_bank(model.styles.bank())
     return model
 
 
-def test_system_reproduces_the_pictures(batch: dict[str, Any]) -> None:
-    model = fusion_model()
+def test_system_reproduces_the_pictures(cv2: ModuleType, batch: dict[str, Any]) -> None:
+    model = fusion_model(cv2)
     with torch.no_grad():
         composed = model.compose(batch, [0])
     # One grey level of OpenCV's resize of the person's style picture moves that person by up to 1e-2 (golden file).
@@ -163,8 +163,8 @@ def test_system_reproduces_the_pictures(batch: dict[str, Any]) -> None:
         assert np.abs(saved[row, column] - value).max() <= 1
 
 
-def test_fusion_losses(batch: dict[str, Any], vgg: Any) -> None:
-    model = fusion_model(netD=judge("netD_F"), perceptual=vgg, weights={"G/gan": 1.0, "G/l1": 0.0, "G/vgg": 10.0})
+def test_fusion_losses(cv2: ModuleType, batch: dict[str, Any], vgg: Any) -> None:
+    model = fusion_model(cv2, netD=judge("netD_F"), perceptual=vgg, weights={"G/gan": 1.0, "G/l1": 0.0, "G/vgg": 10.0})
     model.begin_step(batch)
     wanted = FUSION["losses_eval_mode"]
     assert_losses(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +46,6 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     cut.write_bytes(whole.read_bytes()[:200])
     text = folder / "text.png"
     text.write_text("no picture")
-    import cv2
-
-    deep = folder / "deep.png"
-    cv2.imwrite(str(deep), picture().astype(np.uint16) * 257)
     frames = folder / "frames.tif"
     Image.fromarray(rgb).save(frames, save_all=True, append_images=[Image.fromarray(rgb)])
     return {
@@ -59,7 +57,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
             save(folder / "g16.png", Image.fromarray(picture(1, 8, 8).astype(np.uint16))),
             "more than 8 bit",
         ),
-        "16 bit colour": (deep, "more than 8 bit"),
+        "16 bit colour": (_deep_colours(folder / "deep.png"), "more than 8 bit"),
         "nan": (save(folder / "nan.tif", Image.fromarray(nan)), "NaN"),
         "alpha": (save(folder / "alpha.png", Image.fromarray(picture(2, 8, 8, 4))), "transparent"),
         "cmyk": (save(folder / "cmyk.jpg", Image.fromarray(rgb).convert("CMYK")), "mode CMYK"),
@@ -71,6 +69,15 @@ def _tiff_without_sizes(path: Path) -> Path:
     """The tag of the width becomes one that no reader knows."""
     data = save(path, Image.fromarray(picture())).read_bytes()
     path.write_bytes(data.replace(b"\x00\x01\x04\x00\x01", b"\xf0\xf0\x04\x00\x01", 1))
+    return path
+
+
+def _deep_colours(path: Path) -> Path:
+    """Write a PNG of 16 bit colours, which Pillow cannot."""
+    header, rows = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0), zlib.compress(8 * bytes(1 + 8 * 6))
+    chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    parts = [struct.pack(">I", len(x)) + kind + x + struct.pack(">I", zlib.crc32(kind + x)) for kind, x in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     return path
 
 
