@@ -1,7 +1,7 @@
 """Test a trained run: `python test.py --name cv --task free_form --segmenter espnet_camvid --segmenter_weights FILE`.
 
-What is generated and how it is judged depends on the method: `testing/<flow>.py`. Every test leaves pictures and a line
-of numbers with their protocol.
+What is generated and how it is judged depends on the method: `testing/flow.py`. Every test leaves pictures and a
+line of numbers with their protocol.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 
     leave_on_interrupt()
 
-import importlib
-
 from models import MODELS
 from options.test_options import TestOptions
+from testing.flow import FLOWS, run_tests
 from trainers.failures import GENERATION, out_of_memory_hint
 from util.device import compute_deterministically
 from util.errors import run_main
@@ -25,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     if opt.deterministic:
         compute_deterministically()
     with out_of_memory_hint(GENERATION):
-        return importlib.import_module(f"testing.{MODELS.get(opt.model).flow}").run(opt)
+        return run_tests(FLOWS.get(MODELS.get(opt.model).flow), opt)
 
 
 if __name__ == "__main__":

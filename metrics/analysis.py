@@ -49,7 +49,8 @@ def with_intervals(
         if name in values and len(known) > 1:
             each = torch.tensor(known, dtype=torch.float64)
             ends = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
-            low, high = metric.limits.get(name.split("_")[0], (-math.inf, math.inf))
+            declared = metric.declared(name)
+            low, high = declared.limits if declared else (-math.inf, math.inf)
             interval = (each - each.mean() + values[name].value).quantile(ends).clamp(low, high).tolist()
             extra = {**values[name].extra, "ci95": interval, "bootstrap": len(known)}
             found[name] = replace(values[name], extra=extra)

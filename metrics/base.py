@@ -1,4 +1,4 @@
-"""The contract of a metric: pictures go in batch by batch, named values with their protocol come out.
+"""The contract of a metric: what it declares of itself; pictures go in batch by batch, named values come out.
 
 Shapes: B batch, K draws, H x W pixels, n pictures seen. Pictures are 8-bit RGB, exactly as saved; mask 1 = generated.
 """
@@ -8,15 +8,87 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from util.errors import DataError
+from util.errors import DataError, UserError
 from util.shapes import check_shape
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a metric declares of one of its values.
+
+    Args:
+        unit: '%', 'dB', '1' (dimensionless), 'distance'.
+        protocol: what is computed, in one line.
+        lower_is_better: the better direction.
+        limits: what the value, and so its interval, cannot leave.
+    """
+
+    unit: str
+    protocol: str = ""
+    lower_is_better: bool = False
+    limits: tuple[float, float] = (-math.inf, math.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class Flag:
+    """A command line flag of metrics, declared once however many read it: `--<name>` with argparse's settings."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What metrics are loaded with.
+
+    Args:
+        opt: values of the metrics' flags, by name.
+        device: where networks run.
+        whole: reconstruction is measured on whole pictures where its name does not say; else on the masked region.
+        masks: there are masks; without, nothing is measured on a masked region.
+        label_nc, ignore_label, class_names: of the label maps; None: not known.
+        style: the style picture (3,H,W) uint8.
+        embed: CLIP's features (B,D) of length 1 of pictures (H,W,3) uint8, and `clip` the network's name.
+        source: the one picture that all results are renderings of.
+    """
+
+    opt: Any
+    device: torch.device
+    whole: bool = False
+    masks: bool = True
+    label_nc: int | None = None
+    ignore_label: int | None = None
+    class_names: list[str] | None = None
+    style: Tensor | None = None
+    embed: Callable[[list[np.ndarray]], Tensor] | None = None
+    clip: str = ""
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture (3,H,W) uint8 with its layout (H,W) int64 in 0..classes-1.
+
+    `read_layout` gives the layout (H,W) that the run's own segmentation network sees in a picture (3,H,W) uint8; None:
+    the run has none.
+    """
+
+    picture: Tensor
+    label: Tensor
+    classes: int
+    read_layout: Callable[[Tensor], Tensor] | None = None
+
+
+class LeftOutError(UserError):
+    """A metric that cannot be computed, which stops no command: its name is left out with this note."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +149,61 @@ class Pictures:
 
 
 class Metric(ABC):
-    """One or several values that share their work over a stream of pictures."""
+    """One or several values that share their work over a stream of pictures.
 
+    A class declares all that flags, evaluators, tables and reports need to know; `@METRICS.register` enters it.
+
+    Attributes:
+        asked: the names that --metrics takes, by kind of test ("editing", "analogy", "stylising").
+        values: its values by full name.
+        needs: by asked name, what must be given: "truth", "masks", "labels", "instances", "style",
+            "source".
+        flags: those that it reads.
+        of_sets: asked names that need no pairs.
+        of_source: compares with the one picture of `Setup.source`, not with each result's own.
+        place: where its columns stand among those of others, in ascending order.
+    """
+
+    asked: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    values: ClassVar[Mapping[str, Value]] = {}
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    flags: ClassVar[tuple[Flag, ...]] = ()
+    of_sets: ClassVar[tuple[str, ...]] = ()
+    of_source: ClassVar[bool] = False
+    place: ClassVar[int] = 100
     smallest_bin = 1  # pictures; bins with fewer are left out
     smallest_side = 1  # pixels; smaller pictures have no value
-    lower_is_better: tuple[str, ...] = ()  # first words of the values that are better when lower
-    limits: Mapping[str, tuple[float, float]] = {}  # by first word: what a value, and so its interval, cannot leave
 
     def __init__(self) -> None:
         self.notes: list[str] = []  # sentences for the reader of the table, filled by `compute`
+
+    @classmethod
+    def load(cls, names: tuple[str, ...], setup: Setup) -> list[Metric]:
+        """Return what computes the asked `names`.
+
+        Raises:
+            UserError: a file is missing or does not fit.
+            LeftOutError: the names are left out whether or not they were asked for.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def check(cls, names: tuple[str, ...], opt: Any) -> None:
+        """Raise `UserError` if files that `load` will want are missing; cheap, for checks before a training."""
+
+    @classmethod
+    def declared(cls, value: str) -> Value | None:
+        """Return what the class declares of a value, by its full name; None: it is none of its.
+
+        `<metric>_rec` is `<metric>_whole` of a source that was rendered for its own layout.
+        """
+        return cls.values.get(value) or cls.values.get(value.removesuffix("_rec") + "_whole")
+
+    @classmethod
+    def asked_name(cls, value: str) -> str:
+        """Return the name in --metrics that gives a value: the longest that the value's name begins with."""
+        own = sorted({name for asked in cls.asked.values() for name in asked}, key=len, reverse=True)
+        return next((name for name in own if f"{value}_".startswith(f"{name}_")), value)
 
     @abstractmethod
     def reset(self) -> None:
@@ -94,6 +212,9 @@ class Metric(ABC):
     @abstractmethod
     def update(self, pictures: Pictures) -> None:
         """Take a batch."""
+
+    def add_sets(self, *, fake: Mapping[str, Tensor], real: Mapping[str, Tensor]) -> None:
+        """Take generated and real pictures (3,H,W) uint8 by name, which are no pairs, if the metric reads such."""
 
     @abstractmethod
     def compute(self) -> dict[str, MetricValue]:
@@ -114,16 +235,35 @@ class Metric(ABC):
                 found.setdefault(name, []).append(value)
         return found
 
+    @property
+    def apart(self) -> tuple[int, int] | None:
+        """Numbers of generated and real pictures where these are no pairs, else None."""
+        return None
+
+    def resampled_sets(self, times: Tensor, real_times: Tensor) -> dict[str, list[float]]:
+        """Return values of resamples of two sets that are `apart`: `times` (R,n), `real_times` (R,m)."""
+        return {}
+
     def per_picture(self) -> dict[str, list[float]]:
         """Return values of single pictures in the order seen, NaN where undefined."""
         return {}
 
+    @property
+    def label_nc(self) -> int | None:
+        """Number of label ids that the metric can take; None: it reads no labels."""
+        return None
+
+    def confusion(self) -> tuple[tuple[str, ...], Tensor] | None:
+        """Return class names and confusion matrix (C,C), where the metric has counted any."""
+        return None
+
 
 class PerPicture(Metric):
-    """Values that are means over pictures; `values` keeps each picture's, NaN where it has none."""
+    """Values that are means over pictures; `each` keeps every picture's, NaN where it has none.
 
-    UNIT: dict[str, str]
-    PROTOCOL: dict[str, str]
+    Args:
+        names: full names of the values to compute.
+    """
 
     def __init__(self, names: tuple[str, ...]) -> None:
         super().__init__()
@@ -131,7 +271,7 @@ class PerPicture(Metric):
         self.reset()
 
     def reset(self) -> None:
-        self.values: dict[str, list[float]] = {name: [] for name in self.names}
+        self.each: dict[str, list[float]] = {name: [] for name in self.names}
 
     def update(self, pictures: Pictures) -> None:
         try:
@@ -139,11 +279,15 @@ class PerPicture(Metric):
         except DataError as error:  # of their size, which all in a batch have
             raise DataError(f"{pictures.name[0]}: {error}; or leave the metric out of --metrics") from error
         for name, values in found.items():
-            self.values[name] += values.tolist()
+            self.each[name] += values.tolist()
 
     @abstractmethod
     def score(self, pictures: Pictures) -> dict[str, Tensor]:
         """Return (B,) values of every name, NaN where a picture has none."""
+
+    def protocol(self, name: str) -> str:
+        """Say what was computed, in one line."""
+        return self.values[name].protocol
 
     def extra(self, name: str) -> dict[str, Any]:
         """Return what stands beside the value."""
@@ -156,18 +300,18 @@ class PerPicture(Metric):
     def compute(self) -> dict[str, MetricValue]:
         self.notes = []
         found = {}
-        for name, values in self.values.items():
+        for name, values in self.each.items():
             known = [value for value in values if not math.isnan(value)]
             if known:
-                mean = math.fsum(known) / len(known)
-                found[name] = MetricValue(mean, self.UNIT[name], self.PROTOCOL[name], len(known), self.extra(name))
+                mean, unit = math.fsum(known) / len(known), self.values[name].unit
+                found[name] = MetricValue(mean, unit, self.protocol(name), len(known), self.extra(name))
             else:
                 self.notes.append(f"{name}: left out, {self.why_empty(name)}")
         return found
 
     def subset(self, times: Tensor) -> dict[str, float]:
         found = {}
-        for name, values in self.values.items():
+        for name, values in self.each.items():
             each = torch.tensor(values, dtype=torch.float64)
             weight = torch.where(each.isnan(), 0, times)
             if weight.any():
@@ -175,7 +319,7 @@ class PerPicture(Metric):
         return found
 
     def per_picture(self) -> dict[str, list[float]]:
-        return {name: values for name, values in self.values.items() if not all(map(math.isnan, values))}
+        return {name: values for name, values in self.each.items() if not all(map(math.isnan, values))}
 
 
 class Distinct:

@@ -15,12 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.base import Distinct, Metric, MetricValue, Pictures, picture_hash
+from metrics.base import Distinct, Metric, MetricValue, Pictures, Setup, Value, picture_hash
 from metrics.feature_cache import FeatureCache
 from metrics.fid import Resampled, frechet_distance
-from metrics.inception import FEATURES, FIDFeatures, InceptionFile, resize_clean, resize_plain
+from metrics.flags import CACHE_DIR, INCEPTION_WEIGHTS, cache_folder
+from metrics.inception import (
+    FEATURES,
+    FIDFeatures,
+    InceptionFile,
+    find_inception,
+    load_inception,
+    resize_clean,
+    resize_plain,
+)
 from metrics.kid import SUBSETS, kid, resampled_mmd2
 from metrics.manifold import K_DENSITY, K_PRECISION, manifolds, prdc
+from metrics.registry import EDITING, METRICS, STYLISING
 
 NETWORK = "Inception-2015-12-05 pool3 features (float32, RGB, "
 RESIZE = {
@@ -28,15 +38,17 @@ RESIZE = {
     "clean": "bicubic to 299, antialiased as Pillow's, clean-fid's protocol)",
     "region": "bilinear to 299, not antialiased) of the box around the mask, at least 32 pixels a side,",
 }
-PROTOCOL = {
-    "fid": "Frechet distance, covariances with n-1, exact trace term in float64",
-    "kid": f"mean of {SUBSETS} unbiased cubic-kernel MMD^2",
-    "precision": f"share of generated pictures within the {K_PRECISION} nearest neighbours' balls of real ones",
-    "recall": f"share of real pictures within the {K_PRECISION} nearest neighbours' balls of generated ones",
-    "density": f"real balls (k = {K_DENSITY}) around a generated picture, per k",
-    "coverage": f"share of real balls (k = {K_DENSITY}) with a generated picture",
+PRDC = ("precision", "recall", "density", "coverage")
+_FID = "Frechet distance, covariances with n-1, exact trace term in float64"
+_PRECISION = f"share of generated pictures within the {K_PRECISION} nearest neighbours' balls of real ones"
+_RECALL = f"share of real pictures within the {K_PRECISION} nearest neighbours' balls of generated ones"
+_DENSITY = f"real balls (k = {K_DENSITY}) around a generated picture, per k"
+_COVERAGE = f"share of real balls (k = {K_DENSITY}) with a generated picture"
+VARIANTS = {
+    "": {"fid": "fid", "kid": "kid", "prdc": "prdc"},
+    "clean": {"fid_clean": "fid"},
+    "region": {"fid_region": "fid"},
 }
-FROM_FEATURES = ("fid", "kid", "prdc")
 LEAST = {"fid": 2, "kid": 4, "prdc": K_DENSITY + 1}  # pictures in each set
 REGION_SIDE = 32
 BATCH = 16  # prepared pictures per forward pass
@@ -60,6 +72,7 @@ class Sets:
     partner: Tensor | None
 
 
+@METRICS.register
 class FeatureMetrics(Metric):
     """Values between all generated pictures and the distinct real ones.
 
@@ -71,12 +84,19 @@ class FeatureMetrics(Metric):
     """
 
     smallest_bin = 50
-    lower_is_better = ("fid", "kid")
-    limits = {
-        **dict.fromkeys(("precision", "recall", "coverage"), (0, 1)),
-        "fid": (0, math.inf),
-        "density": (0, math.inf),
+    asked = {EDITING: tuple(name for members in VARIANTS.values() for name in members), STYLISING: ("fid", "kid")}
+    needs = {"fid_region": ("masks",)}
+    of_sets = ("fid", "kid", "prdc", "fid_clean")
+    values = {
+        **{name: Value("distance", _FID, True, (0, math.inf)) for name in ("fid", "fid_clean", "fid_region")},
+        "kid": Value("distance", f"mean of {SUBSETS} unbiased cubic-kernel MMD^2", True),
+        "precision": Value("1", _PRECISION, limits=(0, 1)),
+        "recall": Value("1", _RECALL, limits=(0, 1)),
+        "density": Value("1", _DENSITY, limits=(0, math.inf)),
+        "coverage": Value("1", _COVERAGE, limits=(0, 1)),
     }
+    flags = (INCEPTION_WEIGHTS, CACHE_DIR)
+    place = 10
 
     def __init__(
         self,
@@ -94,6 +114,24 @@ class FeatureMetrics(Metric):
         self.cache = FeatureCache(folder, width=FEATURES) if folder else None
         self._prepare: Callable[[Tensor], Tensor] = resize_clean if variant == "clean" else resize_plain
         self.reset()
+
+    @classmethod
+    def load(cls, names: tuple[str, ...], setup: Setup) -> list[Metric]:
+        net, source = load_inception(setup.opt.inception_weights)
+        made: list[Metric] = []
+        for variant, members in VARIANTS.items():
+            if chosen := [stem for name, stem in members.items() if name in names]:
+                cache = cache_folder(setup.opt)
+                made.append(cls(net, source, device=setup.device, names=chosen, variant=variant, cache_dir=cache))
+        return made
+
+    @classmethod
+    def asked_name(cls, value: str) -> str:
+        return "prdc" if value in PRDC else value
+
+    @classmethod
+    def check(cls, names: tuple[str, ...], opt: Any) -> None:
+        find_inception(opt.inception_weights)
 
     def reset(self) -> None:
         self._distinct = Distinct()
@@ -177,15 +215,13 @@ class FeatureMetrics(Metric):
                 self.notes.append(f"{self._full(name)}: left out, it needs at least {few} pictures in each set")
             elif name == "fid":
                 note = {"note": FEW} if min(len(generated), len(real)) < FEATURES else {}
-                found[self._full(name)] = self._value(name, frechet_distance(generated, real), "distance", note)
+                found[self._full(name)] = self._value(name, frechet_distance(generated, real), note)
             elif name == "kid":
                 value, error, size = kid(generated, real)
                 extra = {"standard_error": error, "subsets": SUBSETS, "subset_size": size}
-                found[self._full(name)] = self._value(name, value, "distance", extra)
+                found[self._full(name)] = self._value(name, value, extra)
             else:
-                found |= {
-                    self._full(key): self._value(key, value, "1", {}) for key, value in prdc(generated, real).items()
-                }
+                found |= {self._full(key): self._value(key, value, {}) for key, value in prdc(generated, real).items()}
         return found
 
     def _full(self, name: str) -> str:
@@ -199,11 +235,12 @@ class FeatureMetrics(Metric):
             "computed and kept again"
         ]
 
-    def _value(self, name: str, value: float, unit: str, extra: dict[str, Any]) -> MetricValue:
-        protocol = f"{PROTOCOL[name]}; {NETWORK}{RESIZE[self.variant]} of the 8-bit generated and real pictures"
+    def _value(self, name: str, value: float, extra: dict[str, Any]) -> MetricValue:
+        declared = self.values[self._full(name)]
+        protocol = f"{declared.protocol}; {NETWORK}{RESIZE[self.variant]} of the 8-bit generated and real pictures"
         counts = {"num_generated": len(self._names["generated"]), "num_real": len(self._names["real"])}
         source = {"weights": self.source.path.name, "weights_sha256": self.source.sha256}
-        return MetricValue(value, unit, protocol, counts["num_generated"], {**counts, **source, **extra})
+        return MetricValue(value, declared.unit, protocol, counts["num_generated"], {**counts, **source, **extra})
 
     def subset(self, times: Tensor) -> dict[str, float]:
         sets = self.sets()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -113,6 +114,7 @@ class Items(Dataset):
     Args:
         label_nc, ignore_label: labels must lie in 0..label_nc - 1 or be ignored; None: not checked.
         smallest_side: pixels that the metrics need.
+        side: pictures and maps are scaled to this short side; None: left as they are.
     """
 
     def __init__(
@@ -122,9 +124,10 @@ class Items(Dataset):
         label_nc: int | None = None,
         ignore_label: int | None = None,
         smallest_side: int = 1,
+        side: int | None = None,
     ) -> None:
         self.items, self.label_nc, self.ignore_label = list(items), label_nc, ignore_label
-        self.smallest_side = smallest_side
+        self.smallest_side, self.side = smallest_side, side
 
     def __len__(self) -> int:
         return len(self.items)
@@ -137,13 +140,14 @@ class Items(Dataset):
             return Loaded(item.name, fault=str(error))
 
     def _load(self, item: Item) -> Loaded:
-        fakes = [read_exact(path) for path in item.fake]
+        fakes = [(scaled(picture, self.side), digest) for picture, digest in map(read_exact, item.fake)]
         for path in (item.mask, item.label, item.inst):
             if path is not None and path.suffix.lower() in LOSSY:
                 raise DataError(f"{path}: a lossy format changes ids and the mask's border; save maps as PNG")
         real, real_hash = read_exact(item.real) if item.real else (None, "")
+        real = None if real is None else scaled(real, self.side)
         mask, label, inst = (
-            None if path is None else read_map(path, what)
+            None if path is None else scaled(read_map(path, what), self.side)
             for path, what in ((item.mask, "mask"), (item.label, "label map"), (item.inst, "instance map"))
         )
         arrays = [*zip(item.fake, (fake for fake, _ in fakes), strict=True)]
@@ -179,6 +183,17 @@ class Items(Dataset):
             found = int(label[outside][0])
             raise DataError(f"{item.label}: label {found} lies outside 0..{self.label_nc - 1}; leave it out with "
                             "--ignore_label ID, or correct --label_nc")  # fmt: skip
+
+
+def scaled(array: np.ndarray, side: int | None) -> np.ndarray:
+    """Scale a picture (H,W,3) uint8 (bicubic, antialiased) or a map (H,W) of ids (nearest) to a short side."""
+    if side is None or min(array.shape[:2]) == side:
+        return array
+    factor = side / min(array.shape[:2])
+    size = tuple(max(side, round(length * factor)) for length in array.shape[1::-1])
+    if array.ndim == 3:
+        return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(array.astype(np.int32), "I").resize(size, Image.Resampling.NEAREST))
 
 
 def batches(loaded: Sequence[Loaded]) -> list[Pictures]:

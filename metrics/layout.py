@@ -8,12 +8,15 @@ picture's own score under its own layout: what the reader can see at all.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from metrics.base import MetricValue
+from metrics.base import Metric, MetricValue, PerPicture, Pictures, Setup, Source, Value
+from metrics.registry import ANALOGY, METRICS
 
+KINDS = {"acc": "pixel accuracy", "miou": "mean IoU"}
 READERS = {
     "colour": "each pixel is of the class whose mean colour in the source is nearest",
     "segnet": "the run's segmentation network predicts the layout; each pixel is of the nearest class",
@@ -43,29 +46,57 @@ def agreement(found: Tensor, wanted: Tensor, classes: int) -> tuple[float, float
     return 100 * accuracy, 100 * float((hits[union > 0] / union[union > 0]).mean())
 
 
-def measure_layout(
-    name: str,
-    read: Callable[[Tensor], Tensor],
-    *,
-    source: tuple[Tensor, Tensor],
-    results: dict[str, tuple[Tensor, Tensor]],
-    classes: int,
-) -> dict[str, MetricValue]:
-    """Return `layout_acc_<name>` and `layout_miou_<name>`: means over targets.
+@METRICS.register
+class Layout(PerPicture):
+    """`layout_acc_<reader>` and `layout_miou_<reader>`: does a picture follow `Pictures.label`?"""
 
-    Args:
-        name: of `READERS`.
-        read: picture (3, H, W) uint8 to classes (H, W).
-        source: picture and classes; results: picture and target classes, by name.
-    """
-    real = agreement(read(source[0]), source[1], classes)
-    each = {key: agreement(read(picture), wanted, classes) for key, (picture, wanted) in results.items()}
-    found = {}
-    for place, (kind, what) in enumerate((("acc", "pixel accuracy"), ("miou", "mean IoU"))):
-        values = {key: pair[place] for key, pair in each.items()}
-        protocol = f"{what} of the target layout, {READERS[name]}; mean over targets"
-        extra = {"each": values, "real": real[place]}
-        found[f"layout_{kind}_{name}"] = MetricValue(
-            sum(values.values()) / len(values), "%", protocol, len(values), extra
-        )
-    return found
+    asked = {ANALOGY: ("layout",)}
+    values = {
+        f"layout_{kind}_{reader}": Value("%", f"{what} of the target layout, {how}; mean over targets", limits=(0, 100))
+        for reader, how in READERS.items()
+        for kind, what in KINDS.items()
+    }
+    needs = {"layout": ("labels", "source")}
+    of_source = True
+    place = 80
+
+    def __init__(self, source: Source) -> None:
+        colours = mean_colours(source.picture, source.label, source.classes)
+        self.classes = source.classes
+        self.readers: dict[str, Callable[[Tensor], Tensor]] = {"colour": lambda x: nearest_colour(x, colours)}
+        if source.read_layout is not None:
+            self.readers["segnet"] = source.read_layout
+        self._source = {
+            name: agreement(read(source.picture), source.label, self.classes) for name, read in self.readers.items()
+        }
+        self._parts = {f"layout_{kind}_{name}": (name, k) for name in self.readers for k, kind in enumerate(KINDS)}
+        super().__init__(tuple(self._parts))
+
+    @classmethod
+    def load(cls, names: tuple[str, ...], setup: Setup) -> list[Metric]:
+        assert setup.source is not None
+        return [cls(setup.source)]
+
+    def reset(self) -> None:
+        super().reset()
+        self._named: list[str] = []
+
+    def score(self, pictures: Pictures) -> dict[str, Tensor]:
+        assert pictures.label is not None
+        self._named += pictures.name
+        found = {}
+        for reader, read in self.readers.items():
+            pairs = zip(pictures.fake, pictures.label, strict=True)
+            each = [agreement(read(fake), wanted, self.classes) for fake, wanted in pairs]
+            found[reader] = torch.tensor(each, dtype=torch.float64)
+        return {name: found[reader][:, k] for name, (reader, k) in self._parts.items()}
+
+    def compute(self) -> dict[str, MetricValue]:
+        found = super().compute()
+        if "segnet" not in self.readers:
+            self.notes.append("layout by the segmentation network left out: converted weights have none")
+        return found
+
+    def extra(self, name: str) -> dict[str, Any]:
+        reader, k = self._parts[name]
+        return {"each": dict(zip(self._named, self.each[name], strict=True)), "real": self._source[reader][k]}

@@ -8,31 +8,58 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.base import PerPicture, Pictures
-from metrics.lpips import LPIPS, SMALLEST, LPIPSFiles, masked, whole
+from metrics.base import Metric, PerPicture, Pictures, Setup, Value
+from metrics.flags import LPIPS as LPIPS_FLAGS
+from metrics.lpips import LPIPS, SMALLEST, LPIPSFiles, load_lpips, masked, whole
 from metrics.reconstruction import NO_TRUTH
+from metrics.registry import ANALOGY, EDITING, METRICS, STYLISING
 
-PERCEPTUAL = ("lpips", "div")
 _WHAT = {"lpips": "of generated and real picture", "div": "of all pairs of draws for a picture, averaged"}
 _WHERE = {"whole": "", "masked": ", its map (taps scaled up bilinearly, summed) averaged over masked pixels"}
 
 
+@METRICS.register
 class Perceptual(PerPicture):
-    """`lpips_whole`, `lpips_masked`, `div_whole`, `div_masked`; a picture's features are computed once for all."""
+    """`lpips_whole`, `lpips_masked`, `div_whole`, `div_masked`; a picture's features are computed once for all.
 
-    lower_is_better = ("lpips",)
+    Args:
+        net, files: of `load_lpips`.
+        kinds: of "lpips", "div".
+        where: of "whole", "masked".
+    """
 
-    def __init__(self, net: LPIPS, files: LPIPSFiles, *, device: torch.device, kinds: tuple[str, ...]) -> None:
+    asked = {EDITING: ("lpips", "div"), ANALOGY: ("lpips",), STYLISING: ("lpips",)}
+    values = {
+        f"{kind}_{where}": Value("distance", f"{what}{text}; mean over pictures", lower_is_better=kind == "lpips")
+        for kind, what in _WHAT.items()
+        for where, text in _WHERE.items()
+    }
+    needs = {"lpips": ("truth",)}
+    flags = LPIPS_FLAGS
+    place = 40
+
+    def __init__(
+        self,
+        net: LPIPS,
+        files: LPIPSFiles,
+        *,
+        device: torch.device,
+        kinds: tuple[str, ...],
+        where: tuple[str, ...] = tuple(_WHERE),
+    ) -> None:
         self.net, self.files, self.kinds = net.to(device), files, kinds
-        names = tuple(f"{kind}_{where}" for kind in kinds for where in _WHERE)
-        self.UNIT = dict.fromkeys(names, "distance")
-        self.PROTOCOL = {
-            f"{kind}_{where}": f"LPIPS v0.1, {net.net}, {_WHAT[kind]}{text}; mean over pictures"
-            for kind in kinds
-            for where, text in _WHERE.items()
-        }
         self.smallest_side = SMALLEST[net.net]
-        super().__init__(names)
+        self.where = where
+        super().__init__(tuple(f"{kind}_{place}" for kind in kinds for place in where))
+
+    @classmethod
+    def load(cls, names: tuple[str, ...], setup: Setup) -> list[Metric]:
+        where = tuple(_WHERE) if setup.masks else ("whole",)
+        return [cls(*read_lpips(setup.opt), device=setup.device, kinds=names, where=where)]
+
+    @classmethod
+    def check(cls, names: tuple[str, ...], opt: Any) -> None:
+        read_lpips(opt)
 
     def reset(self) -> None:
         super().reset()
@@ -56,11 +83,17 @@ class Perceptual(PerPicture):
     ) -> dict[str, Tensor]:
         none = torch.full((len(pictures),), torch.nan)
         if not pairs:
-            return {f"{kind}_{where}": none for where in _WHERE}
+            return {f"{kind}_{where}": none for where in self.where}
         maps = [self.net.distance(a, b) for a, b in pairs]
         mask = pictures.mask
-        in_mask = none if mask is None else _mean([masked(m, mask.to(m[0].device)) for m in maps])
-        return {f"{kind}_whole": _mean([whole(m) for m in maps]), f"{kind}_masked": in_mask}
+        found = {f"{kind}_whole": _mean([whole(m) for m in maps])}
+        if "masked" in self.where:
+            inside = none if mask is None else _mean([masked(m, mask.to(m[0].device)) for m in maps])
+            found[f"{kind}_masked"] = inside
+        return found
+
+    def protocol(self, name: str) -> str:
+        return f"LPIPS v0.1, {self.net.net}, {self.values[name].protocol}"
 
     def extra(self, name: str) -> dict[str, Any]:
         draws = {"draws": self._draws} if name.startswith("div") else {}
@@ -70,6 +103,11 @@ class Perceptual(PerPicture):
         if name.startswith("div") and self._draws < 2:
             return "it needs at least two draws per picture (test.py --num_samples 2, or several --fake folders)"
         return NO_TRUTH if name.startswith("lpips") and self._without_truth else super().why_empty(name)
+
+
+def read_lpips(opt: Any) -> tuple[LPIPS, LPIPSFiles]:
+    """Load the network that LPIPS's flags name."""
+    return load_lpips(opt.lpips_net, heads=opt.lpips_weights, backbone=opt.lpips_backbone)
 
 
 def _mean(values: list[Tensor]) -> Tensor:

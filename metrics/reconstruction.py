@@ -5,27 +5,38 @@ Per picture, then averaged over pictures. Shapes: B batch, H x W pixels; picture
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metrics.base import PerPicture, Pictures
+from metrics.base import Metric, PerPicture, Pictures, Setup, Value
+from metrics.registry import ANALOGY, EDITING, METRICS, STYLISING
 from util.errors import DataError
 
-RECONSTRUCTION = ("l1", "psnr", "ssim")  # on the masked region
-WHOLE = ("l1_whole", "psnr_whole", "ssim_whole")
+KINDS = ("l1", "psnr", "ssim")
+WHOLE = tuple(f"{kind}_whole" for kind in KINDS)
 PSNR_CAP = 100.0  # dB; a picture without any difference would be infinite
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 NO_TRUTH = "the real pictures do not show what the labels ask for"
-_UNIT = {"l1": "1", "psnr": "dB", "ssim": "1"}
-_PROTOCOL = {
-    "l1": "mean absolute difference over {0} pixels and RGB channels, divided by 255; mean over pictures",
-    "psnr": "10 log10(255^2 / MSE), MSE over {0} pixels and RGB channels, at most 100 dB; mean over pictures",
-    "ssim": "SSIM map (Gaussian 11x11, sigma 1.5, K1 .01, K2 .03, range 255, RGB channels averaged, reflected border) "
-    "of the whole picture, averaged over {0} pixels; mean over pictures",
+_VALUES = {
+    "l1": Value(
+        "1",
+        "mean absolute difference over {0} pixels and RGB channels, divided by 255; mean over pictures",
+        lower_is_better=True,
+    ),
+    "psnr": Value(
+        "dB", "10 log10(255^2 / MSE), MSE over {0} pixels and RGB channels, at most 100 dB; mean over pictures"
+    ),
+    "ssim": Value(
+        "1",
+        "SSIM map (Gaussian 11x11, sigma 1.5, K1 .01, K2 .03, range 255, RGB channels averaged, reflected border) "
+        "of the whole picture, averaged over {0} pixels; mean over pictures",
+    ),
 }
+_WHERE = {"masked": "masked", "whole": "all"}
 
 
 def ssim_map(x: Tensor, y: Tensor) -> Tensor:
@@ -67,19 +78,29 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum((1, 2, 3)) / (mask.sum((1, 2, 3)) * values.shape[1])
 
 
+@METRICS.register
 class Reconstruction(PerPicture):
-    """`l1_masked`, ..., `ssim_whole`: those asked for by `names` ('l1' is the masked one, 'l1_whole' the other)."""
+    """`l1_masked`, ..., `ssim_whole`, those in `names`."""
 
-    lower_is_better = ("l1",)
+    asked = {EDITING: (*KINDS, *WHOLE), ANALOGY: KINDS, STYLISING: KINDS[1:]}
+    needs = {kind: ("masks", "truth") for kind in KINDS} | dict.fromkeys(WHOLE, ("truth",))
+    values = {
+        f"{kind}_{where}": replace(value, protocol=value.protocol.format(pixels))
+        for where, pixels in _WHERE.items()
+        for kind, value in _VALUES.items()
+    }
+    place = 30
 
-    def __init__(self, names: tuple[str, ...] = RECONSTRUCTION) -> None:
-        full = tuple(name if name in WHOLE else f"{name}_masked" for name in names)
-        self.UNIT = {name: _UNIT[name.split("_")[0]] for name in full}
-        where = {"masked": "masked", "whole": "all"}
-        self.PROTOCOL = {name: _PROTOCOL[name.split("_")[0]].format(where[name.split("_")[1]]) for name in full}
-        if any(name.startswith("ssim") for name in full):
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._parts = {f"{kind}_{where}": (kind, where) for kind in KINDS for where in _WHERE}
+        if any(self._parts[name][0] == "ssim" for name in names):
             self.smallest_side = SSIM_WINDOW
-        super().__init__(full)
+        super().__init__(names)
+
+    @classmethod
+    def load(cls, names: tuple[str, ...], setup: Setup) -> list[Metric]:
+        where = "whole" if setup.whole else "masked"
+        return [cls(tuple(dict.fromkeys(name if name in WHOLE else f"{name}_{where}" for name in names)))]
 
     def reset(self) -> None:
         super().reset()
@@ -95,7 +116,7 @@ class Reconstruction(PerPicture):
         mask = torch.zeros_like(whole) if pictures.mask is None else (pictures.mask > 0).to(whole)
         filled = mask.flatten(1).any(1).tolist()
         self.empty += [name for name, some in zip(pictures.name, filled, strict=True) if not some]
-        kinds = {name.split("_")[0] for name in self.names}
+        kinds = {self._parts[name][0] for name in self.names}
         maps = {}
         if "l1" in kinds:
             maps["l1"] = (fake - real).abs()
@@ -105,14 +126,14 @@ class Reconstruction(PerPicture):
             maps["ssim"] = ssim_map(fake, real)
         found = {}
         for name in self.names:
-            kind, where = name.split("_")
+            kind, where = self._parts[name]
             found[name] = _finish(kind, masked_mean(maps[kind], mask if where == "masked" else whole))
         return found
 
     def extra(self, name: str) -> dict[str, Any]:
         extra: dict[str, Any] = {} if name in WHOLE else {"pictures_with_empty_mask": len(self.empty)}
         if name.startswith("psnr"):
-            extra["pictures_at_cap"] = sum(value >= PSNR_CAP for value in self.values[name])
+            extra["pictures_at_cap"] = sum(value >= PSNR_CAP for value in self.each[name])
         return extra
 
     def why_empty(self, name: str) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.base import PerPicture, Pictures
+from metrics.base import Metric, PerPicture, Pictures, Setup, Value
+from metrics.registry import EDITING, METRICS
 
 LEVEL = 1 / 255
 
@@ -30,18 +31,28 @@ def border_jump(pictures: Tensor, mask: Tensor) -> Tensor:
     return total / pairs
 
 
+@METRICS.register
 class Seam(PerPicture):
     """`seam`; `extra` has the signed mean: above 0 the borders are stronger than in the truth, below 0 weaker."""
 
-    lower_is_better = ("seam",)
-    UNIT = {"seam": "1"}
-    PROTOCOL = {
-        "seam": "|ln((J_fake + 1/255) / (J_real + 1/255))|, J the mean absolute RGB step between neighbours across the "
-        "mask's border; mean over pictures"
+    asked = {EDITING: ("seam",)}
+    needs = {"seam": ("masks",)}
+    values = {
+        "seam": Value(
+            "1",
+            "|ln((J_fake + 1/255) / (J_real + 1/255))|, J the mean absolute RGB step between neighbours across the "
+            "mask's border; mean over pictures",
+            lower_is_better=True,
+        )
     }
+    place = 50
 
     def __init__(self) -> None:
         super().__init__(("seam",))
+
+    @classmethod
+    def load(cls, names: tuple[str, ...], setup: Setup) -> list[Metric]:
+        return [cls()]
 
     def reset(self) -> None:
         super().reset()

@@ -6,23 +6,47 @@ Shapes: B pictures, H x W pixels, C classes.
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from metrics.base import Distinct, Metric, MetricValue, Pictures
-from metrics.segmenters import IGNORED, Segmenter
+from metrics.base import Distinct, Flag, LeftOutError, Metric, MetricValue, Pictures, Setup, Value
+from metrics.registry import EDITING, METRICS
+from metrics.segmenters import IGNORED, Segmenter, label_table, load_segmenter
 from util.errors import DataError
 
 NO_CEILING = "without the real pictures' score, as these do not show what the labels ask for"
-SEGMENTATION = ("miou", "acc", "class_acc")
-_WHAT = {
-    "miou": "mean IoU over the classes in the labels",
-    "acc": "share of labelled pixels that is right",
-    "class_acc": "mean over the classes in the labels of the share of their pixels that is right",
-}
+NO_SEGMENTER = (
+    "mIoU and accuracy left out: name a segmenter with --segmenter RUN|streets|espnet_camvid|espnet_cityscapes|"
+    "hf:ID|export:FILE; "
+    "`python scripts/train_segmenter.py --dataset_mode MODE --dataroot DIR --name RUN` trains one."
+)
+
+
+SEGMENTER_FLAGS = (
+    Flag(
+        "per_class",
+        {
+            "action": argparse.BooleanOptionalAction,
+            "default": False,
+            "help": "accuracy of each class and the confusion matrix",
+        },
+    ),
+    Flag(
+        "segmenter",
+        {
+            "help": "for mIoU: a run of train_segmenter.py, espnet_camvid, espnet_cityscapes, streets, "
+            "hf:ID_OR_FOLDER or export:FILE"
+        },
+    ),
+    Flag("segmenter_weights", {"metavar": "FILE", "help": "weights of the ESPNet segmenters"}),
+    Flag("segmenter_classes", {"metavar": "FILE", "help": "class map of an hf: or export: segmenter"}),
+    Flag("trust", {"metavar": "SHA256", "help": "of an export: segmenter, which can run any code"}),
+)
 
 
 class Confusion:
@@ -66,6 +90,7 @@ def confusion_counts(label: Tensor, prediction: Tensor, num_classes: int) -> Ten
     return torch.bincount(label[keep] * num_classes + prediction[keep], minlength=num_classes**2).cpu()
 
 
+@METRICS.register
 class SegmentationMetric(Metric):
     """`miou_<segmenter>`, `acc_<segmenter>`, `class_acc_<segmenter>` of the generated pictures.
 
@@ -74,11 +99,21 @@ class SegmentationMetric(Metric):
     Args:
         table: the segmenter's class of each label id, see `label_table`.
         ignore_label: an id that is left out, which may lie outside the table (255).
-        names: which of `SEGMENTATION` to report.
+        names: which of `values` to report.
         per_class: add the confusion matrix and the accuracy of each class.
     """
 
-    limits = dict.fromkeys(("miou", "acc", "class"), (0, 100))
+    values = {
+        "miou": Value("%", "mean IoU over the classes in the labels", limits=(0, 100)),
+        "acc": Value("%", "share of labelled pixels that is right", limits=(0, 100)),
+        "class_acc": Value(
+            "%", "mean over the classes in the labels of the share of their pixels that is right", limits=(0, 100)
+        ),
+    }
+    asked = {EDITING: tuple(values)}
+    needs = dict.fromkeys(values, ("labels",))
+    flags = SEGMENTER_FLAGS
+    place = 20
 
     def __init__(
         self,
@@ -93,6 +128,36 @@ class SegmentationMetric(Metric):
         self.per_class = per_class
         self.segmenter, self.table, self.ignore_label, self.names = segmenter, table, ignore_label, names
         self.reset()
+
+    @classmethod
+    def load(cls, names: tuple[str, ...], setup: Setup) -> list[Metric]:
+        opt, ignored = setup.opt, setup.ignore_label
+        if not opt.segmenter:
+            raise LeftOutError(NO_SEGMENTER)
+        net = read_segmenter(opt, setup.device)
+        own = max([net.num_classes - 1, *(net.label_map or {})]) + 1  # a class map tells the highest label id
+        count = own if setup.label_nc is None else setup.label_nc
+        table = label_table(net, label_nc=count, ignore_label=ignored, class_names=setup.class_names)
+        wanted = tuple(name for name in cls.values if name in names)
+        return [cls(net, table=table, ignore_label=ignored, names=wanted, per_class=opt.per_class)]
+
+    @classmethod
+    def check(cls, names: tuple[str, ...], opt: Any) -> None:
+        if opt.segmenter:
+            read_segmenter(opt, torch.device("cpu"))
+
+    @classmethod
+    def declared(cls, value: str) -> Value | None:
+        """Return what is declared of `<value>_<segmenter>`, or of a column of whatever segmenter."""
+        return next((known for name, known in cls.values.items() if f"{value}_".startswith(f"{name}_")), None)
+
+    @property
+    def label_nc(self) -> int:
+        """Number of label ids that may occur."""
+        return len(self.table)
+
+    def confusion(self) -> tuple[tuple[str, ...], Tensor] | None:
+        return (self.segmenter.class_names, self.generated.counts) if self.generated.counts.any() else None
 
     def reset(self) -> None:
         self._distinct = Distinct()
@@ -182,7 +247,7 @@ class SegmentationMetric(Metric):
             )
             extra["confusion"] = self.generated.counts.tolist()
         protocol = (
-            f"{_WHAT[metric]}, one confusion matrix over all pixels; {self.segmenter.name} at "
+            f"{self.values[metric].protocol}, one confusion matrix over all pixels; {self.segmenter.name} at "
             f"{self.segmenter.short_side} pixels short side, logits scaled back bilinearly"
         )
         return MetricValue(generated, "%", protocol, len(self._cells), extra)
@@ -192,8 +257,16 @@ class SegmentationMetric(Metric):
         return {name: round(100 * value, 3) for name, value in named if value == value}
 
 
+def read_segmenter(opt: Any, device: torch.device) -> Segmenter:
+    """Load the network that the segmenter's flags name."""
+    return load_segmenter(
+        opt.segmenter, weights=opt.segmenter_weights, checkpoints_dir=opt.checkpoints_dir, device=device,
+        classes=opt.segmenter_classes, trust=opt.trust,
+    )  # fmt: skip
+
+
 def score(confusion: Confusion, metric: str) -> float:
-    """Return one of `SEGMENTATION` in percent; NaN when no pixel was counted."""
+    """Return one of `SegmentationMetric.values` in percent; NaN when no pixel was counted."""
     if metric == "miou":
         return confusion.miou()
     return confusion.accuracy() if metric == "acc" else confusion.class_accuracy()

@@ -6,12 +6,16 @@ resized) is one sample. SinGAN's code takes torchvision's Inception there, this 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from metrics.base import MetricValue
+from metrics.base import Metric, PerPicture, Pictures, Setup, Value
 from metrics.fid import frechet_distance
-from metrics.inception import load_inception, no_tf32
+from metrics.flags import INCEPTION_WEIGHTS
+from metrics.inception import InceptionFile, load_inception, no_tf32
+from metrics.registry import ANALOGY, METRICS
 
 LAST_LAYER = "Conv2d_4a_3x3"
 SMALLEST_SIDE = 24  # pixels: the map then has at least two positions a side
@@ -38,15 +42,49 @@ class LocalFeatures(nn.Module):
         return found[0].flatten(1).T
 
 
-def measure_sifid(source: Tensor, results: dict[str, Tensor], *, weights: str | None) -> MetricValue:
-    """Return the mean SIFID of results (3, H, W) uint8 by name to the source; each one's value is in `extra`.
+@METRICS.register
+class SIFID(PerPicture):
+    """`sifid`: of each result to the source, or where there is none to its own real picture.
 
-    Raises:
-        UserError: the Inception weights are missing.
+    Args:
+        features: of `LocalFeatures`.
+        file: where its weights were found.
+        source: (3, H, W) uint8.
     """
-    net, found = load_inception(weights)
-    features = LocalFeatures(net.blocks)
-    real = features(source)
-    each = {name: frechet_distance(features(result), real) for name, result in results.items()}
-    extra = {"each": each, "positions": len(real), "weights": found.path.name, "weights_sha256": found.sha256}
-    return MetricValue(sum(each.values()) / len(each), "distance", PROTOCOL, len(each), extra)
+
+    asked = {ANALOGY: ("sifid",)}
+    values = {"sifid": Value("distance", PROTOCOL, lower_is_better=True)}
+    of_source = True
+    flags = (INCEPTION_WEIGHTS,)
+    place = 70
+    smallest_side = SMALLEST_SIDE
+
+    def __init__(self, features: LocalFeatures, file: InceptionFile, *, source: Tensor | None) -> None:
+        self.features, self.file = features, file
+        self.source = None if source is None else features(source)
+        super().__init__(("sifid",))
+
+    @classmethod
+    def load(cls, names: tuple[str, ...], setup: Setup) -> list[Metric]:
+        net, file = load_inception(setup.opt.inception_weights)
+        source = setup.source.picture if setup.source else None
+        return [cls(LocalFeatures(net.blocks), file, source=source)]
+
+    def reset(self) -> None:
+        super().reset()
+        self._named: list[str] = []
+        self._positions = 0
+
+    def score(self, pictures: Pictures) -> dict[str, Tensor]:
+        self._named += pictures.name
+        found = []
+        for fake, real in zip(pictures.fake, pictures.real, strict=True):
+            reference = self.features(real) if self.source is None else self.source
+            self._positions = len(reference)
+            found.append(frechet_distance(self.features(fake), reference))
+        return {"sifid": torch.tensor(found, dtype=torch.float64)}
+
+    def extra(self, name: str) -> dict[str, Any]:
+        each = dict(zip(self._named, self.each[name], strict=True))
+        source = {"weights": self.file.path.name, "weights_sha256": self.file.sha256}
+        return {"each": each, "positions": self._positions, **source}

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.base import Distinct, PerPicture, Pictures
+from metrics.base import Distinct, Metric, PerPicture, Pictures, Setup, Value
+from metrics.registry import EDITING, METRICS
 
-STYLE = ("style_colour", "style_texture")
 MIN_PIXELS = 64
 
 
@@ -52,24 +52,32 @@ def _sums(part: Tensor, values: Tensor, bins: int) -> Tensor:
     return torch.bincount(part.flatten(), weights=values.flatten(), minlength=bins)
 
 
+@METRICS.register
 class Style(PerPicture):
     """`style_colour` and `style_texture` of the generated pictures; the truth's own stand beside them."""
 
-    lower_is_better = ("style",)
-    UNIT = dict.fromkeys(STYLE, "1")
-    PROTOCOL = dict(
-        zip(
-            STYLE,
-            (
-                "distance of RGB means and standard deviations / 255 between generated and visible part of an instance",
-                "difference of mean absolute grey steps / 255 between generated and visible part of an instance",
-            ),
-            strict=True,
-        )
-    )
+    asked = {EDITING: ("style",)}
+    needs = {"style": ("masks", "instances")}
+    values = {
+        "style_colour": Value(
+            "1",
+            "distance of RGB means and standard deviations / 255 between generated and visible part of an instance",
+            lower_is_better=True,
+        ),
+        "style_texture": Value(
+            "1",
+            "difference of mean absolute grey steps / 255 between generated and visible part of an instance",
+            lower_is_better=True,
+        ),
+    }
+    place = 60
 
     def __init__(self) -> None:
-        super().__init__(STYLE)
+        super().__init__(tuple(self.values))
+
+    @classmethod
+    def load(cls, names: tuple[str, ...], setup: Setup) -> list[Metric]:
+        return [cls()]
 
     def reset(self) -> None:
         super().reset()

@@ -10,14 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metrics.base import Metric, MetricValue, Pictures
+from metrics.base import Flag, Metric, MetricValue, Pictures, Setup, Value
 from metrics.fid import frechet_distance
-from metrics.inception import FIDFeatures, InceptionFile, resize_plain
+from metrics.flags import INCEPTION_WEIGHTS
+from metrics.flags import LPIPS as LPIPS_FLAGS
+from metrics.inception import FIDFeatures, InceptionFile, find_inception, load_inception, resize_plain
 from metrics.lpips import LPIPS, LPIPSFiles, whole
+from metrics.perceptual import read_lpips
+from metrics.registry import METRICS, STYLISING
+from util.errors import UserError
+from util.images import read_image
+from util.pictures import find_pictures
 
-OF_SETS = ("art_fid", "clip_loss")
+STYLE_SET = Flag("style_set", {"metavar": "DIR", "help": "art_fid: pictures of the style; default: one alone"})
 
 
+@METRICS.register
 class ArtFID(Metric):
     """`art_fid`: (1 + LPIPS to the content) (1 + FID to the style pictures), after Wright and Ommer 2022.
 
@@ -30,7 +38,11 @@ class ArtFID(Metric):
         styles: (3, H, W) uint8 each.
     """
 
-    lower_is_better = ("art",)
+    asked = {STYLISING: ("art_fid",)}
+    needs = {"art_fid": ("style",)}
+    values = {"art_fid": Value("distance", lower_is_better=True)}
+    flags = (STYLE_SET, INCEPTION_WEIGHTS, *LPIPS_FLAGS)
+    place = 92
 
     def __init__(
         self, net: LPIPS, files: LPIPSFiles, inception: FIDFeatures, source: InceptionFile, *,
@@ -41,6 +53,20 @@ class ArtFID(Metric):
         self.device = device
         self.styles = torch.cat([self._features(style[None]) for style in styles])
         self.reset()
+
+    @classmethod
+    def load(cls, names: tuple[str, ...], setup: Setup) -> list[Metric]:
+        opt, styles = setup.opt, [setup.style]
+        if opt.style_set:
+            files = find_pictures(opt.style_set, "--style_set").values()
+            styles = [torch.from_numpy(read_image(path).copy()).movedim(-1, 0) for path in files]
+        net, inception = read_lpips(opt), load_inception(opt.inception_weights)
+        return [cls(*net, *inception, styles=[style for style in styles if style is not None], device=setup.device)]
+
+    @classmethod
+    def check(cls, names: tuple[str, ...], opt: Any) -> None:
+        find_inception(opt.inception_weights)
+        read_lpips(opt)
 
     def reset(self) -> None:
         self.distances: list[float] = []
@@ -72,6 +98,7 @@ class ArtFID(Metric):
         return {"art_fid": MetricValue(value, "distance", protocol, len(self.distances), extra)}
 
 
+@METRICS.register
 class ClipLoss(Metric):
     """`clip_loss`: -ln of the mean cosine of CLIP's image features of result and content.
 
@@ -80,12 +107,20 @@ class ClipLoss(Metric):
         name: of the network, for the protocol.
     """
 
-    lower_is_better = ("clip",)
+    asked = {STYLISING: ("clip_loss",)}
+    values = {"clip_loss": Value("distance", lower_is_better=True)}
+    place = 94
 
     def __init__(self, embed: Callable[[list[np.ndarray]], Tensor], name: str) -> None:
         super().__init__()
         self.embed, self.name = embed, name
         self.reset()
+
+    @classmethod
+    def load(cls, names: tuple[str, ...], setup: Setup) -> list[Metric]:
+        if setup.embed is None:
+            raise UserError("clip_loss needs CLIP: name its folder or hub id with --clip_model")
+        return [cls(setup.embed, setup.clip)]
 
     def reset(self) -> None:
         self.cosines: list[float] = []

@@ -9,35 +9,49 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metrics.base import PerPicture, Pictures
+from metrics.base import Metric, PerPicture, Pictures, Setup, Value
+from metrics.registry import METRICS, STYLISING
 from util.edge_maps import SMALLEST, canny, grey
 
-WITHOUT_WEIGHTS = ("ms_ssim", "edge_f1", "colour")
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.3
 WINDOW, SIGMA = 11, 1.5
 MS_SSIM_SIDE = WINDOW * 2 ** (len(SCALE_WEIGHTS) - 1)  # pixels, so that the coarsest scale holds a window
 BINS = 8  # per colour channel
-_UNIT = {"ms_ssim": "1", "edge_f1": "1", "colour": "distance"}
-_PROTOCOL = {
-    "ms_ssim": "multi-scale SSIM (five scales halved by averaging, Gaussian 11x11, sigma 1.5, no padding, range 255) "
-    "of luminance, result against content at the content's size; mean over pictures",
-    "edge_f1": "F1 of Canny's edges (blur sigma 1, thresholds 0.1 and 0.2) of result and content, one pixel of "
-    "tolerance; mean over pictures",
-    "colour": f"Hellinger distance of the colour histograms ({BINS}x{BINS}x{BINS} bins of RGB) of result and style "
-    "picture; mean over pictures",
-}
 
 
+@METRICS.register
 class Stylisation(PerPicture):
-    """`ms_ssim`, `edge_f1` and `colour`, those asked for by `names`; `style` (3, H, W) uint8."""
+    """`ms_ssim`, `edge_f1` and `colour`, those in `names`; `style` (3, H, W) uint8 is needed by the last alone."""
 
-    lower_is_better = ("colour",)
+    values = {
+        "ms_ssim": Value(
+            "1",
+            "multi-scale SSIM (five scales halved by averaging, Gaussian 11x11, sigma 1.5, no padding, range 255) "
+            "of luminance, result against content at the content's size; mean over pictures",
+        ),
+        "edge_f1": Value(
+            "1",
+            "F1 of Canny's edges (blur sigma 1, thresholds 0.1 and 0.2) of result and content, one pixel of "
+            "tolerance; mean over pictures",
+        ),
+        "colour": Value(
+            "distance",
+            f"Hellinger distance of the colour histograms ({BINS}x{BINS}x{BINS} bins of RGB) of result and style "
+            "picture; mean over pictures",
+            lower_is_better=True,
+        ),
+    }
+    asked = {STYLISING: tuple(values)}
+    needs = {"colour": ("style",)}
+    place = 65
 
-    def __init__(self, names: tuple[str, ...], *, style: Tensor) -> None:
-        self.UNIT = {name: _UNIT[name] for name in names}
-        self.PROTOCOL = {name: _PROTOCOL[name] for name in names}
-        self.style = histogram(style[None])
+    def __init__(self, names: tuple[str, ...], *, style: Tensor | None) -> None:
+        self.style = None if style is None else histogram(style[None])
         super().__init__(names)
+
+    @classmethod
+    def load(cls, names: tuple[str, ...], setup: Setup) -> list[Metric]:
+        return [cls(names, style=setup.style if "colour" in names else None)]
 
     def reset(self) -> None:
         super().reset()
@@ -52,7 +66,7 @@ class Stylisation(PerPicture):
             found["ms_ssim"] = ms_ssim(grey(fake), grey(real)) if large else undefined
         if "edge_f1" in self.names:
             found["edge_f1"] = edge_f1(fake / 255, real / 255)
-        if "colour" in self.names:
+        if "colour" in self.names and self.style is not None:
             found["colour"] = hellinger(histogram(pictures.fake), self.style)
             self._content_colour += hellinger(histogram(pictures.real), self.style).tolist()
         return found

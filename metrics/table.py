@@ -8,11 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from metrics.evaluator import METRICS, arrow
 from metrics.protocol import Line, columns, describe_protocol, require_one_protocol
-from metrics.stylise_evaluator import STYLISE_METRICS
+from metrics.registry import METRICS, arrow
 
-TABLE_METRICS = tuple(dict.fromkeys((*METRICS, *STYLISE_METRICS)))  # those that published tables may hold
 CSV_HEAD = (
     "group", "task", "row", "label", "metric", "published", "ours", "difference", "status", "pictures", "step",
     "protocol", "provenance", "notes",
@@ -65,14 +63,14 @@ class Table:
 
     @property
     def columns(self) -> dict[str, str]:
-        """Columns, published ones included, in the order of `TABLE_METRICS`: {column: published metric or ""}."""
+        """Columns, published ones included, in the order of --metrics: {column: published metric or ""}."""
         ours = list(dict.fromkeys(column for line in self.lines.values() for column in columns(line)))
         found = dict.fromkeys(ours, "")
         for metric in dict.fromkeys(metric for entry in self.entries for metric in entry.published):
-            alike = [column for column in ours if column.split("_")[0] == metric]
+            alike = [column for column in ours if METRICS.gives(metric, column)]
             found[metric if metric in alike or not alike else alike[0]] = metric
-        order = {metric: place for place, metric in enumerate(TABLE_METRICS)}
-        return dict(sorted(found.items(), key=lambda item: order.get(item[0].split("_")[0], len(order))))
+        order = {metric: place for place, metric in enumerate(METRICS.names())}
+        return dict(sorted(found.items(), key=lambda item: order.get(METRICS.asked_name(item[0]), len(order))))
 
     def full_name(self, column: str) -> str:
         """Return the metric's name with its segmenter."""

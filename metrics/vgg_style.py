@@ -6,53 +6,85 @@ Shapes: B pictures, C channels, n positions; pictures (B, 3, H, W) uint8.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metrics.base import PerPicture, Pictures
+from metrics.base import Flag, Metric, PerPicture, Pictures, Setup, Value
 from metrics.files import file_hash
 from metrics.inception import no_tf32
+from metrics.registry import METRICS, STYLISING
 from util.errors import UserError
 from util.versions import torchvision_pair
 
-FROM_VGG = ("cfsd", "style_loss", "content_loss")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CFSD_LAYER, CFSD_SIDE = 11, 256  # torchvision's place of the ReLU after conv3_1
 CFSD_ROWS = 512  # positions at a time
 STYLE_LAYERS, CONTENT_LAYER, LOSS_SIDE = (0, 5, 10, 19, 28), 19, 224  # conv1_1, ..., conv5_1; conv4_1
-_PROTOCOL = {
-    "cfsd": f"KL(content | result), summed over positions, of softmaxed patch similarities of VGG-19 relu3_1, both "
-    f"scaled to {CFSD_SIDE}x{CFSD_SIDE}; mean over pictures",
-    "style_loss": f"sum over VGG-19 conv1_1 .. conv5_1 of the MSE of Gram matrices (divided by C n), result against "
-    f"style picture, both scaled to {LOSS_SIDE}x{LOSS_SIDE}; mean over pictures",
-    "content_loss": f"MSE of VGG-19 conv4_1, result against content, both scaled to {LOSS_SIDE}x{LOSS_SIDE}; mean over "
-    "pictures",
-}
+VGG_WEIGHTS = Flag("vgg_weights", {"metavar": "FILE", "help": "torchvision's VGG-19: cfsd, style_loss, content_loss"})
 
 
+@METRICS.register
 class VGGStyle(PerPicture):
-    """Those of `FROM_VGG` asked for by `names`.
+    """`cfsd`, `style_loss` and `content_loss`, those in `names`.
 
     Args:
         features: torchvision's `vgg19().features`, whatever weights; sha256: of their file.
-        style: the style picture (3, H, W) uint8.
+        style: the style picture (3, H, W) uint8, needed by `style_loss` alone.
     """
 
-    lower_is_better = ("cfsd", "style", "content")
+    values = {
+        "cfsd": Value(
+            "distance",
+            "KL(content | result), summed over positions, of softmaxed patch similarities of VGG-19 relu3_1, both "
+            f"scaled to {CFSD_SIDE}x{CFSD_SIDE}; mean over pictures",
+            lower_is_better=True,
+        ),
+        "style_loss": Value(
+            "distance",
+            "sum over VGG-19 conv1_1 .. conv5_1 of the MSE of Gram matrices (divided by C n), result against "
+            f"style picture, both scaled to {LOSS_SIDE}x{LOSS_SIDE}; mean over pictures",
+            lower_is_better=True,
+        ),
+        "content_loss": Value(
+            "distance",
+            f"MSE of VGG-19 conv4_1, result against content, both scaled to {LOSS_SIDE}x{LOSS_SIDE}; mean over "
+            "pictures",
+            lower_is_better=True,
+        ),
+    }
+    asked = {STYLISING: tuple(values)}
+    needs = {"style_loss": ("style",)}
+    flags = (VGG_WEIGHTS,)
+    place = 90
 
     def __init__(
-        self, names: tuple[str, ...], *, features: nn.Sequential, sha256: str, style: Tensor, device: torch.device
+        self,
+        names: tuple[str, ...],
+        *,
+        features: nn.Sequential,
+        sha256: str,
+        style: Tensor | None,
+        device: torch.device,
     ) -> None:
-        self.UNIT = dict.fromkeys(names, "distance")
-        self.PROTOCOL = {name: _PROTOCOL[name] for name in names}
         for module in features:
             if isinstance(module, nn.ReLU):
                 module.inplace = False  # the layer before it is read too
         self.features, self.sha256, self.device = features.to(device).eval(), sha256, device
-        self.style = style[None]
+        self.style = style
         super().__init__(names)
+
+    @classmethod
+    def load(cls, names: tuple[str, ...], setup: Setup) -> list[Metric]:
+        features, sha256 = load_vgg19(setup.opt.vgg_weights)
+        style = setup.style if "style_loss" in names else None
+        return [cls(names, features=features, sha256=sha256, style=style, device=setup.device)]
+
+    @classmethod
+    def check(cls, names: tuple[str, ...], opt: Any) -> None:
+        load_vgg19(opt.vgg_weights)
 
     def score(self, pictures: Pictures) -> dict[str, Tensor]:
         found = {}
@@ -61,8 +93,8 @@ class VGGStyle(PerPicture):
             found["cfsd"] = cfsd(fake, real)
         if {"style_loss", "content_loss"} & set(self.names):
             fakes = self.taps(pictures.fake, STYLE_LAYERS, LOSS_SIDE)
-            if "style_loss" in self.names:
-                styles = self.taps(self.style, STYLE_LAYERS, LOSS_SIDE)
+            if "style_loss" in self.names and self.style is not None:
+                styles = self.taps(self.style[None], STYLE_LAYERS, LOSS_SIDE)
                 each = [(gram(a) - gram(b)).square().mean((1, 2)) for a, b in zip(fakes, styles, strict=True)]
                 found["style_loss"] = torch.stack(each).sum(0).double().cpu()
             if "content_loss" in self.names:
@@ -117,7 +149,7 @@ def load_vgg19(path: str | None) -> tuple[nn.Sequential, str]:
     """Return torchvision's VGG-19 features with the weights of a file, and its hash; raises `UserError`."""
     if path is None or not Path(path).is_file():
         raise UserError(
-            f"{', '.join(FROM_VGG)} need VGG-19's weights: "
+            f"{', '.join(VGGStyle.values)} need VGG-19's weights: "
             + (f"--vgg_weights {path}: no such file" if path else "name torchvision's file with --vgg_weights FILE")
         )
     with torchvision_pair():

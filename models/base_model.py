@@ -55,7 +55,7 @@ class BaseModel(ABC):
     """
 
     summary: ClassVar[str] = ""
-    flow: ClassVar[str] = "editing"  # what test.py does with a run: a module of `testing`
+    flow: ClassVar[str] = "editing"  # kind of test, see testing/flow.py
     dataset_modes: ClassVar[tuple[str, ...]] = ()  # data sets that it takes; empty: all with `scenes`
     input_runs: ClassVar[tuple[str, ...]] = ()  # flags that name trained runs whose networks this method builds on
     ema_networks: ClassVar[tuple[str, ...]] = ("netG",)

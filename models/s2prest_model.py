@@ -25,7 +25,6 @@ from models.networks.inversion import TRAIN_STEPS, Coefficients, Latents, alphas
 from models.networks.signature import check_signature, save_signature
 from models.networks.style_attention import DROPOUT, StyleAttention, dropout_factors
 from models.networks.tiny_diffusion import SIDE, save_tiny
-from models.s2prest_flags import add_test_flags, check_test_flags
 from util.batch import Batch
 from util.edge_maps import EDGES, edge_picture
 from util.errors import UserError
@@ -52,7 +51,7 @@ class S2PreSTModel(BaseModel):
     """
 
     summary = "S2PreST (2024): semantic-shape-guided style transfer by diffusion, on Stable Diffusion v1"
-    flow = "stylise"
+    flow = "stylising"
     dataset_modes = ("style_image",)
     ema_networks = ("netE",)
 
@@ -79,8 +78,6 @@ class S2PreSTModel(BaseModel):
         if is_train:
             group.add_argument("--lr", type=positive, default=1e-4, help="of AdamW")
             parser.set_defaults(max_steps=6100, save_every=500, image_every=0)
-        else:
-            add_test_flags(parser)
 
     @classmethod
     def complete_options(cls, opt: Any, *, classes: Any, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -89,10 +86,6 @@ class S2PreSTModel(BaseModel):
         for name, what in wanted.items():
             if hasattr(opt, name) and not getattr(opt, name):
                 raise UserError(f"--{name} is missing: {what}")
-        if hasattr(opt, "style_guidance"):
-            if not hasattr(opt, "metrics"):  # a command that edits scenes
-                raise UserError("a run of s2prest has a style, no edits: stylise pictures with test.py --content")
-            check_test_flags(opt)
         return {}
 
     @classmethod

@@ -17,7 +17,8 @@ def add_flags(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
     group.add_argument("--ratio_limit", type=weight, default=10.0,
                        help="bound of the ratio of layout features; 0: none, as released")  # fmt: skip
     parser.set_defaults(batch_size=1)
-    (_add_training_flags if is_train else _add_test_flags)(parser)
+    if is_train:
+        _add_training_flags(parser)
 
 
 def _add_training_flags(parser: argparse.ArgumentParser) -> None:
@@ -46,17 +47,3 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--perceptual", choices=("vgg19", "vgg16"), default="vgg19", help="features of both losses")
     group.add_argument("--vgg_weights", metavar="FILE", help="their weights; default: torchvision's download")
     parser.set_defaults(max_steps=2500, save_every=500, image_every=100)
-
-
-def _add_test_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("testing")
-    group.add_argument("--cond", metavar="DIR", help="target layouts; default: <dataroot>/cond")
-    group.add_argument("--results_dir", metavar="DIR", help="default: <run>/results/analogy")
-    group.add_argument("--metrics", default="l1,psnr,ssim,layout",
-                       help="comma list of l1, psnr, ssim, lpips, sifid, layout; all (that can be had) or none; "
-                       "docs/protocols.md")  # fmt: skip
-    group.add_argument("--inception_weights", metavar="FILE", help="weights of SIFID's network")
-    group.add_argument("--lpips_net", choices=("alex", "vgg"), default="alex", help="LPIPS's features")
-    group.add_argument("--lpips_weights", metavar="FILE", help="LPIPS's linear heads; default: the package's")
-    group.add_argument("--lpips_backbone", metavar="FILE", help="AlexNet's or VGG-16's weights; default: "
-                       "torchvision's")  # fmt: skip

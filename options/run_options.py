@@ -22,6 +22,12 @@ class RunOptions(BaseOptions):
     """What test.py and edit.py share."""
 
     is_train = False
+    takes_styles = False  # runs that hold a style, not edits
+
+    def validate(self, opt: argparse.Namespace) -> None:
+        super().validate(opt)
+        if self.model.flow == "stylising" and not self.takes_styles:
+            raise UserError(f"a run of {opt.model} has a style, no edits: stylise pictures with test.py --content")
 
     def add_flags(self, parser: StrictParser) -> None:
         super().add_flags(parser)

@@ -28,35 +28,32 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
     leave_on_interrupt()
 
 import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data.loader import Loader
-from metrics.evaluator import METRICS, Evaluator, Files, build_evaluator, format_table, parse_metrics, result_line
-from metrics.feature_metrics import FROM_FEATURES
+from metrics.base import Setup, Source
+from metrics.evaluator import Evaluator, build_evaluator
+from metrics.flags import add_metric_flags, validate_metric_flags
 from metrics.folders import Item, Items, Loaded, batches, read_exact
 from metrics.pairing import pair_folders
-from metrics.reconstruction import RECONSTRUCTION
+from metrics.registry import METRICS
 from metrics.report import ROWS, write_report
-from metrics.segmentation import SEGMENTATION, class_table
+from metrics.result import format_table, result_line
+from metrics.segmentation import class_table
 from metrics.summary import format_summary, read_lines, summarise
-from options.metric_flags import add_metric_flags, validate_metric_flags
+from models.networks.diffusion_files import load_clip
 from options.parser import script_parser
 from util.device import resolve_device
 from util.errors import DataError, UserError, run_main
 from util.files import require_writable, write_text
+from util.flags import positive_int
 from util.images import read_map
 from util.progress import progress
-from util.versions import current_commit, library_versions
 from util.workers import shield_worker
 
-OF_SETS = {*FROM_FEATURES, "fid_clean"}
-NEEDS = {
-    "masks": {"fid_region", *RECONSTRUCTION, "seam", "style"},
-    "labels": set(SEGMENTATION),
-    "instances": {"style"},
-}
-ONLY_FOR = {"labels": SEGMENTATION, "label_nc": SEGMENTATION, "ignore_label": SEGMENTATION, "segmenter": SEGMENTATION,
-            "instances": ("style",)}  # fmt: skip
+FOLDERS = ("masks", "labels", "instances")  # of maps that a metric may need, beside "style" and "source"
 LISTED = 10  # faults told one by one
 
 
@@ -70,6 +67,12 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--instances", metavar="DIR", help="instance maps")
     parser.add_argument("--label_nc", type=int, help="number of classes; default: the segmenter's")
     parser.add_argument("--ignore_label", type=int, help="id to leave out")
+    parser.add_argument("--style", metavar="FILE", help="the style picture of stylised ones")
+    parser.add_argument("--source", metavar="FILE", help="the one picture that all --fake are renderings of")
+    parser.add_argument("--source_label", metavar="FILE", help="its layout as ids, for the metric layout")
+    parser.add_argument("--clip_model", metavar="C", help="clip_loss: CLIP's image tower, a folder or hub id")
+    side = "scale pairs to this short side (bicubic) before measuring; default: as they are"
+    parser.add_argument("--metric_side", type=positive_int, metavar="N", help=side)
     parser.add_argument("--skip_bad", action="store_true", help="leave unusable pictures out, count and list them")
     parser.add_argument("--json", metavar="FILE", help="write values, protocol and each picture's values here")
     parser.add_argument("--report", metavar="DIR", help="write report.html here")
@@ -80,7 +83,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--num_workers", type=int, default=2, help="decoding processes")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    add_metric_flags(parser, default="fid")
+    add_metric_flags(parser, default="fid")  # those of every kind of test
     opt = parser.parse_args(argv)
     validate_metric_flags(opt)
     if not opt.summarise and not (opt.real and opt.fake):
@@ -108,21 +111,13 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join([format_summary(summary), *(f"note: {note}" for note in told)]))
         return 0
     names, notes = usable_metrics(opt)
-    maps = {flag: getattr(opt, flag) for flag in NEEDS if getattr(opt, flag)}
-    needs_pairs = not set(names) <= OF_SETS or len(opt.fake) > 1 or bool(maps)
+    maps = {flag: getattr(opt, flag) for flag in FOLDERS if getattr(opt, flag)}
+    of_sets = {name for metric in METRICS.classes() for name in metric.of_sets}
+    needs_pairs = not set(names) <= of_sets or len(opt.fake) > 1 or bool(maps)
     found = pair_folders(opt.real, opt.fake, maps, needs_pairs=needs_pairs)
     items, faults = found.items, found.faults
     notes += found.notes
-    evaluator = build_evaluator(
-        names,
-        device=resolve_device(opt.device),
-        files=Files.from_options(opt),
-        label_nc=opt.label_nc,
-        ignore_label=opt.ignore_label,
-        per_class=opt.per_class,
-        bootstrap=opt.bootstrap,
-        required=opt.metrics != "all",
-    )
+    evaluator = build_evaluator(names, make_setup(opt), bootstrap=opt.bootstrap, required=opt.metrics != "all")
     refuse(faults, opt, found.notes)
     if not items:
         raise DataError(f"no picture is left:\n{listed(faults)}")
@@ -155,21 +150,49 @@ def main(argv: list[str] | None = None) -> int:
 
 def usable_metrics(opt: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Return the metrics that the given folders allow and notes on others; raises `UserError` for one named but not."""
-    names, notes = parse_metrics(opt.metrics), []
+    names, notes = METRICS.parse(opt.metrics), []
     if not names:
-        raise UserError(f"--metrics {opt.metrics}: nothing to compute; known: {', '.join(METRICS)}")
-    for flag, needing in NEEDS.items():
+        raise UserError(f"--metrics {opt.metrics}: nothing to compute; known: {', '.join(METRICS.names())}")
+    for flag in (*FOLDERS, "style", "source"):
+        needing = set(METRICS.needing(flag))
         lacking = [name for name in names if name in needing and getattr(opt, flag) is None]
         if lacking and opt.metrics != "all":
-            raise UserError(f"--metrics {','.join(lacking)}: needs --{flag} DIR")
+            raise UserError(f"--metrics {','.join(lacking)}: needs --{flag} {'DIR' if flag in FOLDERS else 'FILE'}")
         if lacking:
             names = [name for name in names if name not in lacking]
             notes.append(f"{', '.join(lacking)}: left out, no --{flag}")
-    for flag, readers in ONLY_FOR.items():
-        if getattr(opt, flag) is not None and not set(readers) & set(names):
-            notes.append(f"--{flag} {getattr(opt, flag)}: no use was made of it, as none of {', '.join(readers)} is "
+    readers = {flag: METRICS.needing(flag) for flag in ("labels", "instances", "style", "source")}
+    readers |= {flag: METRICS.reading("segmenter") for flag in ("label_nc", "ignore_label", "segmenter")}
+    for flag, reading in readers.items():
+        if getattr(opt, flag) is not None and not set(reading) & set(names):
+            notes.append(f"--{flag} {getattr(opt, flag)}: no use was made of it, as none of {', '.join(reading)} is "
                          "computed")  # fmt: skip
     return names, notes
+
+
+def make_setup(opt: argparse.Namespace) -> Setup:
+    """Return what the metrics are loaded with; raises `UserError` or `DataError` for files that will not do."""
+    device = resolve_device(opt.device)
+
+    def picture(path: str) -> Tensor:
+        return torch.from_numpy(read_exact(Path(path))[0].copy()).movedim(-1, 0)
+
+    source = None
+    if opt.source:
+        if not opt.source_label:
+            raise UserError("--source needs --source_label FILE: its layout as ids")
+        label = torch.from_numpy(read_map(opt.source_label, "layout").astype(np.int64))
+        source = Source(picture(opt.source), label, int(label.max()) + 1)
+    return Setup(
+        opt=opt,
+        device=device,
+        label_nc=opt.label_nc,
+        ignore_label=opt.ignore_label,
+        style=picture(opt.style) if opt.style else None,
+        embed=load_clip(opt.clip_model, device) if opt.clip_model else None,
+        clip=str(opt.clip_model),
+        source=source,
+    )
 
 
 def run(evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, faults: dict[str, str]) -> dict[str, str]:
@@ -198,7 +221,7 @@ def run(evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, faults
 def load(items: list[Item], evaluator: Evaluator, opt: argparse.Namespace) -> Iterable[list[Loaded]]:
     """Return decoded batches."""
     dataset = Items(items, label_nc=evaluator.label_nc, ignore_label=opt.ignore_label,
-                    smallest_side=evaluator.smallest_side)  # fmt: skip
+                    smallest_side=evaluator.smallest_side, side=opt.metric_side)  # fmt: skip
     workers = min(opt.num_workers, len(items))
     loader: Any = DataLoader(dataset, batch_size=opt.batch_size, num_workers=workers, collate_fn=list,
                              worker_init_fn=shield_worker)  # fmt: skip
@@ -230,13 +253,15 @@ def describe(
     notes: list[str],
 ) -> dict[str, Any]:
     """Return what the numbers depend on beside the metrics themselves."""
+    reference = "the files as they are, 8 bit"
+    if opt.metric_side:
+        reference = f"the files scaled to {opt.metric_side} pixels short side (bicubic), 8 bit"
     return {
         "run": opt.name, "real": opt.real, "fake": opt.fake, "masks": opt.masks, "labels": opt.labels,
         "real_set": hashes["real"], "fake_set": hashes["fake"],
         "mask_set": hashes["mask"] if opt.masks else None, "paired": paired, "skipped": faults,
         "label_nc": label_nc, "ignore_label": opt.ignore_label, "notes": notes,
-        "draw": "first of each picture", "reference": "the files as they are, 8 bit",
-        "commit": current_commit(), "versions": library_versions(),
+        "draw": "first of each picture", "reference": reference,
     }  # fmt: skip
 
 

@@ -20,7 +20,8 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 
     leave_on_interrupt()
 
-from metrics.table import FORMATS, TABLE_METRICS, Entry, Table
+from metrics.registry import METRICS
+from metrics.table import FORMATS, Entry, Table
 from options.base_options import OPTIONS_FILE
 from options.experiment import Experiment, Row, read_experiment
 from options.parser import read_yaml, script_parser
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--format", choices=FORMATS, default="markdown")
     parser.add_argument("--checkpoints_dir", type=Path, default="checkpoints", help="folder of all runs")
     args = parser.parse_args(argv)
-    experiment = read_experiment(args.experiment, metrics=TABLE_METRICS)
+    experiment = read_experiment(args.experiment, metrics=METRICS.names())
     tables = build_tables(experiment, args.checkpoints_dir)
     print(FORMATS[args.format](tables, title=experiment.title, paper=experiment.paper), end="")
     return EXIT_OK

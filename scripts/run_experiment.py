@@ -9,7 +9,6 @@ published numbers. File format: see experiments/README.md.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import shlex
@@ -32,24 +31,21 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
     leave_on_interrupt()
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 import test as test_command
 import train as train_command
 from data.masks import real_title
-from metrics.evaluator import format_table, parse_metrics
-from metrics.inception import find_inception
 from metrics.protocol import require_one_protocol
-from metrics.segmenters import load_segmenter
-from metrics.table import TABLE_METRICS
+from metrics.registry import METRICS
+from metrics.result import format_table
 from models import MODELS
 from options.base_options import OPTIONS_FILE, Options, run_folder
 from options.experiment import Experiment, Row, read_experiment, to_args
-from options.metric_flags import DEFAULT_METRICS
-from options.parser import read_yaml, script_parser
+from options.parser import StrictParser, read_yaml, script_parser
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
+from testing.flow import FLOWS
 from trainers.checkpoint import Checkpoints
 from trainers.state import FREE_TO_CHANGE
 from util.errors import EXIT_OK, UserError, run_main
@@ -64,23 +60,19 @@ MARKER = "experiment.json"  # beside a result: the options of the test that made
 SIDE_BY_SIDE = 6  # pictures of the comparison
 
 
-def check_metrics(rows: list[Row], checkpoints_dir: str) -> None:
-    """Raise `UserError` now, not after the training, if weights that the metrics need are missing."""
-    stylised = [row for row in rows if MODELS.get(row.train.get("model", "divsem")).flow == "stylise" and row.tasks]
-    for flags in {tuple([*to_args(row.test), *row.more_test]) for row in stylised}:
-        importlib.import_module("testing.stylise").require_inputs(list(flags))
-    rows = [row for row in rows if MODELS.get(row.train.get("model", "divsem")).flow == "editing"]
-    keys = ("metrics", "inception_weights", "segmenter", "segmenter_weights", "segmenter_classes", "trust")
-    for chosen in {tuple(row.test.get(key) for key in keys) for row in rows if row.tasks}:
-        metrics, inception, segmenter, weights, classes, trust = chosen
-        if metrics == "all":  # all that can be had
-            continue
-        kinds = {part for name in parse_metrics(str(metrics or DEFAULT_METRICS)) for part in name.split("_")}
-        if kinds & {"fid", "kid", "prdc"}:
-            find_inception(inception)
-        if segmenter and kinds & {"miou", "acc"}:
-            given = {"weights": weights, "classes": classes, "trust": trust}
-            load_segmenter(segmenter, checkpoints_dir=checkpoints_dir, device=torch.device("cpu"), **given)
+def check_inputs(rows: list[Row], checkpoints_dir: str) -> None:
+    """Raise `UserError` now, not after the training, if files are missing that the tests read beside their runs."""
+    checked = set()
+    for row in rows:
+        flow = FLOWS.get(MODELS.get(row.train.get("model", "divsem")).flow)
+        flags = (*to_args(row.test), *row.more_test, "--checkpoints_dir", checkpoints_dir)
+        if row.tasks and (flow, flags) not in checked:
+            parser = StrictParser(add_help=False)
+            flow.add_flags(parser)
+            parser.add_argument("--checkpoints_dir")
+            with of_row(row, "test.py"):
+                flow.require_inputs(parser.parse_known_args(flags)[0])
+            checked.add((flow, flags))
 
 
 @dataclass(frozen=True)
@@ -152,7 +144,7 @@ def plan_test(row: Row, task: str, checkpoints_dir: str) -> tuple[Step, str]:
     args = test_line(row, task, checkpoints_dir)
     with of_row(row, "test.py"):
         opt = TestOptions().parse(args)
-    folder = importlib.import_module(f"testing.{MODELS.get(opt.model).flow}").results_folder(opt)
+    folder = FLOWS.get(MODELS.get(opt.model).flow).results_folder(opt)
     how = HOW_NOT_WHAT - {"dataroot"}  # other pictures are another test
     key = json.dumps({k: v for k, v in opt.values().items() if k not in how}, sort_keys=True)
     result, marker = folder / "result.json", folder / MARKER
@@ -291,7 +283,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each in a process of its own")
     parser.add_argument("--dry_run", action="store_true", help="print the lines, finished ones as comments, only")
     args = parser.parse_args(argv)
-    experiment = read_experiment(args.experiment, metrics=TABLE_METRICS)
+    experiment = read_experiment(args.experiment, metrics=METRICS.names())
     more = {f"more_{name}": tuple(shlex.split(getattr(args, f"{name}_args"))) for name in ("train", "test")}
     rows = [replace(row, **more) for row in select(experiment, args.only)]
     if args.prepare:
@@ -300,7 +292,7 @@ def main(argv: list[str] | None = None) -> int:
         for row in rows:
             print_lines(row, args.checkpoints_dir)
         return EXIT_OK
-    check_metrics(rows, args.checkpoints_dir)
+    check_inputs(rows, args.checkpoints_dir)
     parallel = args.jobs > 1 and len(rows) > 1
     if parallel:
         run_parallel(rows, args)

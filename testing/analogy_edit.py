@@ -12,7 +12,7 @@ from data.analogy import check_sizes, padded
 from data.masks import read_binary
 from data.single_image_dataset import single_batch
 from options.edit_options import CHANGES, REFERENCE
-from testing.analogy import Renderer
+from testing.analogy_flow import Renderer
 from util.errors import UserError
 from util.images import read_image, save_png, to_uint8
 

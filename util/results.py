@@ -1,17 +1,14 @@
-"""What a test run leaves on the disk: pictures, a grid, a line of numbers."""
+"""What a test of an editing run leaves on the disk: pictures and a grid."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from util.batch import Batch
 from util.errors import UserError
-from util.files import append_line, write_text
 from util.grids import editing_grid, editing_rows
 from util.images import save_labels, save_png, to_uint8
 
@@ -61,11 +58,9 @@ class ResultFolder:
                 self._rows.append(row)
             self._added += 1
 
-    def finish(self, line: dict[str, Any], metrics_file: Path) -> None:
-        """Write the grid and the numbers, and append these to the run's `metrics.jsonl`."""
+    def finish(self) -> None:
+        """Write the grid."""
         save_png(editing_grid(self._rows, last=self.real_title), self.path / "grid.png")
-        write_text(self.path / "result.json", json.dumps(line, indent=1) + "\n")
-        append_line(metrics_file, json.dumps(line))
 
     def _save(self, folder: str, names: list[str], pictures: np.ndarray) -> None:
         for name, picture in zip(names, pictures, strict=True):

@@ -6,6 +6,7 @@ Shapes: pictures (H, W, 3) uint8 RGB; CLIP's input (B, 3, S, S), S 224 for ViT-L
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,14 @@ def clip_input(pictures: Sequence[np.ndarray], *, mode: str, size: int) -> Tenso
     levels = torch.from_numpy(np.stack(cut)).movedim(-1, 1).float() / 255
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     return (levels - mean) / std
+
+
+@torch.no_grad()
+def embed(vision: Any, pictures: Sequence[np.ndarray], *, mode: str, device: torch.device) -> Tensor:
+    """Return the embeddings (B, D) of length 1 that an image tower gives pictures; see `clip_input`."""
+    x = clip_input(pictures, mode=mode, size=int(vision.config.image_size))
+    found = vision(pixel_values=x.to(device)).image_embeds
+    return found / found.norm(dim=-1, keepdim=True)
 
 
 def _centre(picture: np.ndarray, size: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.networks.clip_input import clip_input
+from models.networks.clip_input import embed
 from util.errors import UserError
 
 PLACEHOLDER = "*"
@@ -126,10 +126,8 @@ class Diffusion:
     @torch.no_grad()
     def embed(self, pictures: Sequence[np.ndarray], mode: str) -> Tensor:
         """Return CLIP's embeddings (B, D) of length 1 of pictures (H, W, 3) uint8; `mode` as in `clip_input`."""
-        x = clip_input(pictures, mode=mode, size=int(self.vision.config.image_size))
         with self._exactly():
-            found = self._fetch(self.vision)(pixel_values=x.to(self.device)).image_embeds
-        return found / found.norm(dim=-1, keepdim=True)
+            return embed(self._fetch(self.vision), pictures, mode=mode, device=self.device)
 
     # --- text --------------------------------------------------------------------------------------------------------
     def _ids(self, text: str) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import importlib
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.networks.clip_input import embed
 from models.networks.diffusion import PLACEHOLDER, Diffusion, libraries
 from models.networks.inversion import BETA_FIRST, BETA_LAST, TRAIN_STEPS
 from util.errors import UserError
@@ -45,9 +46,7 @@ def load_diffusion(base_model: str, clip_model: str) -> Diffusion:
         UserError: a library, folder, file or part is missing, or they do not go together.
     """
     _, transformers = libraries()
-    _check_place("--clip_model", clip_model, CLIP_NEEDED)
-    seeing = transformers.CLIPVisionModelWithProjection
-    vision = _part("--clip_model", clip_model, CLIP_NEEDED, partial(_network, seeing, clip_model, dtype=torch.float32))
+    vision = load_vision(clip_model)
     if Path(base_model).suffix in SINGLE_FILES:
         parts = read_single_file(Path(base_model))
         flag, place, folder = "--clip_model", clip_model, ""
@@ -61,6 +60,20 @@ def load_diffusion(base_model: str, clip_model: str) -> Diffusion:
         # Where its files are missing, transformers makes an empty one without a word.
         raise UserError(f"{flag} {place}: no tokenizer that knows '{PLACEHOLDER}'. Needed is {needed}")
     return Diffusion(**parts, vision=vision, tokenizer=tokenizer)
+
+
+def load_vision(clip_model: str) -> Any:
+    """Load CLIP's image tower with its projection; raises `UserError`."""
+    _, transformers = libraries()
+    _check_place("--clip_model", clip_model, CLIP_NEEDED)
+    seeing = transformers.CLIPVisionModelWithProjection
+    return _part("--clip_model", clip_model, CLIP_NEEDED, partial(_network, seeing, clip_model, dtype=torch.float32))
+
+
+def load_clip(clip_model: str, device: torch.device) -> Callable[[Sequence[np.ndarray]], Tensor]:
+    """Return CLIP's image features (B, D) of length 1, on the CPU, as a function of pictures (H, W, 3) uint8."""
+    vision = load_vision(clip_model).eval().to(device)
+    return lambda pictures: embed(vision, pictures, mode="rgb", device=device).cpu()
 
 
 def _read_folder(base_model: str) -> dict[str, Any]:

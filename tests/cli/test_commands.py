@@ -32,7 +32,7 @@ QUICK = ["--num_workers", "0", "--image_every", "0", "--no-tensorboard", "--devi
 
 def tiny_line(model: str, tmp_path: Path) -> list[str]:
     """Return the smallest training line of a model, the runs that it builds on made."""
-    if MODELS.get(model).flow == "stylise":
+    if MODELS.get(model).flow == "stylising":
         pytest.importorskip("diffusers", reason="requirements-diffusion.txt is not installed")
     for line in MODELS.get(model).tiny_inputs(tmp_path):
         if not (tmp_path / line[line.index("--name") + 1]).exists():

@@ -137,7 +137,7 @@ def test_bad_files_stop_or_are_counted_and_listed(folders: Path, capsys: pytest.
     out = capsys.readouterr().out
     for text in (
         "4 skipped",
-        "0.png: cannot be decoded",
+        "0.png: the picture cannot be decoded",
         "transparent",
         "pairs must have one size",
         "no file of this name",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from testing.analogy import MARKER, clear_earlier
 
 from data.records import CLASSES_FILE, read_class_table
 from metrics.external_segmenters import read_card
@@ -20,7 +21,6 @@ from options.experiment import read_experiment
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from scripts.make_table import last_line
-from testing.analogy import MARKER, clear_earlier
 from trainers.logger import Logger
 from util.errors import UserError
 from util.results import ResultFolder

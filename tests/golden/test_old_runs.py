@@ -52,7 +52,7 @@ def test_test_py_takes_the_options_of_an_old_run(name: str, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     saved = read_yaml(OLD / name / "opt.yaml", "options of the run")
     model = MODELS.get(saved["model"])
-    stylises = model.flow == "stylise"
+    stylises = model.flow == "stylising"
     if not stylises:
         model.tiny(Path())  # its data, which the saved options name by relative paths
     opt = TestOptions().parse(["--name", name, "--checkpoints_dir", str(OLD), *(["--content", "."] * stylises)])

@@ -53,15 +53,15 @@ def test_whole_picture_values_equal_scikit_images(pair: tuple[torch.Tensor, torc
     for b in range(2):
         x, y = fake[b].movedim(0, -1).numpy(), real[b].movedim(0, -1).numpy()
         expected = theirs.peak_signal_noise_ratio(y, x, data_range=255)
-        assert metric.values["psnr_whole"][b] == pytest.approx(expected, rel=1e-9)
+        assert metric.each["psnr_whole"][b] == pytest.approx(expected, rel=1e-9)
         _, expected_map = theirs.structural_similarity(
             x.astype(float), y.astype(float), channel_axis=-1, gaussian_weights=True, sigma=1.5,
             use_sample_covariance=False, data_range=255, full=True,
         )  # fmt: skip
         ours = ssim_map(fake[b : b + 1].double(), real[b : b + 1].double())[0].movedim(0, -1).numpy()
         np.testing.assert_allclose(ours, expected_map, atol=1e-9)
-        assert metric.values["ssim_whole"][b] == pytest.approx(expected_map.mean())
-        assert metric.values["l1_whole"][b] == pytest.approx(np.abs(x.astype(float) - y).mean() / 255)
+        assert metric.each["ssim_whole"][b] == pytest.approx(expected_map.mean())
+        assert metric.each["l1_whole"][b] == pytest.approx(np.abs(x.astype(float) - y).mean() / 255)
 
 
 def test_against_torchmetrics(pair: tuple[torch.Tensor, torch.Tensor]) -> None:

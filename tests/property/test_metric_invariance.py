@@ -13,15 +13,16 @@ from torch.nn import functional as F
 from torchvision import models
 
 from metrics.base import Metric, MetricValue
-from metrics.evaluator import METRICS, VARIANTS, Evaluator
-from metrics.feature_metrics import FeatureMetrics
+from metrics.evaluator import Evaluator
+from metrics.feature_metrics import VARIANTS, FeatureMetrics
 from metrics.folders import Loaded, batches
 from metrics.inception import FEATURES, InceptionFile
 from metrics.lpips import LPIPS
-from metrics.perceptual import PERCEPTUAL, Perceptual
-from metrics.reconstruction import RECONSTRUCTION, WHOLE, Reconstruction
+from metrics.perceptual import Perceptual
+from metrics.reconstruction import Reconstruction
+from metrics.registry import EDITING, METRICS
 from metrics.seam import Seam
-from metrics.segmentation import SEGMENTATION, SegmentationMetric
+from metrics.segmentation import SegmentationMetric
 from metrics.segmenters import Segmenter
 from metrics.style import Style
 
@@ -62,7 +63,7 @@ def perceptual() -> Perceptual:
         f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1, generator=draw) for k, c in enumerate((64, 192, 384, 256, 256))
     }
     files = type("Files", (), {})()
-    return Perceptual(LPIPS(net="alex", backbone=backbone, heads=heads), files, device=CPU, kinds=PERCEPTUAL)
+    return Perceptual(LPIPS(net="alex", backbone=backbone, heads=heads), files, device=CPU, kinds=("lpips", "div"))
 
 
 def all_metrics() -> list[Metric]:
@@ -72,16 +73,18 @@ def all_metrics() -> list[Metric]:
             Projected(),  # type: ignore[arg-type]
             source,
             device=CPU,
-            names=tuple(name.split("_")[0] for name in names),
+            names=tuple(members.values()),
             variant=variant,
         )
-        for variant, names in VARIANTS.items()
+        for variant, members in VARIANTS.items()
     ]
     for metric in from_features:
         metric.smallest_bin = 4
     segmenter = Segmenter("bright", Brightest(), ("r", "g", "b"), 16, "", "", CPU)
-    segmentation = SegmentationMetric(segmenter, table=torch.arange(3), ignore_label=None, names=SEGMENTATION)
-    reconstruction = Reconstruction((*RECONSTRUCTION, *WHOLE))
+    segmentation = SegmentationMetric(
+        segmenter, table=torch.arange(3), ignore_label=None, names=tuple(SegmentationMetric.values)
+    )
+    reconstruction = Reconstruction(tuple(Reconstruction.values))
     return [*from_features, segmentation, reconstruction, perceptual(), Seam(), Style()]
 
 
@@ -123,7 +126,7 @@ def test_every_metric_and_interval_is_here(expected: dict[str, MetricValue]) -> 
     words = {name.removesuffix("_bright").removesuffix("_masked") for name in expected}
     prdc = {"precision", "recall", "density", "coverage"}
     split = {"lpips_whole": "lpips", "div_whole": "div", "style_colour": "style", "style_texture": "style"}
-    assert {split.get(word, "prdc" if word in prdc else word) for word in words} == set(METRICS)
+    assert {split.get(word, "prdc" if word in prdc else word) for word in words} == set(METRICS.names(EDITING))
     for name, value in expected.items():
         assert value.extra["bins"], name
         low, high = value.extra["ci95"]

@@ -18,8 +18,8 @@ from metrics.fid import frechet_distance
 from metrics.inception import resize_plain
 from metrics.style_sets import ArtFID, ClipLoss
 from metrics.stylisation import MS_SSIM_SIDE, SCALE_WEIGHTS, Stylisation, edge_f1, hellinger, histogram, ms_ssim
-from metrics.stylise_evaluator import STYLISE_METRICS, parse_stylise_metrics
 from metrics.vgg_style import VGGStyle, cfsd, gram, load_vgg19
+from testing.stylising_flow import StylisingFlow
 from util.errors import UserError
 
 CPU = torch.device("cpu")
@@ -59,7 +59,7 @@ def test_equal_pictures_score_best() -> None:
     found = metric.compute()
     assert found["ms_ssim"].value == pytest.approx(1)
     assert found["edge_f1"].value == pytest.approx(1)
-    assert metric.values["colour"][0] == pytest.approx(0, abs=1e-6)
+    assert metric.each["colour"][0] == pytest.approx(0, abs=1e-6)
     assert found["colour"].extra["real"] == pytest.approx(found["colour"].value)
 
 
@@ -131,14 +131,14 @@ def test_values_from_vgg() -> None:
     x, y = pictures(1), pictures(2)
     metric = VGGStyle(names, features=small_features(), sha256="s", style=x[0], device=CPU)
     metric.update(batch(x, x))
-    values = metric.values
+    values = metric.each
     assert values["cfsd"] == pytest.approx([0, 0], abs=1e-5)
     assert values["content_loss"] == [0, 0]
     assert values["style_loss"][0] == pytest.approx(0, abs=1e-9)
     assert values["style_loss"][1] > 0
     metric.reset()
     metric.update(batch(y, x))
-    assert min(metric.values["cfsd"] + metric.values["content_loss"]) > 0
+    assert min(metric.each["cfsd"] + metric.each["content_loss"]) > 0
     before = metric.taps(x, (0,), 224)[0]
     assert float(before.min()) < 0  # conv1_1 itself, not what a ReLU in place leaves of it
     flat = before.flatten(2)
@@ -208,11 +208,13 @@ def test_clip_loss_is_minus_log_of_the_mean_cosine() -> None:
 
 
 def test_names_of_metrics() -> None:
-    assert parse_stylise_metrics("all") == list(STYLISE_METRICS)
-    assert parse_stylise_metrics("none") == []
-    assert parse_stylise_metrics("lpips, cfsd,lpips") == ["lpips", "cfsd"]
+    parse = StylisingFlow.metrics
+    leading = ["psnr", "ssim", "ms_ssim", "edge_f1", "colour", "lpips", "fid", "kid"]
+    assert parse("all") == [*leading, "cfsd", "style_loss", "content_loss", "art_fid", "clip_loss"]
+    assert parse("none") == []
+    assert parse("lpips, cfsd,lpips") == ["lpips", "cfsd"]
     for text in ("all,psnr", "psnr,none"):
         with pytest.raises(UserError, match="stands alone"):
-            parse_stylise_metrics(text)
+            parse(text)
     with pytest.raises(UserError, match="Did you mean 'cfsd'"):
-        parse_stylise_metrics("cfds")
+        parse("cfds")

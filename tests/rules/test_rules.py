@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "models/released_weights": ("models.released_weights", "util"),
     "models": ("models", "util"),
     "trainers": ("trainers", "models.base_model", "metrics", "util"),
-    "options": ("options", "models", "data", "util"),
+    "options": ("options", "testing.flow", "models", "data", "util"),
     "testing": ("testing", "options", "models", "data", "metrics", "trainers", "util"),
 }
 HEAVY = {"tensorboard", "pytorch_fid", "torchvision", "scipy"}  # GPU machines lack some of them

@@ -55,6 +55,10 @@ class FourNumbers(nn.Module):
         return torch.cat([means, means[:, :1] * means[:, 1:2], torch.zeros(len(x), 2044)], 1)
 
 
+def reconstruction_metric() -> Reconstruction:
+    return Reconstruction(("l1_masked", "psnr_masked", "ssim_masked"))
+
+
 def feature_metric(**settings: object) -> FeatureMetrics:
     source = InceptionFile(path=Path("weights.pth"), sha256="0123456789", torchscript=False)
     return FeatureMetrics(FourNumbers(), source, device=torch.device("cpu"), **settings)  # type: ignore[arg-type]
@@ -65,7 +69,7 @@ def segmentation_metric() -> SegmentationMetric:
     return SegmentationMetric(segmenter, table=torch.arange(3), ignore_label=None, names=("miou", "acc", "class_acc"))
 
 
-@pytest.mark.parametrize("make", [segmentation_metric, Reconstruction, feature_metric])
+@pytest.mark.parametrize("make", [segmentation_metric, reconstruction_metric, feature_metric])
 def test_a_subset_is_what_its_pictures_alone_would_give(make: type[Metric]) -> None:
     """Also: the value does not depend on the order or the batch size."""
     everything, part, single = make(), make(), make()
@@ -89,12 +93,12 @@ def test_a_subset_is_what_its_pictures_alone_would_give(make: type[Metric]) -> N
 
 def test_the_interval_of_a_mean_is_the_textbooks() -> None:
     metric = Reconstruction(("l1_whole",))
-    metric.values["l1_whole"] = torch.randn(400, generator=torch.Generator().manual_seed(1)).tolist()
+    metric.each["l1_whole"] = torch.randn(400, generator=torch.Generator().manual_seed(1)).tolist()
     value = with_intervals(metric, metric.compute(), metric.resampled(draw_times(2000, torch.arange(400), "test")))[
         "l1_whole"
     ]
     low, high = value.extra["ci95"]
-    error = np.std(metric.values["l1_whole"], ddof=1) / 20
+    error = np.std(metric.each["l1_whole"], ddof=1) / 20
     assert (low, high) == pytest.approx((value.value - 1.96 * error, value.value + 1.96 * error), abs=0.2 * error)
     assert value.extra["bootstrap"] == 2000
 
@@ -113,7 +117,7 @@ def test_intervals_of_features_surround_the_values_at_a_bounded_cost_and_without
 
 
 def test_bins_hold_each_picture_once() -> None:
-    metric, shares = Reconstruction(("l1",)), [0.0, 0.1, 0.11, 0.45, 0.5, 0.75, 1.0]
+    metric, shares = Reconstruction(("l1_masked",)), [0.0, 0.1, 0.11, 0.45, 0.5, 0.75, 1.0]
     evaluator = Evaluator([metric])
     evaluator.update(pictures(7, shares=shares))
     assert evaluator.share == pytest.approx(shares, abs=0.01)
@@ -124,7 +128,7 @@ def test_bins_hold_each_picture_once() -> None:
         "40-50%": 2,
         "50-100%": 2,
     }
-    each = metric.values["l1_masked"]
+    each = metric.each["l1_masked"]
     assert bins["0-10%"]["value"] == pytest.approx(each[1])  # the empty mask has no value
     assert bins["50-100%"]["value"] == pytest.approx((each[5] + each[6]) / 2)
     assert evaluator.compute()["l1_masked"].extra["bins"].keys() == bins.keys()

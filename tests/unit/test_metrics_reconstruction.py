@@ -11,6 +11,8 @@ from metrics.base import Pictures
 from metrics.reconstruction import PSNR_CAP, Reconstruction, ssim_map
 from util.errors import DataError
 
+MASKED = ("l1_masked", "psnr_masked", "ssim_masked")
+
 
 def pictures(fake: torch.Tensor, real: torch.Tensor, mask: torch.Tensor) -> Pictures:
     label = torch.zeros(len(fake), *fake.shape[-2:], dtype=torch.int64)
@@ -51,7 +53,7 @@ def test_closed_forms_on_the_mask_only() -> None:
     mask[..., 4:8] = 1
     fake[..., 4:8] = 110
     fake[..., 12:] = 0  # outside the mask: must not count
-    metric = Reconstruction(("l1", "psnr"))
+    metric = Reconstruction(("l1_masked", "psnr_masked"))
     metric.update(pictures(fake, real, mask))
     values = metric.compute()
     assert values["l1_masked"].value == pytest.approx(10 / 255)
@@ -63,7 +65,7 @@ def test_masked_ssim_is_the_mean_of_the_map_over_the_mask() -> None:
     fake, real = random_pair(1, 3, 20, 20)
     mask = torch.zeros(1, 1, 20, 20, dtype=torch.bool)
     mask[..., 3:9, 5:] = True
-    metric = Reconstruction(("ssim",))
+    metric = Reconstruction(("ssim_masked",))
     metric.update(pictures(fake, real, mask))
     expected = ssim_map(fake.double(), real.double())[..., 3:9, 5:].mean()
     assert metric.compute()["ssim_masked"].value == pytest.approx(float(expected))
@@ -74,7 +76,7 @@ def test_mean_is_over_pictures_and_does_not_depend_on_batches() -> None:
     mask = torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(1)) > torch.linspace(0, 0.9, 5).view(
         5, 1, 1, 1
     )
-    whole, single = Reconstruction(), Reconstruction()
+    whole, single = Reconstruction(MASKED), Reconstruction(MASKED)
     whole.update(pictures(fake, real, mask))
     for i in range(5):
         single.update(pictures(fake[i : i + 1], real[i : i + 1], mask[i : i + 1]))
@@ -87,7 +89,7 @@ def test_equal_pictures_and_empty_masks_are_counted() -> None:
     _, real = random_pair(3, 3, 16, 16)
     mask = torch.ones(3, 1, 16, 16, dtype=torch.uint8)
     mask[1] = 0
-    metric = Reconstruction()
+    metric = Reconstruction(MASKED)
     metric.update(pictures(real, real, mask))
     values = metric.compute()
     assert values["l1_masked"].value == 0
@@ -100,7 +102,7 @@ def test_equal_pictures_and_empty_masks_are_counted() -> None:
 
 def test_only_empty_masks_leave_the_values_out_and_say_so() -> None:
     _, real = random_pair(2, 3, 16, 16)
-    metric = Reconstruction()
+    metric = Reconstruction(MASKED)
     metric.update(pictures(real, real, torch.zeros(2, 1, 16, 16, dtype=torch.uint8)))
     assert metric.compute() == {}
     assert "every mask is empty" in metric.notes[0]

@@ -14,8 +14,9 @@ from torch import nn
 from data.analogy import Reader, find_classes, find_picture, find_targets, padded
 from data.single_image_dataset import SingleImageDataset, single_batch
 from data.warps import Augmentation, warp, warp_coordinates
+from metrics.base import Pictures, Source
 from metrics.fid import frechet_distance
-from metrics.layout import agreement, mean_colours, measure_layout, nearest_colour
+from metrics.layout import Layout, agreement, mean_colours, nearest_colour
 from models.networks.analogy_blocks import Point2d, SpectralPoint2d
 from models.networks.analogy_discriminator import PyramidDiscriminator
 from models.networks.analogy_generator import AnalogyGenerator
@@ -344,9 +345,10 @@ def test_layout_scores() -> None:
     assert torch.equal(read(picture), label)
     wrong = picture.clone()
     wrong[:, :2] = 190
-    found = measure_layout(
-        "colour", read, source=(picture, label), results={"a": (picture, label), "b": (wrong, label)}, classes=3
-    )
+    metric = Layout(Source(picture, label, 3))
+    pair, labels = torch.stack([picture, wrong]), label.expand(2, -1, -1)
+    metric.update(Pictures(pair, pair, None, labels, ["a", "b"], has_truth=False))
+    found = metric.compute()
     assert found["layout_acc_colour"].value == pytest.approx((100 + 75) / 2)
     assert found["layout_acc_colour"].extra["real"] == 100
     assert found["layout_miou_colour"].extra["each"]["b"] == pytest.approx(100 * (0.5 + 32 / 48) / 2)

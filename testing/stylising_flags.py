@@ -1,4 +1,4 @@
-"""Flags of test.py for S2PreST: what to stylise, with which coefficients (S2PreST spec, section 3)."""
+"""Flags of tests that stylise: what, and with which coefficients of S2PreST's inference."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from util.errors import UserError
 from util.flags import positive, positive_int, weight
 
 
-def add_test_flags(parser: argparse.ArgumentParser) -> None:
+def add_stylising_flags(group: Any) -> None:
     """Add the flags of test.py."""
     usual = Coefficients()
-    group = parser.add_argument_group("stylising")
     add = group.add_argument
     add("--task", choices=("stylise",), default="stylise", help="what a result line calls this")
     add("--content", metavar="FILE_OR_DIR", help="what to stylise: a picture, or a folder of pictures")
@@ -76,8 +75,8 @@ def add_test_flags(parser: argparse.ArgumentParser) -> None:
     add("--offload", **switch, default=False, help="only the part at work is on the GPU: least memory")
 
 
-def check_test_flags(opt: Any) -> None:
-    """Raise `UserError` for flags of test.py that cannot be."""
+def check_stylising_flags(opt: Any) -> None:
+    """Raise `UserError` for flags that cannot be."""
     if not opt.content:
         raise UserError("--content is missing: a picture, or a folder of pictures, to stylise")
     if opt.style_guidance > 1:

@@ -1,0 +1,57 @@
+"""Flags that several metrics read, and those of every evaluation."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from metrics.base import Flag
+from metrics.feature_cache import default_cache_dir
+from metrics.registry import METRICS
+from util.errors import UserError
+
+INCEPTION_WEIGHTS = Flag("inception_weights", {"metavar": "FILE", "help": "weights of FID's network"})
+LPIPS_NET = Flag("lpips_net", {"choices": ("alex", "vgg"), "default": "alex", "help": "LPIPS's features"})
+LPIPS_WEIGHTS = Flag(
+    "lpips_weights", {"metavar": "FILE", "help": "LPIPS's linear heads; default: the installed lpips's"}
+)
+LPIPS_BACKBONE = Flag(
+    "lpips_backbone", {"metavar": "FILE", "help": "AlexNet's or VGG-16's weights; default: torchvision's"}
+)
+LPIPS = (LPIPS_NET, LPIPS_WEIGHTS, LPIPS_BACKBONE)
+CACHE_DIR = Flag(
+    "cache_dir",
+    {
+        "metavar": "DIR",
+        "help": "features of real pictures, kept between tests; none: not kept; default: ~/.cache/semedit",
+    },
+)
+
+
+def cache_folder(opt: Any) -> Path | None:
+    """Return where --cache_dir keeps features; None: nowhere."""
+    if opt.cache_dir == "none":
+        return None
+    return Path(opt.cache_dir) if opt.cache_dir else default_cache_dir()
+
+
+def add_metric_flags(parser: argparse.ArgumentParser, *kinds: str, default: str) -> None:
+    """Add the flags that choose metrics, name their networks and set their error bars.
+
+    Args:
+        kinds: kinds of test whose metrics can be asked for; none: all.
+        default: of --metrics.
+    """
+    group = parser.add_argument_group("metrics")
+    group.add_argument(
+        "--metrics", default=default, help="comma list, all (that can be had) or none; docs/protocols.md"
+    )
+    group.add_argument("--bootstrap", type=int, default=0, metavar="N", help="resamples for 95 %% intervals; 1000")
+    METRICS.add_flags(group, *kinds)
+
+
+def validate_metric_flags(opt: argparse.Namespace) -> None:
+    """Raise `UserError` for values that cannot be."""
+    if opt.bootstrap < 0 or opt.bootstrap == 1:
+        raise UserError(f"--bootstrap {opt.bootstrap}: 0 for none, or a number of resamples such as 1000")

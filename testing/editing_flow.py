@@ -1,0 +1,181 @@
+"""Tests of runs that edit scenes: a split is generated under fixed masks and evaluated in the same pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data import DATASETS
+from data.loader import make_loader, plain_pictures
+from data.masks import FOLDER, TASKS, MaskSetHash, has_truth, inverted_note, read_mask, real_title
+from metrics.base import Pictures, Setup
+from metrics.evaluator import build_evaluator
+from metrics.registry import EDITING, METRICS
+from metrics.report import write_report
+from metrics.result import describe_run
+from models import MODELS
+from options.base_options import run_folder
+from testing.flow import FLOWS, Flow, Measured, Test
+from trainers.restore import load_run
+from util.batch import Batch, to_device
+from util.device import autocast, resolve_device
+from util.errors import DataError, UserError
+from util.flags import positive_int
+from util.images import to_uint8
+from util.progress import progress
+from util.results import ResultFolder
+from util.seeds import derive_seed
+
+NO_DRAWS = "the method draws nothing, or no picture needs a draw; leave --num_samples out"
+
+
+@FLOWS.register("editing")
+class EditingFlow(Flow):
+    """Scenes whose masked pixels are filled."""
+
+    kind = EDITING
+    default_metrics = "fid,miou,acc,l1,psnr,ssim,seam"
+
+    @classmethod
+    def add_own_flags(cls, group: Any) -> None:
+        group.add_argument("--split", default="test", help="split to generate")
+        group.add_argument("--task", choices=(*TASKS, FOLDER), default="free_form", help="which masks")
+        group.add_argument("--mask_dir", metavar="DIR", help="mask PNGs (white: generate) for --task folder")
+        group.add_argument(
+            "--num_images", type=positive_int,
+            help="only the first so many pictures that the task can use; default: all",
+        )  # fmt: skip
+        group.add_argument(
+            "--num_samples", type=positive_int, default=1,
+            help="draws per picture; div_* reads all, other metrics the first",
+        )  # fmt: skip
+        group.add_argument("--style_source", choices=("bank", "mean", "noise"), default="bank",
+                           help="codes of erased instances: drawn, their class's mean, or N(0, 1)")  # fmt: skip
+        group.add_argument("--results_dir", metavar="DIR", help="default: <run>/results/<split>_<task>")
+
+    @classmethod
+    def validate(cls, opt: Any) -> None:
+        super().validate(opt)
+        if (opt.task == "folder") != (opt.mask_dir is not None):
+            raise UserError("--task folder and --mask_dir DIR belong together")
+        needing = METRICS.needing("truth")
+        names = cls.metrics(opt.metrics)
+        if names and not has_truth(opt.task) and set(names) <= set(needing):
+            others = ", ".join(name for name in METRICS.names(EDITING) if name not in needing)
+            raise UserError(
+                f"--metrics {opt.metrics}: --task {opt.task} has no truth to compare with, as its pictures still show "
+                f"what is removed; ask for some of {others}, or none"
+            )
+
+    @classmethod
+    def results_folder(cls, opt: Any) -> Path:
+        return Path(opt.results_dir or run_folder(opt) / "results" / f"{opt.split}_{opt.task}")
+
+    @classmethod
+    def tests(cls, opt: Any) -> list[Test]:
+        return [EditingTest(opt)]
+
+
+class EditingTest(Test):
+    """A split under fixed masks, generated and evaluated in one pass.
+
+    Args:
+        opt: of `TestOptions`.
+    """
+
+    def __init__(self, opt: Any) -> None:
+        self.opt, self.name, self.task = opt, opt.name, opt.task
+        self.device, self.run_dir = resolve_device(opt.device), run_folder(opt)
+        self.folder = EditingFlow.results_folder(opt)
+        dataset = DATASETS.get(opt.dataset_mode).from_options(opt, split=opt.split, augment=False, task=opt.task)
+        self.dataset, self.selection = dataset, dataset.select(opt.num_images)
+        if opt.task == FOLDER:
+            shares = [
+                read_mask(dataset.mask_paths[index], dataset.crop_size).mean() for index in self.selection.indices
+            ]
+            if note := inverted_note(sum(shares) / len(shares), f"--mask_dir {opt.mask_dir}"):
+                print(f"note: {note}")
+        self.model = MODELS.get(opt.model).from_options(opt, is_train=False)
+        self.loaded = load_run(self.model, self.run_dir, step=opt.step, averaged=not opt.raw_weights)
+        self.model.to(self.device).eval()
+        self.evaluator = build_evaluator(
+            EditingFlow.metrics(opt.metrics),
+            Setup(
+                opt=opt,
+                device=self.device,
+                label_nc=dataset.label_nc,
+                ignore_label=dataset.ignore_label,
+                class_names=dataset.class_names,
+            ),
+            bootstrap=opt.bootstrap,
+            required=opt.metrics != "all",
+        )
+
+    def measure(self) -> Measured:
+        opt, model, indices = self.opt, self.model, self.selection.indices
+        model.prepare_inference(
+            self.run_dir, lambda limit: plain_pictures(opt, "train", limit), weights=self.loaded.name
+        )
+        model.choose_styles(opt.style_source)
+        self.masks = MaskSetHash()
+        self.results = ResultFolder(
+            self.folder, count=len(indices), palette=self.dataset.palette, real_title=real_title(opt.task)
+        )
+        keys = [indices[i : i + opt.batch_size] for i in range(0, len(indices), opt.batch_size)]
+        alike = opt.num_samples > 1
+        loader = make_loader(self.dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=keys)
+        for batch in progress(loader, desc=f"{opt.name}: {opt.task}", unit="batch"):
+            draws = generate_draws(model, to_device(batch, self.device), opt)
+            alike = alike and all(torch.equal(draw, draws[0]) for draw in draws[1:])
+            self.evaluator.update(as_saved(batch, draws, opt.task))
+            self.results.add(batch, draws)
+            for name, mask in zip(batch["name"], batch["mask"].numpy(), strict=True):
+                self.masks.update(name, mask)
+        values = self.evaluator.compute()
+        counted = [f"{n} {what}" for what, n in model.counters.items() if n]
+        same = [f"all draws of each picture are equal: {NO_DRAWS}"] if alike else []
+        notes = [*self.selection.notes, *self.evaluator.notes, *counted, *same]
+        return Measured(values, notes, self.loaded.step, len(indices), self.protocol())
+
+    def protocol(self) -> dict[str, Any]:
+        """Return what the numbers depend on beside the metrics themselves."""
+        opt = self.opt
+        common = describe_run(
+            opt, split=opt.split, split_size=len(self.dataset), left_out=self.selection.left_out,
+            notes=self.selection.notes, mask_set=self.masks.hexdigest(), seed=opt.seed, draw="first of each picture",
+            style_source=opt.style_source, crop_size=opt.crop_size, load_size=opt.load_size,
+            reference="the same cuts of the same files, 8 bit",
+        )  # fmt: skip
+        return {**common, "counters": dict(self.model.counters)}
+
+    def write(self, line: Mapping[str, Any]) -> str:
+        self.results.finish()
+        report = write_report(line, self.evaluator, self.folder, title=f"{self.name}, {self.task}")
+        count, masks = line["num_images"], self.masks.hexdigest()
+        return f"{count} pictures, {self.loaded.name}, masks {masks}: {self.folder / 'grid.png'}, {report}"
+
+
+def generate_draws(model: Any, batch: Batch, opt: Any) -> list[Tensor]:
+    """Return `--num_samples` composites (B, 3, H, W) of a batch; a draw's seed is (seed, task, index, draw)."""
+    draws = []
+    for k in range(opt.num_samples):
+        seeds = [derive_seed(opt.seed, opt.task, index, k) for index in batch["index"]]
+        with autocast(batch["image"].device, opt.precision):
+            draws.append(model.generate(batch, seeds).float().cpu())
+    return draws
+
+
+def as_saved(batch: Batch, draws: list[Tensor], task: str) -> Pictures:
+    """Return a batch in 8 bit, as the metrics read it; raises `DataError` for a picture that is not finite."""
+    for name, *results in zip(batch["name"], *draws, strict=True):
+        if not all(bool(torch.isfinite(result).all()) for result in results):
+            raise DataError(f"{name}: the generated picture holds NaN or infinite values; is the checkpoint sound?")
+    draws8 = torch.from_numpy(to_uint8(torch.stack(draws, 1))).movedim(-1, 2)
+    real8 = torch.from_numpy(to_uint8(batch["image"])).movedim(-1, 1)
+    mask = batch["mask"].to(torch.uint8)
+    truth, inst = has_truth(task), batch["inst"]
+    return Pictures(draws8[:, 0], real8, mask, batch["label"], batch["name"], truth, inst, draws8)

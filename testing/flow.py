@@ -1,0 +1,153 @@
+"""Kinds of test: what test.py does with a trained run, by `BaseModel.flow`.
+
+A kind of test is a `Flow`: its flags, and the tests that a command line asks for. A `Test` measures one run and writes
+what people look at; this module makes the result line, the table and the notes of all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from metrics.base import MetricValue
+from metrics.flags import add_metric_flags, validate_metric_flags
+from metrics.registry import METRICS
+from metrics.result import format_table, result_line, write_result
+from metrics.segmentation import class_table
+from util.files import require_writable, results_in
+from util.registry import Registry
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a test found.
+
+    Args:
+        values: by name.
+        notes: what is missing from these and why.
+        step: optimiser steps of the weights.
+        num_images: pictures that the values are of.
+        protocol: what the numbers depend on beside the metrics themselves.
+    """
+
+    values: Mapping[str, MetricValue]
+    notes: Sequence[str]
+    step: int
+    num_images: int
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Test(ABC):
+    """One run under test.
+
+    Attributes:
+        name: of the run.
+        task: what its result line calls the test.
+        folder: where results go.
+        run_dir: the run's folder.
+    """
+
+    __test__ = False  # no test case, whatever its name
+    name: str
+    task: str
+    folder: Path
+    run_dir: Path
+
+    @abstractmethod
+    def measure(self) -> Measured:
+        """Generate and measure, and save the pictures."""
+
+    @abstractmethod
+    def write(self, line: Mapping[str, Any]) -> str:
+        """Write grid and report of the result line; return the sentence that says where they are."""
+
+
+class Flow(ABC):
+    """A kind of test; `names` and `first` say which metrics it takes and which of them lead its tables."""
+
+    kind: ClassVar[str]  # of `Metric.asked`
+    first: ClassVar[tuple[str, ...]] = ()
+    default_metrics: ClassVar[str]
+
+    @classmethod
+    def metrics(cls, text: str) -> list[str]:
+        """Return the names in --metrics, see `metric_names`."""
+        return METRICS.parse(text, cls.kind, first=cls.first)
+
+    @classmethod
+    def add_flags(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the flags of test.py."""
+        cls.add_own_flags(parser.add_argument_group(f"testing: {cls.kind}"))
+        add_metric_flags(parser, cls.kind, default=cls.default_metrics)
+
+    @classmethod
+    @abstractmethod
+    def add_own_flags(cls, group: Any) -> None:
+        """Add the flags of this kind of test."""
+
+    @classmethod
+    def validate(cls, opt: argparse.Namespace) -> None:
+        """Raise `UserError` for flags that cannot be."""
+        validate_metric_flags(opt)
+        cls.metrics(opt.metrics)
+
+    @classmethod
+    def require_inputs(cls, opt: argparse.Namespace) -> None:
+        """Raise `UserError` if files that a test with these flags reads are missing; before days of training."""
+        if opt.metrics != "all":  # all that can be had
+            for metric, names in METRICS.members(cls.metrics(opt.metrics)):
+                metric.check(names, opt)
+
+    @classmethod
+    @abstractmethod
+    def results_folder(cls, opt: Any) -> Path:
+        """Return where the results of a test go."""
+
+    @classmethod
+    @abstractmethod
+    def tests(cls, opt: Any) -> list[Test]:
+        """Return the tests that `opt` (of `TestOptions`) asks for; raises `UserError` before any work is done."""
+
+
+FLOWS: Registry[Flow] = Registry(flag="kind of test", package="testing", suffix="flow")
+
+
+def run_tests(flow: type[Flow], opt: Any) -> int:
+    """Run the tests of a command line; returns the exit code."""
+    tests = flow.tests(opt)
+    for test in tests:
+        require_writable(test.run_dir, "the run's folder")  # takes a line of numbers
+    found: dict[str, Measured] = {}
+    told = []
+    try:
+        for test in tests:
+            with results_in(test.folder, "--results_dir"):
+                found[test.name] = measured = test.measure()
+                line = result_line(
+                    measured.values,
+                    step=measured.step,
+                    task=test.task,
+                    num_images=measured.num_images,
+                    protocol=measured.protocol,
+                )
+                told.append(test.write(line))
+                write_result(line, test.folder, test.run_dir)
+    finally:  # numbers are not lost with a disk that is full
+        print_results(found)
+    print("\n".join(told))
+    return 0
+
+
+def print_results(found: Mapping[str, Measured]) -> None:
+    """Print the table of the tests by name, classes and notes."""
+    if any(measured.values for measured in found.values()):
+        print(format_table([(name, measured.values) for name, measured in found.items()]))
+    for measured in found.values():
+        if classes := class_table(measured.values):
+            print(classes)
+    for note in dict.fromkeys(note for measured in found.values() for note in measured.notes):
+        print(f"note: {note}")

@@ -1,0 +1,249 @@
+"""Tests of runs that hold a style (S2PreST): contents are stylised, saved with their edge maps, and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.masks import MaskSetHash
+from metrics.base import Pictures, Setup
+from metrics.evaluator import Evaluator, build_evaluator
+from metrics.registry import STYLISING
+from metrics.report import write_report
+from metrics.result import describe_run
+from models import MODELS
+from models.s2prest_model import STYLE_FILE, S2PreSTModel
+from options.base_options import OPTIONS_FILE, run_folder
+from options.parser import read_yaml
+from testing.contents import Content, mask_files, read_contents
+from testing.flow import FLOWS, Flow, Measured, Test
+from testing.stylising_flags import add_stylising_flags, check_stylising_flags, coefficients
+from trainers.restore import Loaded, load_run
+from util.device import autocast, resolve_device
+from util.errors import UserError
+from util.images import picture_grid, read_image, save_png
+from util.pictures import canvas_size, find_pictures, resized
+from util.progress import progress
+from util.registry import did_you_mean
+
+GRID_ROWS, GRID_SIDE = 8, 256  # pixels, at most
+STYLE_OF_THE_RUN = ("clip_input",)  # options that all styles of a call share, beside the networks
+
+
+@FLOWS.register("stylising")
+class StylisingFlow(Flow):
+    """Pictures rendered in the learnt styles of one or several runs."""
+
+    kind = STYLISING
+    first = ("psnr", "ssim", "ms_ssim", "edge_f1", "colour", "lpips", "fid", "kid")
+    default_metrics = "psnr,ssim,ms_ssim,edge_f1,colour"
+
+    @classmethod
+    def add_own_flags(cls, group: Any) -> None:
+        add_stylising_flags(group)
+
+    @classmethod
+    def validate(cls, opt: Any) -> None:
+        super().validate(opt)
+        check_stylising_flags(opt)
+
+    @classmethod
+    def require_inputs(cls, opt: Any) -> None:
+        check_stylising_flags(opt)
+        super().require_inputs(opt)
+        mask_files(opt, find_pictures(opt.content, "--content"))
+
+    @classmethod
+    def results_folder(cls, opt: Any) -> Path:
+        return folder_of_style(opt, opt.name)
+
+    @classmethod
+    def tests(cls, opt: Any) -> list[Test]:
+        cls.require_inputs(opt)
+        names = style_names(opt)
+        folders = {name: check_style_run(opt, name) for name in names}
+        contents = read_contents(opt)
+        model: Any = MODELS.get(opt.model).from_options(opt, is_train=False)
+        check_sizes(opt, model, contents)
+        for run_dir in folders.values():  # all of them, before any picture is stylised
+            take_style(opt, model, run_dir)
+        if opt.attention_slicing:
+            model.frozen.save_memory()
+        model.frozen.to(resolve_device(opt.device), offload=opt.offload)
+        model.netE.to(resolve_device(opt.device)).eval()
+        return [StylisingTest(opt, model, contents, name, run_dir) for name, run_dir in folders.items()]
+
+
+class StylisingTest(Test):
+    """All contents in the style of one run; leaves stylized/, canny/, grid.png and report.html.
+
+    Args:
+        opt: of `TestOptions`.
+        model: shared by all tests; `measure` gives it the run's style.
+        contents: to be stylised.
+        name, run_dir: of the run.
+    """
+
+    def __init__(self, opt: Any, model: S2PreSTModel, contents: list[Content], name: str, run_dir: Path) -> None:
+        self.opt, self.model, self.contents, self.name, self.run_dir = opt, model, contents, name, run_dir
+        self.task, self.folder = opt.task, folder_of_style(opt, name)
+
+    def measure(self) -> Measured:
+        opt, contents, masks = self.opt, self.contents, MaskSetHash()
+        self.loaded = take_style(opt, self.model, self.run_dir)
+        self.evaluator = self.new_evaluator()
+        stylise_all(opt, self.model, contents, self.folder, self.name)
+        for content in contents:
+            mask = content.mask()
+            everywhere = np.ones(content.size[::-1], bool)
+            masks.update(content.name, everywhere if mask is None else mask)
+            fake, real = (to_chw(picture)[None] for picture in (read_result(self.folder, content), content.picture()))
+            erased = torch.from_numpy(everywhere if mask is None else mask)[None, None] if opt.masks else None
+            self.evaluator.update(Pictures(fake, real, erased, None, [content.name]))
+        values, protocol = self.evaluator.compute(), self.protocol(masks.hexdigest())
+        return Measured(values, self.evaluator.notes, self.loaded.step, len(contents), protocol)
+
+    def new_evaluator(self) -> Evaluator:
+        """Return the metrics of the style that the model has; raises `UserError` if what they need is missing."""
+        opt, model = self.opt, self.model
+        setup = Setup(
+            opt=opt,
+            device=model.frozen.device,
+            whole=True,
+            masks=bool(opt.masks),
+            style=None if model.style is None else to_chw(model.style),
+            embed=lambda pictures: model.frozen.embed(pictures, "rgb").float().cpu(),
+            clip=str(opt.clip_model),
+        )
+        names, required = StylisingFlow.metrics(opt.metrics), opt.metrics != "all"
+        return build_evaluator(names, setup, bootstrap=opt.bootstrap, required=required)
+
+    def protocol(self, mask_set: str) -> dict[str, Any]:
+        """Return what the numbers depend on beside the metrics themselves."""
+        opt = self.opt
+        found = describe_run(
+            opt, split="content", split_size=len(self.contents), mask_set=mask_set, seed=opt.seed,
+            draw="the same seed for each picture", crop_size=opt.size, keep_aspect=opt.keep_aspect,
+            reference="the contents at their own size, 8 bit", coefficients=vars(coefficients(opt)), edge=opt.edge,
+            clip_input=opt.clip_input, base_model=opt.base_model, clip_model=opt.clip_model,
+        )  # fmt: skip
+        return {**found, "run": self.name}
+
+    def write(self, line: Mapping[str, Any]) -> str:
+        shown = np.linspace(0, len(self.contents) - 1, min(len(self.contents), GRID_ROWS)).round().astype(int)
+        rows = [fit_row(list(self.load(self.contents[i].name).values())) for i in shown]
+        save_png(picture_grid(rows, titles=["content", "edges", "style", "stylised"]), self.folder / "grid.png")
+        write_report(line, self.evaluator, self.folder, title=f"{self.name}, stylised", load=self.load)
+        return f"{self.name}: {len(self.contents)} pictures, {self.loaded.name}: {self.folder}"
+
+    def load(self, name: str) -> dict[str, np.ndarray]:
+        """Return the pictures of a content by title."""
+        assert self.model.style is not None
+        content = next(content for content in self.contents if content.name == name)
+        edges = read_image(self.folder / "canny" / f"{name}.png")
+        result = read_result(self.folder, content)
+        return {"real": content.picture(), "edges": edges, "style": self.model.style, "result": result}
+
+
+def folder_of_style(opt: Any, name: str) -> Path:
+    """Return where the results of a style's run go."""
+    return Path(opt.results_dir) / name / f"wt_{opt.style_guidance:g}"
+
+
+def take_style(opt: Any, model: Any, run_dir: Path) -> Loaded:
+    """Give the model a run's style and say which weights they are; raises `UserError` where they do not fit."""
+    loaded = load_run(model, run_dir, step=opt.step, averaged=not opt.raw_weights)
+    model.prepare_inference(run_dir, lambda limit: [], weights=loaded.name)
+    return loaded
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+def style_names(opt: Any) -> list[str]:
+    """Return the names of the runs to stylise with, --name first."""
+    further = [name.strip() for name in (opt.styles or "").split(",") if name.strip()]
+    return list(dict.fromkeys([opt.name, *further]))
+
+
+def check_style_run(opt: Any, name: str) -> Path:
+    """Return the folder of a style's run; raises `UserError` if it is none, or was made with other options."""
+    folder = run_folder(opt).parent / name
+    if not (folder / OPTIONS_FILE).is_file():
+        runs = [path.parent.name for path in folder.parent.glob(f"*/{OPTIONS_FILE}")]
+        raise UserError(f"--styles {name}: no run at {folder}.{did_you_mean(name, runs)}")
+    saved = read_yaml(folder / OPTIONS_FILE, "options of the run")
+    if saved.get("model") != opt.model:
+        raise UserError(f"{folder} is a run of --model {saved.get('model')}, not of {opt.model}")
+    for flag in STYLE_OF_THE_RUN:
+        if saved.get(flag) != getattr(opt, flag):
+            raise UserError(
+                f"{folder} was trained with --{flag} {saved.get(flag)}, not {getattr(opt, flag)}: a style is used as "
+                f"it was learnt; leave --{flag} out, or give the run a call of its own"
+            )
+    if not (folder / STYLE_FILE).is_file():
+        raise UserError(f"{folder / STYLE_FILE} is missing: copy the whole folder of the run, or train it again")
+    return folder
+
+
+def check_sizes(opt: Any, model: S2PreSTModel, contents: list[Content]) -> None:
+    """Raise `UserError` if --size is too small for the UNet."""
+    least = model.frozen.smallest_side
+    for content in contents:
+        if min(canvas(opt, model, content)) < least:
+            raise UserError(f"--size {opt.size}: this base model needs at least {least} pixels a side")
+
+
+def canvas(opt: Any, model: S2PreSTModel, content: Content) -> tuple[int, int]:
+    """Return (width, height) that a content is computed at."""
+    return canvas_size(*content.size, side=opt.size, multiple=model.frozen.factor, keep_aspect=opt.keep_aspect)
+
+
+# --- work ------------------------------------------------------------------------------------------------------------
+def stylise_all(opt: Any, model: S2PreSTModel, contents: list[Content], folder: Path, name: str) -> None:
+    """Stylise all contents, and save results and edge maps at the contents' own sizes."""
+    with progress(total=len(contents), desc=name, unit="picture") as bar:
+        for size, group in batches(opt, model, contents):
+            pictures, edges = [content.picture() for content in group], [content.edges() for content in group]
+            scaled, lines = ([resized(each, size) for each in whole] for whole in (pictures, edges))
+            with autocast(model.frozen.device, opt.precision):
+                found = model.stylise(scaled, lines, [opt.seed] * len(group), coefficients(opt))
+            for content, picture, drawn, result in zip(group, pictures, edges, found, strict=True):
+                whole = composite(picture, resized(result, content.size), content.mask())
+                save_png(whole, folder / "stylized" / f"{content.name}.png")
+                save_png(drawn, folder / "canny" / f"{content.name}.png")
+            bar.update(len(group))
+
+
+def batches(opt: Any, model: S2PreSTModel, contents: list[Content]) -> Iterator[tuple[tuple[int, int], list[Content]]]:
+    """Yield at most --batch_size contents that are computed at one size, with that size."""
+    groups: dict[tuple[int, int], list[Content]] = {}
+    for content in contents:
+        groups.setdefault(canvas(opt, model, content), []).append(content)
+    for size, group in groups.items():
+        for i in range(0, len(group), opt.batch_size):
+            yield size, group[i : i + opt.batch_size]
+
+
+def composite(picture: np.ndarray, result: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """Return the result where the mask allows it, the content's own pixels elsewhere."""
+    return result if mask is None else np.where(mask[..., None], result, picture)
+
+
+def read_result(folder: Path, content: Content) -> np.ndarray:
+    """Return a stylised picture as it was saved."""
+    return read_image(folder / "stylized" / f"{content.name}.png")
+
+
+def fit_row(pictures: list[np.ndarray]) -> list[np.ndarray]:
+    """Scale the pictures of a row to the height of the first, at most `GRID_SIDE`, so that none fills the grid."""
+    height = min(pictures[0].shape[0], GRID_SIDE)
+    return [resized(p, (max(1, round(p.shape[1] * height / p.shape[0])), height)) for p in pictures]
+
+
+def to_chw(picture: np.ndarray) -> Tensor:
+    """Return (3, H, W) uint8."""
+    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
