@@ -230,7 +230,8 @@ def cases(root: Path, models: list[str]) -> Iterator[Case]:
         for place, model in enumerate(models):
             (root / model).mkdir(exist_ok=True)
             number = turn + place
-            yield Case(model, workers=number % 2, processes=1 + (number % 3 == 2), root=root / model)
+            shared = number % 3 == 2 and MODELS.get(model).flow != "analogy"  # which trains on one picture
+            yield Case(model, workers=number % 2, processes=1 + shared, root=root / model)
 
 
 def soak(root: Path, args: argparse.Namespace, tally: Tally, rng: random.Random, began: float) -> None:
