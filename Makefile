@@ -6,7 +6,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 TOOLS := .venv-tools
 UV := $(TOOLS)/bin/uv
 
-.PHONY: setup demo test test-faults soak test-lowest test-newest lint lock audit clean
+.PHONY: setup demo test test-faults soak fuzz test-lowest test-newest lint lock audit clean
 
 setup: $(VENV)/.run
 demo: setup
@@ -20,6 +20,10 @@ test-faults: $(VENV)/.dev
 	$(PY) tests/faults/reliability_table.py $(FAULTS)
 soak: $(VENV)/.dev
 	$(PY) tests/faults/soak.py --write
+# Long fuzzing of every reader, by the coverage of the code; needs `pip install atheris`, and says so where it is missing.
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.dev
+	$(PY) tests/fuzz/follow_coverage.py $(FUZZ_SECONDS)
 # The lowest versions that the requirements admit, and the newest that there are.
 test-lowest test-newest: test-%: .venv-%/.dev
 	.venv-$*/bin/python -m pytest

@@ -96,13 +96,13 @@ def _read_heads(archive: tarfile.TarFile, path: Path, *, limit: int) -> None:
 def _check_name(archive: Path, name: str) -> None:
     """Refuse names that lead out of the folder that an archive would unpack to."""
     parts = PurePosixPath(name).parts
-    if name.startswith("/") or ".." in parts or "\\" in name or re.match(r"[A-Za-z]:", name):
+    if not name or name.startswith("/") or ".." in parts or "\\" in name or re.match(r"[A-Za-z]:", name):
         raise DataError(f"{archive}: unsafe member path '{name}'; this is no official archive")
     check_name(name, archive)
 
 
 def _zip_files(archive: zipfile.ZipFile, path: Path) -> list[str]:
-    members = [info for info in archive.infolist() if not info.is_dir()]
+    members = [info for info in archive.infolist() if not info.filename.endswith("/")]  # is_dir() fails without a name
     for info in members:
         _check_member(path, info.filename, info.file_size, link=stat.S_ISLNK(info.external_attr >> 16))
     return [info.filename for info in members]

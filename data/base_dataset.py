@@ -152,7 +152,7 @@ class BaseDataset(Dataset, ABC):
         """Return picture and maps with the short side scaled to `load_size`, from RAM if cached."""
         if self._cache is not None:
             return self._cache[index]
-        return self._compact(scale_short_side(self.decode(index), self.load_size))
+        return self._compact(scale_short_side(self.decode(index), self.load_size, name=self.names[index]))
 
     def __len__(self) -> int:
         return len(self.names)

@@ -105,7 +105,7 @@ def read_experiment(path: Path, *, metrics: Collection[str]) -> Experiment:
         where = f"{path}: row {name}"
         own = _mapping({name: own}, name, where)
         _known_keys(own, ROW_KEYS, where)
-        group = own.get("group", "")
+        group = str(own.get("group") or "")
         if bool(groups) != bool(group) or (group and group not in groups):
             raise UserError(f"{where}: 'group: {group}' is not one of the file's groups: {', '.join(groups) or 'none'}")
         rows.append(_read_row(str(name), own, [spec, groups.get(group) or {}, own], where, metrics))

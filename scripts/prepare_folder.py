@@ -38,7 +38,7 @@ from data.prepare import (
     thing_components,
     write_class_table,
 )
-from data.records import EMPTY_TABLE, ClassTable, MapRules, parse_label_map, read_class_table
+from data.records import EMPTY_TABLE, MOST_CLASSES, ClassTable, MapRules, parse_label_map, read_class_table
 from data.transforms import scale_short_side
 from options.parser import script_parser
 from util.errors import EXIT_OK, DataError, UserError, run_main
@@ -150,6 +150,8 @@ def class_table(opt: argparse.Namespace, labels: Sequence[Path]) -> ClassTable:
 def read_names(path: Path) -> ClassTable:
     """Read a text file with a class's name per line, id 0 first."""
     names = read_lines(path, "--classes")
+    if not 0 < len(names) <= MOST_CLASSES:
+        raise UserError(f"--classes {path}: {len(names)} names; a data set has 1 to {MOST_CLASSES} classes")
     return ClassTable(tuple(names), default_palette(len(names)))
 
 
@@ -204,7 +206,7 @@ def convert(table: ClassTable, label_map: str | None, short_side: int, job: Job)
         label_nc=len(table.names), ignore_label=table.ignore, label_map=parse_label_map(label_map),
         inst_rgb=True, inst_8bit=True,
     )  # fmt: skip
-    maps = scale_short_side(job.load(rules), short_side)
+    maps = scale_short_side(job.load(rules), short_side, name=job.name)
     wide = maps.label.max() > 255
     parts = {"images": maps.image, "labels": maps.label.astype(np.uint16 if wide else np.uint8)}
     if "inst_map" in job.targets:

@@ -43,8 +43,12 @@ def check_signature(parts: Mapping[str, nn.Module], path: Path, *, clip_input: s
         return
     try:
         saved = parse_json(path.read_bytes())
-        compared, kept_input = saved["parts"], saved["clip_input"]
-    except (ValueError, KeyError, TypeError) as error:
+        kept_input = saved["clip_input"]
+        compared = {
+            name: (told["parameters"], torch.tensor(told["values"], dtype=torch.float64).reshape(COUNT))
+            for name, told in saved["parts"].items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path} is damaged ({error!r}): copy it again, or remove it to skip its checks") from error
     own = signature(parts)
     if kept_input != clip_input:
@@ -52,9 +56,10 @@ def check_signature(parts: Mapping[str, nn.Module], path: Path, *, clip_input: s
             f"{path.parent} was trained with --clip_input {kept_input}, not {clip_input}: a style is used as "
             "it was learnt; leave the flag out"
         )
-    for name, kept in compared.items():
-        values, ours = (torch.tensor(told["values"]) for told in (kept, own[name]))
-        if kept["parameters"] != own[name]["parameters"] or not torch.allclose(values, ours, rtol=RTOL, atol=ATOL):
+    for name, told in own.items():
+        ours = torch.tensor(told["values"], dtype=torch.float64)
+        count, values = compared.get(name, (0, ours))
+        if count != told["parameters"] or not torch.allclose(values, ours, rtol=RTOL, atol=ATOL):
             flag = "--clip_model" if name == "vision" else "--base_model"
             raise UserError(
                 f"{path.parent} was trained with another {flag}: its {name} differs. A style fits the model that it "

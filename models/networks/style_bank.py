@@ -82,12 +82,14 @@ class StyleBank:
         try:
             tensors, metadata = load_tensors(path)
             codes = {int(key.removeprefix(PREFIX)): rows for key, rows in tensors.items()}
+            odd = [k for k, rows in codes.items() if rows.ndim != 2 or not len(rows) or not rows.is_floating_point()]
+            if odd or not codes:
+                raise ValueError(f"class {odd[0]} has no codes" if odd else "it has no classes")
         except ValueError as error:
             raise UserError(f"{path}: not a style bank ({error}). Delete it: test.py makes it again.") from error
-        bank = cls(codes, weights=metadata.get("weights", ""))
-        if bank.mean.numel() != style_dim:
-            raise UserError(f"{path}: codes of width {bank.mean.numel()}, but the run's --style_dim is {style_dim}")
-        return bank
+        if other := {rows.shape[1] for rows in codes.values()} - {style_dim}:
+            raise UserError(f"{path}: codes of width {min(other)}, but the run's --style_dim is {style_dim}")
+        return cls(codes, weights=metadata.get("weights", ""))
 
 
 class CodeStore(nn.Module):

@@ -18,7 +18,8 @@ from PIL import Image
 
 from data.checks import label_faults, load_record
 from data.masks import read_binary
-from data.records import MapRules, Record
+from data.records import MapRules, Maps, Record
+from data.transforms import scale_short_side
 from metrics.folders import Item, read_exact
 from metrics.pairing import differ_in_size
 from util.decode import MOST_PIXELS
@@ -176,6 +177,12 @@ def test_bombs(ledger, tmp_path: Path) -> None:
     with open(path, "r+b") as sparse:
         sparse.truncate(1 << 40)
     refused(path, "MiB")
+
+
+def test_strips_do_not_grow_without_bound() -> None:
+    strip = Maps(np.zeros((1, 600_000, 3), np.uint8), np.zeros((1, 600_000), np.int32), None)
+    with pytest.raises(DataError, match="the wall: 600000x1, too long a strip"):
+        scale_short_side(strip, 256, name="the wall")
 
 
 def record(tmp_path: Path, **parts: np.ndarray | bytes) -> Record:
