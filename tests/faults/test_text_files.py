@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from testing.analogy import MARKER, clear_earlier
 
 from data.records import CLASSES_FILE, read_class_table
 from metrics.external_segmenters import read_card
+from metrics.registry import METRICS
 from metrics.segmenters import load_segmenter
 from metrics.summary import read_lines, summarise
-from metrics.table import TABLE_METRICS
 from options.base_options import OPTIONS_FILE
 from options.experiment import read_experiment
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from scripts.make_table import last_line
+from testing.analogy_flow import MARKER, clear_earlier
 from trainers.logger import Logger
 from util.errors import UserError
 from util.results import ResultFolder
@@ -66,7 +66,7 @@ def readers(path: Path) -> list:
         lambda: TrainOptions().parse(["--name", "x", "--config", str(path)]),
         lambda: TestOptions().parse(where),
         lambda: TrainOptions().parse([*where, "--continue_train"]),
-        lambda: read_experiment(path, metrics=TABLE_METRICS),
+        lambda: read_experiment(path, metrics=METRICS.names()),
         lambda: read_card(path),
         lambda: load_segmenter("run", weights=None, checkpoints_dir=str(path.parent), device="cpu"),  # type: ignore[arg-type]
     ]
@@ -105,7 +105,7 @@ def test_bombs(ledger, tmp_path: Path) -> None:
 def test_anchors_of_honest_files_are_read(tmp_path: Path) -> None:
     path = tmp_path / "e.yaml"
     path.write_text("train: &t {ngf: 4, lr_G: 1e-4}\nrows: {a: {train: {<<: *t, ndf: 8}}, b: {train: *t}}\n")
-    first, second = read_experiment(path, metrics=TABLE_METRICS).rows
+    first, second = read_experiment(path, metrics=METRICS.names()).rows
     assert (first.train, second.train) == ({"ngf": 4, "lr_G": "1e-4", "ndf": 8}, {"ngf": 4, "lr_G": "1e-4"})
 
 

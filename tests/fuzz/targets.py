@@ -28,9 +28,9 @@ from data.masks import read_binary
 from data.records import read_class_table
 from metrics.external_segmenters import read_card
 from metrics.folders import read_exact
+from metrics.registry import METRICS
 from metrics.segmenters import CARD_FILE, load_segmenter
 from metrics.summary import read_lines, summarise
-from metrics.table import TABLE_METRICS
 from models.networks.style_bank import StyleBank
 from models.released_weights.s2prest import read_embeddings
 from options.base_options import OPTIONS_FILE
@@ -200,7 +200,7 @@ TARGETS: dict[str, tuple[Target, list[bytes]]] = {
     "--config": (of_file("c.yaml", lambda path: TrainOptions().parse(["--name", "x", "--config", str(path)])), [
         b"ngf: 4\nlr_G: 1e-4\ntensorboard: false\n", b"model: spmpgan\nmask_types: class\nlabel_map: '255:0'\n"]),
     "opt.yaml": (of_file(OPTIONS_FILE, parse_run), [yaml.safe_dump(RUN).encode(), b"model: spmpgan\nlabel_nc: 9\n"]),
-    "experiments": (of_file("e.yaml", lambda path: read_experiment(path, metrics=TABLE_METRICS)),
+    "experiments": (of_file("e.yaml", lambda path: read_experiment(path, metrics=METRICS.names())),
                     [EXPERIMENT.encode()]),
     "class maps": (of_file("c.yaml", read_card), [CARD.encode()]),
     "segmenter cards": (of_file(CARD_FILE, lambda path: load_segmenter(
