@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from models.base_model import BaseModel
-from models.networks.style_bank import BankBuilder, StyleBank
-from models.networks.style_sources import MeanSource, NoiseSource, StyleSource
+from models.style_bank import BankBuilder, StyleBank
+from models.style_sources import MeanSource, NoiseSource, StyleSource
 from util.batch import PAD, Batch, to_device
 from util.errors import UserError
 from util.flags import positive_int

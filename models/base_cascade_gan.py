@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from models.base_gan import GANModel
 from models.losses.gan import feature_matching, hinge_fake, hinge_generator, hinge_real
-from models.networks.cascade import Cascade, CascadeGenerator, resize_nearest
-from models.networks.discriminator import MultiScaleDiscriminator
-from models.networks.init import init_normal
-from models.networks.spm import Modulation
+from models.networks.blocks.discriminator import MultiScaleDiscriminator
+from models.networks.blocks.init import init_normal
+from models.networks.blocks.scales import resize_nearest
+from models.networks.blocks.spm import Modulation
+from models.networks.cascade.stages import Cascade, CascadeGenerator
 from util.batch import Batch, one_hot
 from util.errors import UserError
 from util.flags import positive_int, weight

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from models.base_gan import GANModel
 from models.losses.gan import hinge_fake, hinge_generator, hinge_real
-from models.networks.discriminator import SetDiscriminator
-from models.networks.init import init_normal
-from models.networks.objects import Objects, find_objects
+from models.networks.blocks.discriminator import SetDiscriminator
+from models.networks.blocks.init import init_normal
+from models.networks.siedob.crops import Objects, find_objects
 from util.batch import Batch, one_hot
 from util.errors import UserError
 from util.files import write_text

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from models import MODELS
 from models.base_bank import BankedModel, without
 from models.base_cascade_gan import CascadeGAN
-from models.networks.cascade import Cascade, CascadeGenerator
-from models.networks.init import init_normal
-from models.networks.segments import Segments
-from models.networks.style_encoder import StyleEncoder
-from models.networks.style_generator import StyleCodeGenerator
+from models.networks.blocks.init import init_normal
+from models.networks.blocks.segments import Segments
+from models.networks.cascade.stages import Cascade, CascadeGenerator
+from models.networks.cascade.style_encoder import StyleEncoder
+from models.networks.cascade.style_generator import StyleCodeGenerator
 from util.batch import PAD, Batch
 from util.flags import positive_int
 

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 
 from models import MODELS
 from models.base_model import BaseModel, Phase
-from models.networks.clip_input import CLIP_INPUTS
-from models.networks.diffusion import Diffusion, draw_normal, sample
-from models.networks.diffusion_files import load_diffusion
-from models.networks.inversion import TRAIN_STEPS, Coefficients, Latents, alphas_cumprod, stylise
-from models.networks.signature import check_signature, save_signature
-from models.networks.style_attention import DROPOUT, StyleAttention, dropout_factors
-from models.networks.tiny_diffusion import SIDE, save_tiny
+from models.diffusion_files import load_diffusion
+from models.networks.s2prest.clip_input import CLIP_INPUTS
+from models.networks.s2prest.diffusion import Diffusion, draw_normal, sample
+from models.networks.s2prest.inversion import TRAIN_STEPS, Coefficients, Latents, alphas_cumprod, stylise
+from models.networks.s2prest.style_attention import DROPOUT, StyleAttention, dropout_factors
+from models.networks.s2prest.tiny_diffusion import SIDE, save_tiny
+from models.signature import check_signature, save_signature
 from util.batch import Batch
 from util.edge_maps import EDGES, edge_picture
 from util.errors import UserError

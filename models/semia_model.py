@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from models import MODELS
 from models.base_model import BaseModel, Phase
-from models.losses.analogy import base_rate, fixed_point, least_squares, matching
 from models.losses.patch import PatchBank, PatchFeatures, PatchLoss
 from models.losses.perceptual import PerceptualLoss
-from models.networks.analogy_discriminator import PyramidDiscriminator
-from models.networks.analogy_generator import Analogy, AnalogyGenerator, init_analogy, input_noise
-from models.networks.analogy_segmenter import LayoutSegmenter
+from models.losses.semia import base_rate, fixed_point, least_squares, matching
+from models.networks.semia.discriminator import PyramidDiscriminator
+from models.networks.semia.generator import Analogy, AnalogyGenerator, init_analogy, input_noise
+from models.networks.semia.segmenter import LayoutSegmenter
 from models.semia_flags import LAMBDAS, add_flags
 from util.analogy import AnalogyBatch, analogy_row, analogy_strip
 from util.batch import Batch

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from models import MODELS
 from models.base_model import Phase
 from models.base_siedob import SceneModel, init_scene_networks
-from models.networks.background_generator import BackgroundGenerator
-from models.networks.boundary import Patch, choose_patches, cut_patches
-from models.networks.discriminator import SetDiscriminator, num_discriminator_layers
+from models.networks.blocks.discriminator import SetDiscriminator, num_discriminator_layers
+from models.networks.siedob.background_generator import BackgroundGenerator
+from models.networks.siedob.boundary import Patch, choose_patches, cut_patches
 from util.batch import Batch
 from util.flags import fraction, weight
 

@@ -16,13 +16,13 @@ from models import MODELS
 from models.base_bank import BANK_FILE, BankedModel
 from models.base_model import BaseModel, Phase
 from models.base_siedob import SceneModel, init_scene_networks, whole
-from models.networks.background_generator import BackgroundGenerator
-from models.networks.discriminator import num_discriminator_layers
-from models.networks.fusion_generator import FusionGenerator
-from models.networks.object_generators import ObjectInpainter, StyleObjectGenerator
-from models.networks.objects import Objects, find_objects
-from models.networks.style_bank import CodeStore, StyleBank
+from models.networks.blocks.discriminator import num_discriminator_layers
+from models.networks.siedob.background_generator import BackgroundGenerator
+from models.networks.siedob.crops import Objects, find_objects
+from models.networks.siedob.fusion_generator import FusionGenerator
+from models.networks.siedob.object_generators import ObjectInpainter, StyleObjectGenerator
 from models.siedob_runs import STEPS, is_new, options_of_runs
+from models.style_bank import CodeStore, StyleBank
 from util.batch import Batch
 from util.errors import UserError
 from util.flags import positive_int

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models import MODELS
 from models.base_siedob import ObjectModel
-from models.networks.object_generators import ObjectInpainter
+from models.networks.siedob.object_generators import ObjectInpainter
 from util.batch import Batch
 
 

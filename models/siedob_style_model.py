@@ -14,7 +14,7 @@ from models import MODELS
 from models.base_bank import BankedModel, without
 from models.base_siedob import ObjectModel
 from models.losses.style import style_consistency
-from models.networks.object_generators import StyleObjectGenerator
+from models.networks.siedob.object_generators import StyleObjectGenerator
 from util.batch import Batch
 from util.flags import positive_int, weight
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from models import MODELS
 from models.base_cascade_gan import CascadeGAN
-from models.networks.cascade import CascadeGenerator
-from models.networks.init import init_normal
+from models.networks.blocks.init import init_normal
+from models.networks.cascade.stages import CascadeGenerator
 
 
 @MODELS.register("spmpgan")

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from models.base_model import Phase
 from models.losses.patch import NEAREST, SCALES, PatchFeatures, PatchLoss
 from models.losses.perceptual import TAPS, build_features
-from models.networks.analogy_discriminator import PyramidDiscriminator
-from models.networks.analogy_generator import AnalogyGenerator, init_analogy
-from models.networks.analogy_segmenter import LayoutSegmenter
+from models.networks.semia.discriminator import PyramidDiscriminator
+from models.networks.semia.generator import AnalogyGenerator, init_analogy
+from models.networks.semia.segmenter import LayoutSegmenter
 from models.semia_model import SemIAModel
 from trainers.trainer import frozen
 from util.files import write_text

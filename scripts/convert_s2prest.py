@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from models.networks.clip_input import CLIP_INPUTS
-from models.networks.style_attention import StyleAttention
+from models.networks.s2prest.clip_input import CLIP_INPUTS
+from models.networks.s2prest.style_attention import StyleAttention
 from models.released_weights.s2prest import read_embeddings
 from models.s2prest_model import HEADS, STYLE_FILE
 from options.base_options import OPTIONS_FILE, run_folder

@@ -34,7 +34,6 @@ from data.records import ClassTable
 from models import MODELS
 from models.base_bank import BANK_FILE
 from models.base_cascade_gan import CascadeGAN
-from models.networks.style_bank import StyleBank
 from models.released_weights import siedob
 from models.released_weights.common import adam_state, parameter_names, released_parameters, renamed
 from models.released_weights.divsem import (
@@ -43,6 +42,7 @@ from models.released_weights.divsem import (
     released_generator_key,
     to_rgb,
 )
+from models.style_bank import StyleBank
 from options.base_options import OPTIONS_FILE, Options, add_run_folder_flags, input_folder, run_folder
 from options.parser import StrictParser
 from options.train_options import TrainOptions

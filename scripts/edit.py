@@ -35,8 +35,8 @@ from data.samples import make_sample
 from data.scenes import Margin, Scene, SceneFiles, load_scene, pair_files
 from data.transforms import nearest
 from models import MODELS
-from models.networks.style_bank import StyleBank
-from models.networks.style_sources import (
+from models.style_bank import StyleBank
+from models.style_sources import (
     Frame,
     MeanSource,
     ReferenceSource,

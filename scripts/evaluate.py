@@ -43,7 +43,7 @@ from metrics.report import ROWS, write_report
 from metrics.result import format_table, result_line
 from metrics.segmentation import class_table
 from metrics.summary import format_summary, read_lines, summarise
-from models.networks.diffusion_files import load_clip
+from models.diffusion_files import load_clip
 from options.parser import script_parser
 from util.device import resolve_device
 from util.errors import DataError, UserError, run_main

@@ -40,7 +40,7 @@ from data.object_files import class_folder, with_outside
 from data.objects_dataset import ObjectsDataset
 from data.prepare import claim_output, run_jobs, save_picture, write_class_table
 from data.records import PICTURE_ENDINGS, ClassTable, MapRules, Maps
-from models.networks.objects import Objects, find_objects
+from models.networks.siedob.crops import Objects, find_objects
 from options.base_options import add_data_flags
 from options.parser import StrictParser, script_parser
 from util.errors import EXIT_OK, DataError, UserError, run_main

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from models.networks.inversion import MOST_STEPS, Coefficients
+from models.networks.s2prest.inversion import MOST_STEPS, Coefficients
 from util.edge_maps import EDGES
 from util.errors import UserError
 from util.flags import positive, positive_int, weight

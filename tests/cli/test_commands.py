@@ -19,7 +19,7 @@ import torch
 import test as test_command
 import train as train_command
 from models import MODELS
-from models.networks.style_bank import StyleBank
+from models.style_bank import StyleBank
 from scripts.build_style_bank import main as build_style_bank
 from scripts.prepare_streets import main as prepare_streets
 from util.errors import EXIT_INTERRUPTED, UserError

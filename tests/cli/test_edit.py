@@ -18,7 +18,7 @@ from data.scenes import SceneFiles, load_scene
 from data.streets import CLASSES, render_street
 from data.streets_dataset import scene_rng
 from models import MODELS
-from models.networks.style_bank import StyleBank
+from models.style_bank import StyleBank
 from options.edit_options import EditOptions
 from scripts import edit
 from scripts.prepare_streets import main as prepare_streets

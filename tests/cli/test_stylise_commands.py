@@ -232,7 +232,7 @@ def test_wrong_use_of_test_is_told(home: Path) -> None:
 
 
 def test_a_style_of_another_base_model_is_refused(home: Path) -> None:
-    from models.networks.tiny_diffusion import save_tiny
+    from models.networks.s2prest.tiny_diffusion import save_tiny
 
     base, clip = save_tiny(home / "other", seed=1)
     assert "trained with another --base_model" in wrong(home, "--base_model", str(base))
@@ -248,7 +248,7 @@ def test_a_style_of_another_base_model_is_refused(home: Path) -> None:
 
 
 def test_a_resumed_run_keeps_its_style_base_model_and_clip_input(home: Path) -> None:
-    from models.networks.tiny_diffusion import save_tiny
+    from models.networks.s2prest.tiny_diffusion import save_tiny
 
     save_png(disc(64, 64), home / "another.png")
     base, _ = save_tiny(home / "other", seed=1)

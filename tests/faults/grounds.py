@@ -17,8 +17,8 @@ import torch
 import test as test_command
 import train as train_command
 from models import MODELS
-from models.networks.style_encoder import StyleEncoder
-from models.networks.style_generator import StyleCodeGenerator
+from models.networks.cascade.style_encoder import StyleEncoder
+from models.networks.cascade.style_generator import StyleCodeGenerator
 from models.released_weights.divsem import released_generator_key
 from scripts import (
     build_style_bank,

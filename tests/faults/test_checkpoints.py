@@ -23,7 +23,7 @@ from trainer_toys import ToyModel, fit, toy_trainer
 from data import DATASETS
 from data.prepare import write_class_table
 from data.records import CLASSES_FILE, read_class_table
-from models.networks.style_bank import StyleBank
+from models.style_bank import StyleBank
 from options.parser import read_yaml
 from trainers.checkpoint import CheckpointError, Checkpoints, load_checkpoint
 from trainers.failures import NonFiniteError

@@ -20,8 +20,8 @@ import train
 from metrics.files import file_hash
 from metrics.inception import load_inception
 from metrics.segmenters import load_segmenter
-from models.networks.style_bank import StyleBank
 from models.released_weights.s2prest import read_embeddings
+from models.style_bank import StyleBank
 from options.base_options import OPTIONS_FILE
 from options.edit_options import EditOptions
 from options.test_options import TestOptions

@@ -19,7 +19,7 @@ import pytest
 import test as test_command
 import train as train_command
 from models import MODELS
-from models.networks.style_bank import StyleBank
+from models.style_bank import StyleBank
 from trainers.checkpoint import load_checkpoint
 from trainers.distributed import Distributed
 from trainers.restore import read_run

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from data.edges import instance_edges
 from models.losses.perceptual import PerceptualLoss, build_features
-from models.networks.background_generator import BackgroundGenerator
-from models.networks.discriminator import PatchDiscriminator
-from models.networks.fusion_generator import FusionGenerator
-from models.networks.object_generators import ObjectInpainter, StyleObjectGenerator
+from models.networks.blocks.discriminator import PatchDiscriminator
+from models.networks.siedob.background_generator import BackgroundGenerator
+from models.networks.siedob.fusion_generator import FusionGenerator
+from models.networks.siedob.object_generators import ObjectInpainter, StyleObjectGenerator
 from models.released_weights import siedob
 from models.released_weights.common import renamed
 from models.released_weights.siedob import ReleasedNetwork

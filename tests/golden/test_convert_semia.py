@@ -10,7 +10,7 @@ from semia_fill import VALUES, check, fill, hashed, picture, segmentation, table
 from torch import Tensor
 
 import test as test_command
-from models.networks.analogy_generator import AnalogyGenerator
+from models.networks.semia.generator import AnalogyGenerator
 from models.released_weights.semia import UNUSED
 from models.semia_model import SemIAModel
 from scripts.convert_weights import main as convert

@@ -18,12 +18,12 @@ from data.records import read_class_table
 from models import MODELS
 from models.base_bank import BANK_FILE
 from models.base_siedob import write_tiny_objects
-from models.networks.background_generator import BackgroundGenerator
-from models.networks.discriminator import PatchDiscriminator
-from models.networks.fusion_generator import FusionGenerator
-from models.networks.object_generators import ObjectInpainter, StyleObjectGenerator
-from models.networks.style_bank import StyleBank
+from models.networks.blocks.discriminator import PatchDiscriminator
+from models.networks.siedob.background_generator import BackgroundGenerator
+from models.networks.siedob.fusion_generator import FusionGenerator
+from models.networks.siedob.object_generators import ObjectInpainter, StyleObjectGenerator
 from models.released_weights.siedob import CHECKPOINTS
+from models.style_bank import StyleBank
 from options.test_options import TestOptions
 from scripts.convert_weights import main as convert
 from trainers.restore import load_run

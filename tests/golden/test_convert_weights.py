@@ -15,11 +15,12 @@ from torch import Tensor
 import train as train_command
 from data.records import read_class_table
 from models import MODELS
-from models.networks.cascade import CascadeGenerator, resize_nearest
-from models.networks.discriminator import MultiScaleDiscriminator
-from models.networks.spm import Modulation
-from models.networks.style_encoder import StyleEncoder
-from models.networks.style_generator import StyleCodeGenerator
+from models.networks.blocks.discriminator import MultiScaleDiscriminator
+from models.networks.blocks.scales import resize_nearest
+from models.networks.blocks.spm import Modulation
+from models.networks.cascade.stages import CascadeGenerator
+from models.networks.cascade.style_encoder import StyleEncoder
+from models.networks.cascade.style_generator import StyleCodeGenerator
 from models.released_weights.divsem import released_discriminator_key, released_generator_key
 from options.test_options import TestOptions
 from scripts.convert_weights import main as convert

@@ -15,17 +15,18 @@ from data.edges import instance_edges
 from models.base_cascade_gan import CascadeGAN
 from models.losses.gan import hinge_fake, hinge_generator, hinge_real
 from models.losses.perceptual import PerceptualLoss
-from models.networks.cascade import Cascade, CascadeGenerator, resize_nearest
-from models.networks.discriminator import MultiScaleDiscriminator
-from models.networks.style_bank import StyleBank
-from models.networks.style_encoder import StyleEncoder
-from models.networks.style_generator import StyleCodeGenerator
+from models.networks.blocks.discriminator import MultiScaleDiscriminator
+from models.networks.blocks.scales import resize_nearest
+from models.networks.cascade.stages import Cascade, CascadeGenerator
+from models.networks.cascade.style_encoder import StyleEncoder
+from models.networks.cascade.style_generator import StyleCodeGenerator
 from models.released_weights.divsem import (
     released_discriminator_key,
     released_generator_key,
     released_vgg_key,
 )
 from models.spmpgan_model import SPMPGANModel
+from models.style_bank import StyleBank
 from util.batch import one_hot
 
 # The second step's losses: Adam turns rounding into steps of the learning rate. The generator's adversarial loss is a

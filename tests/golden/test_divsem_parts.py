@@ -7,11 +7,11 @@ import torch
 from hash_fill import HERE, assert_stats, fill, golden, hash_tensor, hash_values
 from torch import Tensor
 
-from models.networks.cascade import CascadeGenerator
-from models.networks.discriminator import MultiScaleDiscriminator
-from models.networks.spm import SPMConv, SPMUp
-from models.networks.style_encoder import StyleEncoder, style_conv
-from models.networks.style_generator import StyleCodeGenerator
+from models.networks.blocks.discriminator import MultiScaleDiscriminator
+from models.networks.blocks.spm import SPMConv, SPMUp
+from models.networks.cascade.stages import CascadeGenerator
+from models.networks.cascade.style_encoder import StyleEncoder, style_conv
+from models.networks.cascade.style_generator import StyleCodeGenerator
 from models.released_weights.divsem import (
     released_block_key,
     released_discriminator_key,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.networks.inversion import (
+from models.networks.s2prest.inversion import (
     Coefficients,
     Latents,
     alphas_cumprod,
@@ -24,7 +24,7 @@ from models.networks.inversion import (
     stylise,
     timesteps,
 )
-from models.networks.style_attention import StyleAttention
+from models.networks.s2prest.style_attention import StyleAttention
 from util.edge_maps import edge_picture, suppressed_gradient
 
 GOLDEN = json.loads(Path(__file__).with_name("s2prest_golden.json").read_text())

@@ -13,12 +13,12 @@ from semia_fill import GOLDEN, VALUES, check, fill, hashed, picture, segmentatio
 from torch import Tensor, nn
 
 from data.warps import grid_points, progress, warp, warp_coordinates, zoom, zoom_indices
-from models.losses.analogy import base_rate
 from models.losses.patch import PatchFeatures, PatchLoss
 from models.losses.perceptual import build_features
-from models.networks.analogy_discriminator import PyramidDiscriminator
-from models.networks.analogy_generator import AnalogyGenerator
-from models.networks.analogy_segmenter import LayoutSegmenter
+from models.losses.semia import base_rate
+from models.networks.semia.discriminator import PyramidDiscriminator
+from models.networks.semia.generator import AnalogyGenerator
+from models.networks.semia.segmenter import LayoutSegmenter
 from models.semia_model import SemIAModel
 
 SCHEDULE = GOLDEN["augmentation_and_schedule"]

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.background_generator import BackgroundGenerator
-from models.networks.discriminator import PatchDiscriminator
-from models.networks.fusion_generator import FusionGenerator
-from models.networks.init import init_normal
-from models.networks.object_generators import ObjectInpainter, StyleObjectGenerator
-from models.networks.saspm import SASPM
-from models.networks.spade import SPADE, CodeSPADE, ResnetBlock
-from models.networks.spectral import SpectralConv2d
+from models.networks.blocks.discriminator import PatchDiscriminator
+from models.networks.blocks.init import init_normal
+from models.networks.blocks.spade import SPADE, CodeSPADE, ResnetBlock
+from models.networks.blocks.spectral import SpectralConv2d
+from models.networks.siedob.background_generator import BackgroundGenerator
+from models.networks.siedob.fusion_generator import FusionGenerator
+from models.networks.siedob.object_generators import ObjectInpainter, StyleObjectGenerator
+from models.networks.siedob.saspm import SASPM
 
 NC = 6
 STYLED = torch.tensor([True, True, True, True, False, True])

@@ -17,7 +17,7 @@ from data.edges import instance_edges
 from models.losses.gan import hinge_fake, hinge_generator, hinge_real
 from models.losses.perceptual import PerceptualLoss
 from models.losses.style import style_consistency
-from models.networks.boundary import Patch, boundary_pixels, choose_patches, cut_patches, patch_box
+from models.networks.siedob.boundary import Patch, boundary_pixels, choose_patches, cut_patches, patch_box
 
 STEPS = GOLDEN["steps"]
 

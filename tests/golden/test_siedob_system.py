@@ -22,13 +22,13 @@ from torch import Tensor
 
 import models.siedob_background_model as background_module
 from data.instances import dense_instances
-from models.networks.boundary import Patch, patch_box
-from models.networks.discriminator import SetDiscriminator
-from models.networks.style_bank import StyleBank
+from models.networks.blocks.discriminator import SetDiscriminator
+from models.networks.siedob.boundary import Patch, patch_box
 from models.siedob_background_model import SIEDOBBackgroundModel
 from models.siedob_fusion_model import SIEDOBFusionModel
 from models.siedob_inpaint_model import SIEDOBInpaintModel
 from models.siedob_style_model import SIEDOBStyleModel
+from models.style_bank import StyleBank
 from util.images import to_uint8
 from util.objects import ObjectRule
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.networks.diffusion import Diffusion
-from models.networks.inversion import Coefficients
-from models.networks.style_attention import StyleAttention
-from models.networks.tiny_diffusion import tiny_parts
+from models.networks.s2prest.diffusion import Diffusion
+from models.networks.s2prest.inversion import Coefficients
+from models.networks.s2prest.style_attention import StyleAttention
+from models.networks.s2prest.tiny_diffusion import tiny_parts
 from models.s2prest_model import S2PreSTModel
 from util.edge_maps import edge_picture
 

@@ -13,7 +13,7 @@ from data import DATASETS
 from models import MODELS
 from models.base_cascade_gan import CascadeGAN
 from models.losses.gan import feature_matching
-from models.networks.style_generator import StyleCodeGenerator
+from models.networks.cascade.style_generator import StyleCodeGenerator
 from options.train_options import TrainOptions
 from util.batch import Batch, collate
 

@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 import torch
 
-from models.networks.style_bank import StyleBank
-from models.networks.style_sources import (
+from models.style_bank import StyleBank
+from models.style_sources import (
     Interpolation,
     MeanSource,
     ReferenceSource,

@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import spectral_norm
 
-from models.networks.cascade import CascadeGenerator, resize_bilinear, resize_nearest, stage_sizes
-from models.networks.discriminator import MultiScaleDiscriminator
-from models.networks.spectral import SpectralConv2d
-from models.networks.spm import Modulation, SPMConv
-from models.networks.style_encoder import StyleEncoder
-from models.networks.style_generator import StyleCodeGenerator
-from models.networks.unet import SPMUNet, stage_depth, stage_widths
+from models.networks.blocks.discriminator import MultiScaleDiscriminator
+from models.networks.blocks.scales import resize_bilinear, resize_nearest, stage_sizes
+from models.networks.blocks.spectral import SpectralConv2d
+from models.networks.blocks.spm import Modulation, SPMConv
+from models.networks.cascade.stages import CascadeGenerator
+from models.networks.cascade.style_encoder import StyleEncoder
+from models.networks.cascade.style_generator import StyleCodeGenerator
+from models.networks.cascade.unet import SPMUNet, stage_depth, stage_widths
 
 
 def tiny_divsem(crop: int) -> StyleCodeGenerator:

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from s2prest_tiny import QUICK, picture, run, tiny_model
 
-from models.networks.clip_input import LEGACY_LEVELS, MEAN, STD, clip_input
-from models.networks.diffusion import draw_normal
-from models.networks.inversion import Coefficients, alphas_cumprod
-from models.networks.style_attention import DROPOUT, StyleAttention, dropout_factors
+from models.networks.s2prest.clip_input import LEGACY_LEVELS, MEAN, STD, clip_input
+from models.networks.s2prest.diffusion import draw_normal
+from models.networks.s2prest.inversion import Coefficients, alphas_cumprod
+from models.networks.s2prest.style_attention import DROPOUT, StyleAttention, dropout_factors
 from models.s2prest_model import S2PreSTModel, truncated
 from util.edge_maps import edge_picture
 from util.images import to_tensor

@@ -18,7 +18,7 @@ from torch import nn
 
 import test as test_command
 from models.networks import diffusion_files
-from models.networks.style_attention import StyleAttention
+from models.networks.s2prest.style_attention import StyleAttention
 from models.released_weights.s2prest import read_embeddings
 from models.s2prest_model import S2PreSTModel
 from scripts.convert_weights import main as convert

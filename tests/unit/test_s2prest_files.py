@@ -18,9 +18,9 @@ from torch import nn
 import test as test_command
 import train as train_command
 from models.networks import diffusion_files
-from models.networks.signature import check_signature, save_signature
-from models.networks.tiny_diffusion import save_tiny
+from models.networks.s2prest.tiny_diffusion import save_tiny
 from models.s2prest_model import S2PreSTModel
+from models.signature import check_signature, save_signature
 from util.errors import UserError
 from util.images import read_image, save_png
 

@@ -17,10 +17,10 @@ from data.warps import Augmentation, warp, warp_coordinates
 from metrics.base import Pictures, Source
 from metrics.fid import frechet_distance
 from metrics.layout import Layout, agreement, mean_colours, nearest_colour
-from models.networks.analogy_blocks import Point2d, SpectralPoint2d
-from models.networks.analogy_discriminator import PyramidDiscriminator
-from models.networks.analogy_generator import AnalogyGenerator
-from models.networks.analogy_segmenter import LayoutSegmenter
+from models.networks.semia.blocks import Point2d, SpectralPoint2d
+from models.networks.semia.discriminator import PyramidDiscriminator
+from models.networks.semia.generator import AnalogyGenerator
+from models.networks.semia.segmenter import LayoutSegmenter
 from models.semia_model import SemIAModel
 from scripts.benchmark_semia import PlainSemIA
 from util.errors import DataError, UserError

@@ -25,8 +25,8 @@ from siedob_tiny import (
 )
 from torch import Tensor
 
-from models.networks.style_bank import StyleBank
 from models.siedob_fusion_model import SIEDOBFusionModel
+from models.style_bank import StyleBank
 from util.batch import Batch
 from util.errors import UserError
 

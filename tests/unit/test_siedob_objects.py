@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from data.instances import dense_instances
-from models.networks.objects import Objects, find_objects
+from models.networks.siedob.crops import Objects, find_objects
 from util.batch import PAD
 from util.objects import ObjectRule
 

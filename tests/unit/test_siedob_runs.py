@@ -27,8 +27,8 @@ from siedob_tiny import (
 
 import test as test_command
 import train as train_command
-from models.networks.style_bank import StyleBank
 from models.siedob_fusion_model import SIEDOBFusionModel
+from models.style_bank import StyleBank
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from util.errors import UserError

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers
 from torch import Tensor
 
-from models.networks.segments import Segments
-from models.networks.style_bank import BankBuilder, StyleBank
-from models.networks.style_encoder import StyleEncoder
+from models.networks.blocks.segments import Segments
+from models.networks.cascade.style_encoder import StyleEncoder
+from models.style_bank import BankBuilder, StyleBank
 from util.errors import UserError
 
 

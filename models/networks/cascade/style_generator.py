@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from models.networks.cascade import Cascade, CascadeGenerator
-from models.networks.style_encoder import StyleEncoder
+from models.networks.cascade.stages import Cascade, CascadeGenerator
+from models.networks.cascade.style_encoder import StyleEncoder
 
 
 class StyleCodeGenerator(CascadeGenerator):

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.networks.clip_input import embed
-from models.networks.diffusion import PLACEHOLDER, Diffusion, libraries
-from models.networks.inversion import BETA_FIRST, BETA_LAST, TRAIN_STEPS
+from models.networks.s2prest.clip_input import embed
+from models.networks.s2prest.diffusion import PLACEHOLDER, Diffusion, libraries
+from models.networks.s2prest.inversion import BETA_FIRST, BETA_LAST, TRAIN_STEPS
 from util.errors import UserError
 from util.files import cause
 from util.unpickling import weights_only

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.networks.clip_input import embed
+from models.networks.s2prest.clip_input import embed
 from util.errors import UserError
 
 PLACEHOLDER = "*"

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.cascade import resize_nearest
-from models.networks.spm import LEAK, joined_conv
+from models.networks.blocks.scales import resize_nearest
+from models.networks.blocks.spm import LEAK, joined_conv
 
 REACH = 2  # pixels: how far the border's zeros reach in through two 3x3 convolutions
 

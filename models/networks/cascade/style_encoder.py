@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.networks.gated import ConvNorm
-from models.networks.segments import Segments
-from models.networks.spm import upsample2
+from models.networks.blocks.gated import ConvNorm
+from models.networks.blocks.segments import Segments
+from models.networks.blocks.spm import upsample2
 
 MIN_MULTIPLE = 16  # pixels: four stride-2 layers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.networks.gated import GatedUNet, ToPicture
+from models.networks.blocks.gated import GatedUNet, ToPicture
 
 LEVELS = ((2, 2), (4, 4), (8, 8))
 

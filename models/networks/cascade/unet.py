@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.networks.spm import Modulation, SPMConv, SPMUp
+from models.networks.blocks.spm import Modulation, SPMConv, SPMUp
 from util.errors import UserError
 
 ENCODER_WIDTHS = (1, 2, 4, 4, 8, 8, 16, 16, 32, 32)  # of enc1, enc2, ... in units of ngf

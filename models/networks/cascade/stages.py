@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.spm import SPM, Modulation, upsample2
-from models.networks.unet import ContextPyramid, SPMUNet
+from models.networks.blocks.scales import resize_bilinear, resize_nearest, stage_sizes
+from models.networks.blocks.spm import SPM, Modulation, upsample2
+from models.networks.cascade.unet import ContextPyramid, SPMUNet
 from util.shapes import check_shape
 
 
@@ -25,22 +25,6 @@ class Cascade:
     entry: list[Tensor]
     fake: list[Tensor]
     composite: list[Tensor]
-
-
-def stage_sizes(crop_size: int, *, multi_scale: bool = True) -> list[int]:
-    """Return a quarter, a half and the whole of the crop, in pixels, or the whole alone."""
-    return [crop_size // 4, crop_size // 2, crop_size] if multi_scale else [crop_size]
-
-
-def resize_nearest(x: Tensor, size: int) -> Tensor:
-    """Nearest resizing to a size that divides x's: every n-th pixel."""
-    step = x.shape[-1] // size
-    return x[..., ::step, ::step]
-
-
-def resize_bilinear(x: Tensor, size: int) -> Tensor:
-    """Bilinear resizing as released: no antialiasing, corners not aligned."""
-    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
 
 
 class CascadeGenerator(nn.Module):

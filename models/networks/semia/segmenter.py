@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.analogy_blocks import Point2d, pointwise
+from models.networks.semia.blocks import Point2d, pointwise
 
 
 def relu() -> nn.ReLU:

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from models.networks.style_bank import StyleBank
+from models.style_bank import StyleBank
 from util.errors import UserError
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.analogy_blocks import Point2d, SpectralPoint2d, leaky
-from models.networks.spectral import SpectralConv2d
+from models.networks.blocks.spectral import SpectralConv2d
+from models.networks.semia.blocks import Point2d, SpectralPoint2d, leaky
 
 
 def _unit(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.spectral import SpectralConv2d
+from models.networks.blocks.spectral import SpectralConv2d
 
 LEAK = 0.2
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.networks.analogy_blocks import ConvBlock, Rescale, TranslationHead, film
+from models.networks.semia.blocks import ConvBlock, Rescale, TranslationHead, film
 
 LEVELS = 3
 MULTIPLE = 2**LEVELS  # pixels that both sides are multiples of

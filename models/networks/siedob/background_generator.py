@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.gated import GatedUNet, ToPicture
-from models.networks.saspm import SASPM
-from models.networks.spm import LEAK
+from models.networks.blocks.gated import GatedUNet, ToPicture
+from models.networks.blocks.spm import LEAK
+from models.networks.siedob.saspm import SASPM
 from util.shapes import check_shape
 
 LEVELS = ((2, 2), (4, 4), (8, 8), (8, 16))

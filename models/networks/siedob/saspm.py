@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.cascade import resize_nearest
-from models.networks.segments import Segments
-from models.networks.spade import SPADE
-from models.networks.spm import LEAK
+from models.networks.blocks.scales import resize_nearest
+from models.networks.blocks.segments import Segments
+from models.networks.blocks.spade import SPADE
+from models.networks.blocks.spm import LEAK
 
 
 class ClassSegments(Segments):

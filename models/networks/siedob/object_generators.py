@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.gated import ConvNorm, GatedConv, GatedUNet, ToPicture
-from models.networks.spade import ResnetBlock, StyleSPADEBlock
-from models.networks.spm import LEAK
+from models.networks.blocks.gated import ConvNorm, GatedConv, GatedUNet, ToPicture
+from models.networks.blocks.spade import ResnetBlock, StyleSPADEBlock
+from models.networks.blocks.spm import LEAK
 
 INPAINT_LEVELS = ((2,), (4, 4), (8, 8), (16, 16, 16))
 STYLE_WIDTHS = (1, 2, 4, 4, 4)  # of the style encoder, in units of its first layer

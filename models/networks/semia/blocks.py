@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.spectral import EPS, SpectralConv2d
+from models.networks.blocks.spectral import EPS, SpectralConv2d
 
 SLOPE = 0.2  # of LeakyReLU
 FILM_EPS = 1e-5

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.spectral import SpectralConv2d
-from models.networks.spm import LEAK, upsample2
+from models.networks.blocks.spectral import SpectralConv2d
+from models.networks.blocks.spm import LEAK, upsample2
 
 
 def norm_act(x: Tensor) -> Tensor:

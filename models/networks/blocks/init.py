@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from models.networks.spectral import SpectralConv2d
+from models.networks.blocks.spectral import SpectralConv2d
 
 
 def init_normal(net: nn.Module, *, std: float = 0.02) -> None:

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.cascade import stage_sizes
-from models.networks.spectral import SpectralConv2d
-from models.networks.spm import LEAK
+from models.networks.blocks.scales import stage_sizes
+from models.networks.blocks.spectral import SpectralConv2d
+from models.networks.blocks.spm import LEAK
 
 OUTPUT_CHANNELS = 3
 

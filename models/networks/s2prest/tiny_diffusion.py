@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from models.networks.diffusion import libraries
+from models.networks.s2prest.diffusion import libraries
 
 SIDE = 64  # pixels of its pictures
 WORDS = 514

@@ -1,0 +1,1 @@
+"""What the networks of two or more methods share."""

@@ -1,0 +1,1 @@
+"""SPMPGAN and DivSem: three U-Nets of style-preserved modulation, and the style encoder."""

@@ -1,0 +1,1 @@
+"""S2PreST: Stable Diffusion, CLIP and the style's token."""

@@ -1,0 +1,1 @@
+"""SemIA: networks of a single picture."""

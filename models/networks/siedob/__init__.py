@@ -1,0 +1,1 @@
+"""SIEDOB: networks of objects, of the background, and of what joins them."""
