@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.base import Metric, MetricValue
+from metrics.metric import Metric, MetricValue
 from util.seeds import torch_generator
 
 EDGES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)  # of the erased share; a bin holds its upper edge, the first also 0

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from metrics.analysis import draw_times, with_bins, with_intervals
-from metrics.base import LeftOutError, Metric, MetricValue, Pictures, Setup
+from metrics.declaration import LeftOutError, Setup
+from metrics.metric import Metric, MetricValue
+from metrics.pictures import Pictures
 from metrics.registry import METRICS
 from util.errors import UserError
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from metrics.base import Flag
-from metrics.feature_cache import default_cache_dir
+from metrics.declaration import Flag
+from metrics.features.cache import default_cache_dir
 from metrics.registry import METRICS
 from util.errors import UserError
 

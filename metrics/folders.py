@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from metrics.base import Pictures
+from metrics.pictures import Pictures
 from util.decode import NamedBytes, decode, read_regular
 from util.errors import DataError
 from util.images import read_map

@@ -7,7 +7,8 @@ import pkgutil
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from metrics.base import Metric, Value
+from metrics.declaration import Value
+from metrics.metric import Metric
 from util.flags import metric_names
 
 M = TypeVar("M", bound=type[Metric])

@@ -34,8 +34,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from metrics.features.inception import find_inception, read_inception
 from metrics.folders import list_pictures
-from metrics.inception import find_inception, read_inception
 from options.parser import script_parser
 from util.errors import UserError, run_main
 from util.files import require_writable, write_text

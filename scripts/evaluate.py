@@ -33,16 +33,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data.loader import Loader
-from metrics.base import Setup, Source
+from metrics.declaration import Setup, Source
 from metrics.evaluator import Evaluator, build_evaluator
 from metrics.flags import add_metric_flags, validate_metric_flags
 from metrics.folders import Item, Items, Loaded, batches, read_exact
 from metrics.pairing import pair_folders
 from metrics.registry import METRICS
-from metrics.report import ROWS, write_report
-from metrics.result import format_table, result_line
-from metrics.segmentation import class_table
-from metrics.summary import format_summary, read_lines, summarise
+from metrics.reporting.report import ROWS, write_report
+from metrics.reporting.result import format_table, result_line
+from metrics.reporting.summary import format_summary, read_lines, summarise
+from metrics.segments.segmentation import class_table
 from models.diffusion_files import load_clip
 from options.parser import script_parser
 from util.device import resolve_device

@@ -21,7 +21,7 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
     leave_on_interrupt()
 
 from metrics.registry import METRICS
-from metrics.table import FORMATS, Entry, Table
+from metrics.reporting.table import FORMATS, Entry, Table
 from options.base_options import OPTIONS_FILE
 from options.experiment import Experiment, Row, read_experiment
 from options.parser import read_yaml, script_parser

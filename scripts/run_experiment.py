@@ -36,9 +36,9 @@ from tqdm import tqdm
 import test as test_command
 import train as train_command
 from data.masks import real_title
-from metrics.protocol import require_one_protocol
 from metrics.registry import METRICS
-from metrics.result import format_table
+from metrics.reporting.protocol import require_one_protocol
+from metrics.reporting.result import format_table
 from models import MODELS
 from options.base_options import OPTIONS_FILE, Options, run_folder
 from options.experiment import Experiment, Row, read_experiment, to_args

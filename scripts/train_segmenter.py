@@ -5,7 +5,8 @@
 
 Writes <checkpoints_dir>/<name>/segmenter.{safetensors,yaml}; the second holds the score on the real test pictures.
 The one that ships for `streets` was made by `--dataset_mode streets --streets_train_size 1000 --crop_size 64 --width 12
---max_steps 2000 --batch_size 16 --name streets --checkpoints_dir metrics/weights --overwrite`, 10 minutes on 2 cores.
+--max_steps 2000 --batch_size 16 --name streets --checkpoints_dir metrics/segments/weights --overwrite`, 10 minutes
+on two cores.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from torch.nn import functional as F
 from data import DATASETS, scene_dataset
 from data.base_dataset import BaseDataset
 from data.loader import make_loader
-from metrics.segmentation import Confusion
-from metrics.segmenter_net import ARCHITECTURES, build_segmenter_net
-from metrics.segmenters import CARD_FILE, IGNORED, WEIGHTS_FILE, is_reserved, label_table, load_trained
+from metrics.segments.segmentation import Confusion
+from metrics.segments.segmenter import IGNORED, label_table
+from metrics.segments.segmenters import CARD_FILE, WEIGHTS_FILE, is_reserved, load_trained
+from metrics.segments.unet import ARCHITECTURES, build_segmenter_net
 from options.base_options import add_data_flags, add_run_flags, run_folder
 from options.parser import StrictParser, check_name, script_parser
 from util.batch import Batch, to_device
@@ -59,7 +61,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     add_run_flags(parser)
     add_data_flags(parser)
     group = parser.add_argument_group("network")
-    group.add_argument("--arch", choices=ARCHITECTURES, default="unet", help="see metrics/segmenter_net.py")
+    group.add_argument("--arch", choices=ARCHITECTURES, default="unet", help="see metrics/segments/unet.py")
     group.add_argument("--width", type=int, default=24, help="first channel count of the U-Net")
     group.add_argument("--max_steps", type=int, default=4000, help="optimiser steps")
     group.add_argument("--lr", type=positive, default=2e-3, help="highest learning rate (AdamW, warm-up and cosine)")

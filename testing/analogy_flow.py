@@ -12,12 +12,14 @@ from torch import Tensor
 
 from data import DATASETS
 from data.single_image_dataset import COND, SingleImageDataset, single_batch
-from metrics.base import MetricValue, Pictures, Setup, Source
+from metrics.declaration import Setup, Source
 from metrics.evaluator import Evaluator, build_evaluator
-from metrics.layout import mean_colours, nearest_colour
+from metrics.metric import MetricValue
+from metrics.pictures import Pictures
 from metrics.registry import ANALOGY, METRICS
-from metrics.report import write_report
-from metrics.result import describe_run
+from metrics.reporting.report import write_report
+from metrics.reporting.result import describe_run
+from metrics.segments.layout import mean_colours, nearest_colour
 from models import MODELS
 from models.base_model import BaseModel
 from options.base_options import run_folder

@@ -12,11 +12,12 @@ from torch import Tensor
 from data import DATASETS
 from data.loader import make_loader, plain_pictures
 from data.masks import FOLDER, TASKS, MaskSetHash, has_truth, inverted_note, read_mask, real_title
-from metrics.base import Pictures, Setup
+from metrics.declaration import Setup
 from metrics.evaluator import build_evaluator
+from metrics.pictures import Pictures
 from metrics.registry import EDITING, METRICS
-from metrics.report import write_report
-from metrics.result import describe_run
+from metrics.reporting.report import write_report
+from metrics.reporting.result import describe_run
 from models import MODELS
 from options.base_options import run_folder
 from testing.flow import FLOWS, Flow, Measured, Test

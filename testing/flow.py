@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from metrics.base import MetricValue
 from metrics.flags import add_metric_flags, validate_metric_flags
+from metrics.metric import MetricValue
 from metrics.registry import METRICS
-from metrics.result import format_table, result_line, write_result
-from metrics.segmentation import class_table
+from metrics.reporting.result import format_table, result_line, write_result
+from metrics.segments.segmentation import class_table
 from util.files import require_writable, results_in
 from util.registry import Registry
 

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from data.masks import MaskSetHash
-from metrics.base import Pictures, Setup
+from metrics.declaration import Setup
 from metrics.evaluator import Evaluator, build_evaluator
+from metrics.pictures import Pictures
 from metrics.registry import STYLISING
-from metrics.report import write_report
-from metrics.result import describe_run
+from metrics.reporting.report import write_report
+from metrics.reporting.result import describe_run
 from models import MODELS
 from models.s2prest_model import STYLE_FILE, S2PreSTModel
 from options.base_options import OPTIONS_FILE, run_folder

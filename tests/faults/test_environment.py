@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from metrics.feature_cache import default_cache_dir
-from metrics.inception import FIDFeatures
-from metrics.segmenter_net import build_segmenter_net
+from metrics.features.cache import default_cache_dir
+from metrics.features.inception import FIDFeatures
+from metrics.segments.unet import build_segmenter_net
 from util.errors import UserError
 
 

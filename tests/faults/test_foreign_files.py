@@ -17,9 +17,9 @@ from torch import nn
 
 import test
 import train
+from metrics.features.inception import load_inception
 from metrics.files import file_hash
-from metrics.inception import load_inception
-from metrics.segmenters import load_segmenter
+from metrics.segments.segmenters import load_segmenter
 from models.released_weights.s2prest import read_embeddings
 from models.style_bank import StyleBank
 from options.base_options import OPTIONS_FILE

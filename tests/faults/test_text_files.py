@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from data.records import CLASSES_FILE, read_class_table
-from metrics.external_segmenters import read_card
 from metrics.registry import METRICS
-from metrics.segmenters import load_segmenter
-from metrics.summary import read_lines, summarise
+from metrics.reporting.summary import read_lines, summarise
+from metrics.segments.external import read_card
+from metrics.segments.segmenters import load_segmenter
 from options.base_options import OPTIONS_FILE
 from options.experiment import read_experiment
 from options.test_options import TestOptions

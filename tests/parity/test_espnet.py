@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from metrics.espnet import ESPNet
-from metrics.published import CAMVID_CLASSES, CITYSCAPES_CLASSES
-from metrics.segmentation import Confusion
-from metrics.segmenters import IGNORED, Segmenter, label_table, load_segmenter
+from metrics.segments.espnet import ESPNet
+from metrics.segments.released import CAMVID_CLASSES, CITYSCAPES_CLASSES
+from metrics.segments.segmentation import Confusion
+from metrics.segments.segmenter import IGNORED, Segmenter, label_table
+from metrics.segments.segmenters import load_segmenter
 from util.errors import UserError
 
 FILES = {"espnet_camvid": "espnet_p2_q8_camvid12.pth", "espnet_cityscapes": "espnet_p2_q8_cityscapes20.pth"}

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from pytorch_fid import fid_score, inception
 
-from metrics.inception import find_inception, read_inception
+from metrics.features.inception import find_inception, read_inception
 from scripts.evaluate import main
 
 COUNT, SIZE = 11, (430, 340)  # larger than the network's 299: how it is shrunk shows

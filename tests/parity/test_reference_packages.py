@@ -14,15 +14,15 @@ from PIL import Image
 from scipy import __version__ as scipy_version
 from torchvision import models
 
-from metrics.base import Pictures
-from metrics.fid import frechet_distance
-from metrics.inception import resize_clean
-from metrics.kid import mmd2
-from metrics.lpips import LPIPS, load_lpips, masked, whole
-from metrics.manifold import K_PRECISION, prdc
-from metrics.perceptual import Perceptual
-from metrics.reconstruction import Reconstruction, ssim_map
-from metrics.segmentation import Confusion
+from metrics.features.frechet import frechet_distance
+from metrics.features.inception import resize_clean
+from metrics.features.kid import mmd2
+from metrics.features.lpips import LPIPS, load_lpips, masked, whole
+from metrics.features.manifold import K_PRECISION, prdc
+from metrics.features.perceptual import Perceptual
+from metrics.pictures import Pictures
+from metrics.pixels.reconstruction import Reconstruction, ssim_map
+from metrics.segments.segmentation import Confusion
 from util.errors import UserError
 
 TORCHVISION = {"alex": "alexnet", "vgg": "vgg16"}

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from metrics import kid as kid_module
 from metrics import manifold as manifold_module
-from metrics.fid import Resampled, frechet_distance
-from metrics.kid import kid, mmd2, resampled_mmd2
-from metrics.manifold import K_DENSITY, K_PRECISION, manifolds, prdc
+from metrics.features.frechet import Resampled, frechet_distance
+from metrics.features.kid import kid, mmd2, resampled_mmd2
+from metrics.features.manifold import K_DENSITY, K_PRECISION, manifolds, prdc
 
 QUICK = settings(deadline=None, max_examples=25)
 seeds = st.integers(0, 2**31)

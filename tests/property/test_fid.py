@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
-from metrics.fid import frechet_distance, trace_sqrt_cholesky, trace_sqrt_svd
+from metrics.features.frechet import frechet_distance, trace_sqrt_cholesky, trace_sqrt_svd
 from util.errors import UserError
 
 QUICK = settings(deadline=None, max_examples=25)

@@ -12,19 +12,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
-from metrics.base import Metric, MetricValue
 from metrics.evaluator import Evaluator
-from metrics.feature_metrics import VARIANTS, FeatureMetrics
+from metrics.features.inception import FEATURES, InceptionFile
+from metrics.features.lpips import LPIPS
+from metrics.features.perceptual import Perceptual
+from metrics.features.set_metrics import VARIANTS, FeatureMetrics
 from metrics.folders import Loaded, batches
-from metrics.inception import FEATURES, InceptionFile
-from metrics.lpips import LPIPS
-from metrics.perceptual import Perceptual
-from metrics.reconstruction import Reconstruction
+from metrics.metric import Metric, MetricValue
+from metrics.pixels.reconstruction import Reconstruction
+from metrics.pixels.seam import Seam
+from metrics.pixels.style import Style
 from metrics.registry import EDITING, METRICS
-from metrics.seam import Seam
-from metrics.segmentation import SegmentationMetric
-from metrics.segmenters import Segmenter
-from metrics.style import Style
+from metrics.segments.segmentation import SegmentationMetric
+from metrics.segments.segmenter import Segmenter
 
 COUNT, CPU = 18, torch.device("cpu")
 SIZES = ((48, 40), (40, 56))

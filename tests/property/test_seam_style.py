@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics.base import Pictures
-from metrics.seam import Seam, border_jump
-from metrics.style import MIN_PIXELS, Style, style_distances
+from metrics.pictures import Pictures
+from metrics.pixels.seam import Seam, border_jump
+from metrics.pixels.style import MIN_PIXELS, Style, style_distances
 
 QUICK = settings(deadline=None, max_examples=25)
 seeds = st.integers(0, 2**31)

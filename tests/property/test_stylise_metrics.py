@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from metrics import vgg_style
-from metrics.base import Pictures
-from metrics.fid import frechet_distance
-from metrics.inception import resize_plain
-from metrics.style_sets import ArtFID, ClipLoss
-from metrics.stylisation import MS_SSIM_SIDE, SCALE_WEIGHTS, Stylisation, edge_f1, hellinger, histogram, ms_ssim
-from metrics.vgg_style import VGGStyle, cfsd, gram, load_vgg19
+from metrics.features.frechet import frechet_distance
+from metrics.features.inception import resize_plain
+from metrics.features.style_sets import ArtFID, ClipLoss
+from metrics.features.vgg_style import VGGStyle, cfsd, gram, load_vgg19
+from metrics.pictures import Pictures
+from metrics.pixels.stylisation import MS_SSIM_SIDE, SCALE_WEIGHTS, Stylisation, edge_f1, hellinger, histogram, ms_ssim
 from testing.stylising_flow import StylisingFlow
 from util.errors import UserError
 

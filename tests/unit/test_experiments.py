@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from data import DATASETS
 from data.prepare import write_class_table
 from data.records import CLASSES_FILE
-from metrics.protocol import OF_THE_TEST, require_one_protocol
 from metrics.registry import METRICS
-from metrics.table import CSV_HEAD, FORMATS, Entry, Table, as_published, format_number
+from metrics.reporting.protocol import OF_THE_TEST, require_one_protocol
+from metrics.reporting.table import CSV_HEAD, FORMATS, Entry, Table, as_published, format_number
 from options.base_options import OPTIONS_FILE
 from options.experiment import Experiment, Row, read_experiment, to_args
 from options.test_options import TestOptions

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from metrics.analysis import draw_times, with_bins, with_intervals
-from metrics.base import Metric, Pictures
 from metrics.evaluator import Evaluator
-from metrics.feature_cache import FeatureCache, default_cache_dir
-from metrics.feature_metrics import FeatureMetrics, region_box
-from metrics.fid import frechet_distance
-from metrics.inception import InceptionFile
-from metrics.reconstruction import Reconstruction
-from metrics.segmentation import SegmentationMetric
-from metrics.segmenters import Segmenter
-from metrics.summary import format_summary, mean_and_spread, summarise
+from metrics.features.cache import FeatureCache, default_cache_dir
+from metrics.features.frechet import frechet_distance
+from metrics.features.inception import InceptionFile
+from metrics.features.region import region_box
+from metrics.features.set_metrics import FeatureMetrics
+from metrics.metric import Metric
+from metrics.pictures import Pictures
+from metrics.pixels.reconstruction import Reconstruction
+from metrics.reporting.summary import format_summary, mean_and_spread, summarise
+from metrics.segments.segmentation import SegmentationMetric
+from metrics.segments.segmenter import Segmenter
 from util.errors import UserError
 
 

@@ -7,11 +7,13 @@ import json
 import pytest
 import torch
 
-from metrics.base import Metric, MetricValue, Pictures, Setup
+from metrics.declaration import Setup
 from metrics.evaluator import Evaluator, build_evaluator
 from metrics.flags import add_metric_flags
+from metrics.metric import Metric, MetricValue
+from metrics.pictures import Pictures
 from metrics.registry import EDITING
-from metrics.result import format_table, result_line
+from metrics.reporting.result import format_table, result_line
 from options.parser import StrictParser
 from testing.editing_flow import EditingFlow
 from util.errors import DataError, UserError

@@ -10,8 +10,9 @@ import yaml
 from torch import nn
 
 from metrics.files import file_hash
-from metrics.published import CITYSCAPES_CLASSES
-from metrics.segmenters import IGNORED, Segmenter, label_table, load_segmenter
+from metrics.segments.released import CITYSCAPES_CLASSES
+from metrics.segments.segmenter import IGNORED, Segmenter, label_table
+from metrics.segments.segmenters import load_segmenter
 from util.errors import UserError
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from metrics.base import Pictures
-from metrics.reconstruction import PSNR_CAP, Reconstruction, ssim_map
+from metrics.pictures import Pictures
+from metrics.pixels.reconstruction import PSNR_CAP, Reconstruction, ssim_map
 from util.errors import DataError
 
 MASKED = ("l1_masked", "psnr_masked", "ssim_masked")

@@ -11,11 +11,12 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from metrics.base import Pictures
-from metrics.published import CITYSCAPES_CLASSES
-from metrics.segmentation import Confusion, SegmentationMetric, class_table
-from metrics.segmenter_net import build_segmenter_net
-from metrics.segmenters import IGNORED, Segmenter, label_table, load_segmenter
+from metrics.pictures import Pictures
+from metrics.segments.released import CITYSCAPES_CLASSES
+from metrics.segments.segmentation import Confusion, SegmentationMetric, class_table
+from metrics.segments.segmenter import IGNORED, Segmenter, label_table
+from metrics.segments.segmenters import load_segmenter
+from metrics.segments.unet import build_segmenter_net
 from util.errors import DataError, UserError
 
 CPU = torch.device("cpu")

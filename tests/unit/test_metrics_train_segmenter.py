@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from data import DATASETS
-from metrics.segmenters import BUILT_IN, load_segmenter
+from metrics.segments.segmenters import BUILT_IN, load_segmenter
 from options.train_options import TrainOptions
 from util.errors import EXIT_ABORTED, UserError
 

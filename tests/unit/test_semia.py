@@ -14,9 +14,10 @@ from torch import nn
 from data.analogy import Reader, find_classes, find_picture, find_targets, padded
 from data.single_image_dataset import SingleImageDataset, single_batch
 from data.warps import Augmentation, warp, warp_coordinates
-from metrics.base import Pictures, Source
-from metrics.fid import frechet_distance
-from metrics.layout import Layout, agreement, mean_colours, nearest_colour
+from metrics.declaration import Source
+from metrics.features.frechet import frechet_distance
+from metrics.pictures import Pictures
+from metrics.segments.layout import Layout, agreement, mean_colours, nearest_colour
 from models.networks.semia.blocks import Point2d, SpectralPoint2d
 from models.networks.semia.discriminator import PyramidDiscriminator
 from models.networks.semia.generator import AnalogyGenerator
@@ -356,7 +357,7 @@ def test_layout_scores() -> None:
 
 
 def test_sifid_reads_positions() -> None:
-    from metrics.sifid import LocalFeatures
+    from metrics.features.sifid import LocalFeatures
 
     torch.manual_seed(0)
     blocks = nn.Sequential()

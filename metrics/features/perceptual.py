@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.base import Metric, PerPicture, Pictures, Setup, Value
+from metrics.declaration import Setup, Value
+from metrics.features.lpips import LPIPS, SMALLEST, LPIPSFiles, load_lpips, masked, whole
 from metrics.flags import LPIPS as LPIPS_FLAGS
-from metrics.lpips import LPIPS, SMALLEST, LPIPSFiles, load_lpips, masked, whole
-from metrics.reconstruction import NO_TRUTH
+from metrics.metric import Metric, PerPicture
+from metrics.pictures import Pictures
+from metrics.pixels.reconstruction import NO_TRUTH
 from metrics.registry import ANALOGY, EDITING, METRICS, STYLISING
 
 _WHAT = {"lpips": "of generated and real picture", "div": "of all pairs of draws for a picture, averaged"}

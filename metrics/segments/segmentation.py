@@ -14,9 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.base import Distinct, Flag, LeftOutError, Metric, MetricValue, Pictures, Setup, Value
+from metrics.declaration import Flag, LeftOutError, Setup, Value
+from metrics.metric import Metric, MetricValue
+from metrics.pictures import Distinct, Pictures
 from metrics.registry import EDITING, METRICS
-from metrics.segmenters import IGNORED, Segmenter, label_table, load_segmenter
+from metrics.segments.segmenter import IGNORED, Segmenter, label_table
+from metrics.segments.segmenters import load_segmenter
 from util.errors import DataError
 
 NO_CEILING = "without the real pictures' score, as these do not show what the labels ask for"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metrics.base import MetricValue
+from metrics.metric import MetricValue
 from metrics.registry import arrow
 from util.files import append_line, write_text
 from util.versions import current_commit, library_versions

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metrics.base import Flag, Metric, MetricValue, Pictures, Setup, Value
-from metrics.fid import frechet_distance
+from metrics.declaration import Flag, Setup, Value
+from metrics.features.frechet import frechet_distance
+from metrics.features.inception import FIDFeatures, InceptionFile, find_inception, load_inception, resize_plain
+from metrics.features.lpips import LPIPS, LPIPSFiles, whole
+from metrics.features.perceptual import read_lpips
 from metrics.flags import INCEPTION_WEIGHTS
 from metrics.flags import LPIPS as LPIPS_FLAGS
-from metrics.inception import FIDFeatures, InceptionFile, find_inception, load_inception, resize_plain
-from metrics.lpips import LPIPS, LPIPSFiles, whole
-from metrics.perceptual import read_lpips
+from metrics.metric import Metric, MetricValue
+from metrics.pictures import Pictures
 from metrics.registry import METRICS, STYLISING
 from util.errors import UserError
 from util.images import read_image

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.base import Metric, MetricValue, PerPicture, Pictures, Setup, Source, Value
+from metrics.declaration import Setup, Source, Value
+from metrics.metric import Metric, MetricValue, PerPicture
+from metrics.pictures import Pictures
 from metrics.registry import ANALOGY, METRICS
 
 KINDS = {"acc": "pixel accuracy", "miou": "mean IoU"}

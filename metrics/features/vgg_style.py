@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metrics.base import Flag, Metric, PerPicture, Pictures, Setup, Value
+from metrics.declaration import Flag, Setup, Value
+from metrics.features.inception import no_tf32
 from metrics.files import file_hash
-from metrics.inception import no_tf32
+from metrics.metric import Metric, PerPicture
+from metrics.pictures import Pictures
 from metrics.registry import METRICS, STYLISING
 from util.errors import UserError
 from util.versions import torchvision_pair

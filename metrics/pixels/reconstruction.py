@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metrics.base import Metric, PerPicture, Pictures, Setup, Value
+from metrics.declaration import Setup, Value
+from metrics.metric import Metric, PerPicture
+from metrics.pictures import Pictures
 from metrics.registry import ANALOGY, EDITING, METRICS, STYLISING
 from util.errors import DataError
 

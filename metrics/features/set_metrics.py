@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from metrics.base import Distinct, Metric, MetricValue, Pictures, Setup, Value, picture_hash
-from metrics.feature_cache import FeatureCache
-from metrics.fid import Resampled, frechet_distance
-from metrics.flags import CACHE_DIR, INCEPTION_WEIGHTS, cache_folder
-from metrics.inception import (
+from metrics.declaration import Setup, Value
+from metrics.features.cache import FeatureCache
+from metrics.features.frechet import Resampled, frechet_distance
+from metrics.features.inception import (
     FEATURES,
     FIDFeatures,
     InceptionFile,
@@ -28,8 +26,13 @@ from metrics.inception import (
     resize_clean,
     resize_plain,
 )
-from metrics.kid import SUBSETS, kid, resampled_mmd2
-from metrics.manifold import K_DENSITY, K_PRECISION, manifolds, prdc
+from metrics.features.kid import SUBSETS, kid, resampled_mmd2
+from metrics.features.manifold import K_DENSITY, K_PRECISION, manifolds, prdc
+from metrics.features.region import cut, region_box
+from metrics.features.sets import Sets, by_name
+from metrics.flags import CACHE_DIR, INCEPTION_WEIGHTS, cache_folder
+from metrics.metric import Metric, MetricValue
+from metrics.pictures import Distinct, Pictures, picture_hash
 from metrics.registry import EDITING, METRICS, STYLISING
 
 NETWORK = "Inception-2015-12-05 pool3 features (float32, RGB, "
@@ -50,26 +53,9 @@ VARIANTS = {
     "region": {"fid_region": "fid"},
 }
 LEAST = {"fid": 2, "kid": 4, "prdc": K_DENSITY + 1}  # pictures in each set
-REGION_SIDE = 32
 BATCH = 16  # prepared pictures per forward pass
 FID_RESAMPLES = 200  # a Frechet distance takes up to a second
 FEW = f"fewer pictures than the {FEATURES} features: biased upwards, compare only with equal counts"
-
-
-@dataclass(frozen=True)
-class Sets:
-    """Features in the order of the pictures' names, so that random subsets do not depend on how they were read.
-
-    Args:
-        generated: (n,2048); real: (m,2048).
-        place: (n,) where each generated picture stands among those seen; None: the sets are no pairs.
-        partner: (n,) its truth's row of `real`; None likewise.
-    """
-
-    generated: Tensor
-    real: Tensor
-    place: Tensor | None
-    partner: Tensor | None
 
 
 @METRICS.register
@@ -148,7 +134,7 @@ class FeatureMetrics(Metric):
             found = [region_box(mask) for mask in pictures.mask] if pictures.mask is not None else []
             boxes = {i: box for i, box in enumerate(found) if box}
             kept = list(boxes)
-            fakes, reals = ([_cut(p[i], boxes[i]) for i in kept] for p in (pictures.fake, pictures.real))
+            fakes, reals = ([cut(p[i], boxes[i]) for i in kept] for p in (pictures.fake, pictures.real))
         names = [pictures.name[i] for i in kept]
         fresh, partners = self._distinct.places(names, reals)
         self._place += [self._seen + i for i in kept]
@@ -190,7 +176,7 @@ class FeatureMetrics(Metric):
     def sets(self) -> Sets:
         """Return all features so far."""
         generated, real = (torch.cat([torch.empty(0, FEATURES), *parts]) for parts in (self._generated, self._real))
-        order, real_order = (_by_name(self._names[which]) for which in ("generated", "real"))
+        order, real_order = (by_name(self._names[which]) for which in ("generated", "real"))
         if self.apart:
             return Sets(generated[order], real[real_order], None, None)
         row = torch.empty_like(real_order)
@@ -296,34 +282,3 @@ class FeatureMetrics(Metric):
 
     def _has(self, name: str, sets: Sets) -> bool:
         return name in self.names and min(len(sets.generated), len(sets.real)) >= LEAST[name]
-
-
-def _by_name(names: Sequence[str]) -> Tensor:
-    """Return the order of the names; those that are equal stay as they came."""
-    return torch.tensor(sorted(range(len(names)), key=names.__getitem__), dtype=torch.int64)
-
-
-def region_box(mask: Tensor) -> tuple[int, int, int, int] | None:
-    """Return (top, bottom, left, right) of the box around a mask (1,H,W), None if it is empty.
-
-    Sides under 32 pixels are grown about the middle, shifted to stay within the picture.
-    """
-    inside = mask[0] > 0
-    if not bool(inside.any()):
-        return None
-    top, bottom = _span(inside.any(1))
-    left, right = _span(inside.any(0))
-    return top, bottom, left, right
-
-
-def _span(line: Tensor) -> tuple[int, int]:
-    places = line.nonzero().flatten()
-    first, end = int(places[0]), int(places[-1]) + 1
-    side = min(max(end - first, REGION_SIDE), len(line))
-    start = min(max(0, first - (side - (end - first)) // 2), len(line) - side)
-    return start, start + side
-
-
-def _cut(picture: Tensor, box: tuple[int, int, int, int]) -> Tensor:
-    top, bottom, left, right = box
-    return picture[:, top:bottom, left:right]

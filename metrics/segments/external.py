@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from metrics.files import file_hash
-from metrics.segmenters import Segmenter
+from metrics.segments.segmenter import Segmenter
 from util.errors import UserError
 from util.files import cause
 from util.text_files import load_yaml

@@ -5,90 +5,18 @@ Shapes: B batch, K draws, H x W pixels, n pictures seen. Pictures are 8-bit RGB,
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from util.errors import DataError, UserError
-from util.shapes import check_shape
-
-
-@dataclass(frozen=True)
-class Value:
-    """What a metric declares of one of its values.
-
-    Args:
-        unit: '%', 'dB', '1' (dimensionless), 'distance'.
-        protocol: what is computed, in one line.
-        lower_is_better: the better direction.
-        limits: what the value, and so its interval, cannot leave.
-    """
-
-    unit: str
-    protocol: str = ""
-    lower_is_better: bool = False
-    limits: tuple[float, float] = (-math.inf, math.inf)
-
-
-@dataclass(frozen=True, eq=False)
-class Flag:
-    """A command line flag of metrics, declared once however many read it: `--<name>` with argparse's settings."""
-
-    name: str
-    settings: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """What metrics are loaded with.
-
-    Args:
-        opt: values of the metrics' flags, by name.
-        device: where networks run.
-        whole: reconstruction is measured on whole pictures where its name does not say; else on the masked region.
-        masks: there are masks; without, nothing is measured on a masked region.
-        label_nc, ignore_label, class_names: of the label maps; None: not known.
-        style: the style picture (3,H,W) uint8.
-        embed: CLIP's features (B,D) of length 1 of pictures (H,W,3) uint8, and `clip` the network's name.
-        source: the one picture that all results are renderings of.
-    """
-
-    opt: Any
-    device: torch.device
-    whole: bool = False
-    masks: bool = True
-    label_nc: int | None = None
-    ignore_label: int | None = None
-    class_names: list[str] | None = None
-    style: Tensor | None = None
-    embed: Callable[[list[np.ndarray]], Tensor] | None = None
-    clip: str = ""
-    source: Source | None = None
-
-
-@dataclass(frozen=True)
-class Source:
-    """A picture (3,H,W) uint8 with its layout (H,W) int64 in 0..classes-1.
-
-    `read_layout` gives the layout (H,W) that the run's own segmentation network sees in a picture (3,H,W) uint8; None:
-    the run has none.
-    """
-
-    picture: Tensor
-    label: Tensor
-    classes: int
-    read_layout: Callable[[Tensor], Tensor] | None = None
-
-
-class LeftOutError(UserError):
-    """A metric that cannot be computed, which stops no command: its name is left out with this note."""
+from metrics.declaration import Flag, Setup, Value
+from metrics.pictures import Pictures
+from util.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -108,44 +36,6 @@ class MetricValue:
     protocol: str
     count: int
     extra: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """A batch of results: `fake`, `real` (B,3,H,W) uint8 RGB; `mask` (B,1,H,W) uint8 or bool; `label` (B,H,W) int64.
-
-    `has_truth` tells whether the real pictures show what the labels ask for. `inst` (B,H,W) int64 are instance ids,
-    `draws` (B,K,3,H,W) uint8 all draws, the first of which is `fake`. What is None is not known, and metrics that read
-    it leave their values out. Several results for one real picture carry the same `name`, `real` and `label`.
-    Raises `ValueError` for other shapes or types.
-    """
-
-    fake: Tensor
-    real: Tensor
-    mask: Tensor | None
-    label: Tensor | None
-    name: list[str]
-    has_truth: bool = True
-    inst: Tensor | None = None
-    draws: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        size = (len(self.name), *self.real.shape[-2:])
-        check_shape(self.real, (size[0], 3, *size[1:]), "Pictures.real")
-        check_shape(self.fake, (size[0], 3, *size[1:]), "Pictures.fake")
-        if self.mask is not None:
-            check_shape(self.mask, (size[0], 1, *size[1:]), "Pictures.mask")
-        for what, ids in (("label", self.label), ("inst", self.inst)):
-            if ids is not None:
-                check_shape(ids, size, f"Pictures.{what}")
-        if self.draws is not None:
-            check_shape(self.draws, (size[0], None, 3, *size[1:]), "Pictures.draws")
-        for pictures in (self.fake, self.real, self.draws):
-            if pictures is not None and pictures.dtype != torch.uint8:
-                raise ValueError(f"metrics read 8-bit pictures, got {pictures.dtype}")
-
-    def __len__(self) -> int:
-        return len(self.name)
 
 
 class Metric(ABC):
@@ -320,37 +210,3 @@ class PerPicture(Metric):
 
     def per_picture(self) -> dict[str, list[float]]:
         return {name: values for name, values in self.each.items() if not all(map(math.isnan, values))}
-
-
-class Distinct:
-    """Tells which real pictures were not seen before, so that several results for one count it once."""
-
-    def __init__(self) -> None:
-        self._seen: dict[tuple[str, bytes], int] = {}
-
-    def __len__(self) -> int:
-        return len(self._seen)
-
-    def places(self, names: list[str], real: list[Tensor]) -> tuple[list[int], list[int]]:
-        """Return the batch positions that come for the first time, and each picture's place among the distinct ones.
-
-        Two are one if name and pixels are.
-        """
-        fresh, places = [], []
-        for i, (name, picture) in enumerate(zip(names, real, strict=True)):
-            key = (name, picture_hash(picture))
-            if key not in self._seen:
-                self._seen[key] = len(self._seen)
-                fresh.append(i)
-            places.append(self._seen[key])
-        return fresh, places
-
-    def new(self, pictures: Pictures) -> list[int]:
-        """Return the batch positions whose (name, pixels) come for the first time."""
-        return self.places(pictures.name, list(pictures.real))[0]
-
-
-def picture_hash(picture: Tensor) -> bytes:
-    """Return the SHA-1 of a picture's size and bytes."""
-    data = picture.cpu().contiguous().numpy()
-    return hashlib.sha1(repr(data.shape).encode() + data.tobytes(), usedforsecurity=False).digest()

@@ -1,32 +1,23 @@
-"""Segmentation networks by name, for mIoU and pixel accuracy: `--segmenter SPEC [--segmenter_weights FILE]`.
+"""A segmentation network with what it must know of its pictures, and how a data set's labels map to its classes.
 
-SPEC is `espnet_camvid` or `espnet_cityscapes` (published weights), `streets` (ships with this repository), the name
-of a run of `scripts/train_segmenter.py` below --checkpoints_dir, `hf:<id or folder>` or `export:<file>`
-(metrics/external_segmenters.py). Shapes: B pictures, H x W pixels, C classes.
+Shapes: B pictures, H x W pixels, C classes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metrics.espnet import ESPNet
-from metrics.files import file_hash, load_exactly
-from metrics.published import CITYSCAPES_CLASSES, CITYSCAPES_LABEL_IDS, ESPNETS
-from metrics.segmenter_net import build_segmenter_net
+from metrics.segments.released import CITYSCAPES_CLASSES, CITYSCAPES_LABEL_IDS
 from util.errors import UserError
-from util.registry import did_you_mean
-from util.sealed import load_tensors
-from util.text_files import load_yaml
 
-WEIGHTS_FILE, CARD_FILE = "segmenter.safetensors", "segmenter.yaml"
-BUILT_IN = {"streets": Path(__file__).parent / "weights" / "streets"}
 IGNORED = -1  # in a label table: the pixel is left out
+
+
 CHUNK = 8  # pictures per forward pass
 
 
@@ -83,47 +74,6 @@ class Segmenter:
                 f"{self.num_classes} classes; name one per channel"
             )
         return F.interpolate(logits, size=(h, w), mode="bilinear", align_corners=False).argmax(1)
-
-
-def load_segmenter(
-    spec: str,
-    *,
-    weights: str | None,
-    checkpoints_dir: str,
-    device: torch.device,
-    classes: str | None = None,
-    trust: str | None = None,
-) -> Segmenter:
-    """Load the segmenter called `spec` (see the module) in eval mode.
-
-    Args:
-        weights: --segmenter_weights; needed for the published networks, else the run's own file.
-        classes: --segmenter_classes, the class map of an `hf:` or `export:` network.
-        trust: --trust, the SHA-256 of an `export:` file.
-
-    Raises:
-        UserError: unknown name, a missing file, or one that does not fit.
-    """
-    if spec.startswith(("hf:", "export:")):
-        from metrics.external_segmenters import load_external  # it makes Segmenters, and so imports this module
-
-        return load_external(spec, classes=classes, trust=trust, device=device)
-    if spec in ESPNETS:
-        return _load_published(spec, weights, device)
-    folder = BUILT_IN.get(spec, Path(checkpoints_dir) / spec)
-    if not (folder / CARD_FILE).is_file():
-        known = [*ESPNETS, *BUILT_IN, *_runs(Path(checkpoints_dir))]
-        raise UserError(
-            f"--segmenter '{spec}': no such segmenter, and {folder / CARD_FILE} does not exist."
-            f"{did_you_mean(spec, known)} Known: {', '.join(known)}; "
-            "`python scripts/train_segmenter.py --name RUN ...` makes one."
-        )
-    return load_trained(spec, folder, weights=Path(weights) if weights else folder / WEIGHTS_FILE, device=device)
-
-
-def is_reserved(name: str, folder: Path) -> bool:
-    """Tell whether a run of this name could not be named: `load_segmenter` gives something else for it."""
-    return name in ESPNETS or (name in BUILT_IN and folder.resolve() != BUILT_IN[name].resolve())
 
 
 def label_table(
@@ -187,62 +137,3 @@ def _refuse(segmenter: Segmenter, label_nc: int, class_names: list[str] | None) 
 def _plain(name: str) -> str:
     """A class's first name, without regard to case: 'Building;edifice' is 'building'."""
     return name.replace(",", ";").split(";")[0].strip().lower()
-
-
-def _load_published(spec: str, weights: str | None, device: torch.device) -> Segmenter:
-    entry = ESPNETS[spec]
-    if not weights or not Path(weights).is_file():
-        problem = f"--segmenter_weights {weights}: no such file" if weights else f"--segmenter {spec} needs a file"
-        raise UserError(
-            f"{problem}. Fetch {entry.url} (sha256 {entry.sha256[:16]}...) and name it with --segmenter_weights FILE."
-        )
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        raise UserError(f"--segmenter_weights {weights} cannot be read as a PyTorch file: {error}") from error
-    net = ESPNet(**entry.net)
-    load_exactly(net, state, source=weights)
-    sha256 = file_hash(Path(weights))
-    return Segmenter(
-        name=spec,
-        net=net.eval().requires_grad_(False).to(device),
-        class_names=entry.classes,
-        short_side=entry.short_side,
-        weights=Path(weights).name,
-        sha256=sha256,
-        device=device,
-        void=len(entry.classes) - 1,
-        notes={"published_file": sha256 == entry.sha256},
-    )
-
-
-def load_trained(name: str, folder: Path, *, weights: Path, device: torch.device) -> Segmenter:
-    """Load what `scripts/train_segmenter.py` wrote to `folder`; raises `UserError` for files that do not fit."""
-    try:
-        card = load_yaml(folder / CARD_FILE)
-        classes = tuple(card["class_names"])
-        net = build_segmenter_net(arch=card["arch"], width=card["width"], num_classes=len(classes))
-        short_side, notes = int(card["short_side"]), dict(card["real_test"])
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder / CARD_FILE} is not a segmenter's card: {error!r}; train it again") from error
-    if not weights.is_file():
-        raise UserError(f"{weights}: no such file; train the segmenter again or name it with --segmenter_weights FILE")
-    try:
-        state = {key: value.float() for key, value in load_tensors(weights)[0].items()}  # stored in half precision
-    except (OSError, ValueError) as error:
-        raise UserError(f"{weights} cannot be read as a safetensors file: {error}") from error
-    load_exactly(net, state, source=str(weights))
-    return Segmenter(
-        name=name,
-        net=net.eval().requires_grad_(False).to(device),
-        class_names=classes,
-        short_side=short_side,
-        weights=weights.name,
-        sha256=file_hash(weights),
-        device=device,
-        notes={"when_trained": notes},
-    )
-
-
-def _runs(checkpoints_dir: Path) -> list[str]:
-    return sorted(card.parent.name for card in checkpoints_dir.glob(f"*/{CARD_FILE}"))

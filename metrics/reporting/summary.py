@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metrics.protocol import Line, differences, fields_of_seeds, is_count, protocol_fields
+from metrics.reporting.protocol import Line, differences, fields_of_seeds, is_count, protocol_fields
 from util.errors import UserError
 from util.text_files import parse_json
 

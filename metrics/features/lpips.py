@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metrics.features.inception import no_tf32
 from metrics.files import file_hash
-from metrics.inception import no_tf32
 from util.errors import DataError, UserError
 
 # (channels out, kernel, stride, padding) of a convolution with its ReLU; "T": a tap; "P": pooling.

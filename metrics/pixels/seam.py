@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.base import Metric, PerPicture, Pictures, Setup, Value
+from metrics.declaration import Setup, Value
+from metrics.metric import Metric, PerPicture
+from metrics.pictures import Pictures
 from metrics.registry import EDITING, METRICS
 
 LEVEL = 1 / 255

@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from metrics.protocol import Line, columns, describe_protocol, require_one_protocol
 from metrics.registry import METRICS, arrow
+from metrics.reporting.protocol import Line, columns, describe_protocol, require_one_protocol
 
 CSV_HEAD = (
     "group", "task", "row", "label", "metric", "published", "ours", "difference", "status", "pictures", "step",

@@ -13,7 +13,7 @@ import numpy as np
 
 from metrics.evaluator import Evaluator
 from metrics.registry import arrow
-from metrics.report_parts import STYLE, Thumbnails, bars, grid, heat_map, number, table
+from metrics.reporting.report_parts import STYLE, Thumbnails, bars, grid, heat_map, number, table
 from util.files import write_text
 from util.images import read_image, read_labels_coloured
 

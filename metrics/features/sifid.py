@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metrics.base import Metric, PerPicture, Pictures, Setup, Value
-from metrics.fid import frechet_distance
+from metrics.declaration import Setup, Value
+from metrics.features.frechet import frechet_distance
+from metrics.features.inception import InceptionFile, load_inception, no_tf32
 from metrics.flags import INCEPTION_WEIGHTS
-from metrics.inception import InceptionFile, load_inception, no_tf32
+from metrics.metric import Metric, PerPicture
+from metrics.pictures import Pictures
 from metrics.registry import ANALOGY, METRICS
 
 LAST_LAYER = "Conv2d_4a_3x3"

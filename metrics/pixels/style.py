@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.base import Distinct, Metric, PerPicture, Pictures, Setup, Value
+from metrics.declaration import Setup, Value
+from metrics.metric import Metric, PerPicture
+from metrics.pictures import Distinct, Pictures
 from metrics.registry import EDITING, METRICS
 
 MIN_PIXELS = 64

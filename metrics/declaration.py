@@ -1,0 +1,85 @@
+"""What a metric declares of itself, and what it is loaded with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from util.errors import UserError
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a metric declares of one of its values.
+
+    Args:
+        unit: '%', 'dB', '1' (dimensionless), 'distance'.
+        protocol: what is computed, in one line.
+        lower_is_better: the better direction.
+        limits: what the value, and so its interval, cannot leave.
+    """
+
+    unit: str
+    protocol: str = ""
+    lower_is_better: bool = False
+    limits: tuple[float, float] = (-math.inf, math.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class Flag:
+    """A command line flag of metrics, declared once however many read it: `--<name>` with argparse's settings."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What metrics are loaded with.
+
+    Args:
+        opt: values of the metrics' flags, by name.
+        device: where networks run.
+        whole: reconstruction is measured on whole pictures where its name does not say; else on the masked region.
+        masks: there are masks; without, nothing is measured on a masked region.
+        label_nc, ignore_label, class_names: of the label maps; None: not known.
+        style: the style picture (3,H,W) uint8.
+        embed: CLIP's features (B,D) of length 1 of pictures (H,W,3) uint8, and `clip` the network's name.
+        source: the one picture that all results are renderings of.
+    """
+
+    opt: Any
+    device: torch.device
+    whole: bool = False
+    masks: bool = True
+    label_nc: int | None = None
+    ignore_label: int | None = None
+    class_names: list[str] | None = None
+    style: Tensor | None = None
+    embed: Callable[[list[np.ndarray]], Tensor] | None = None
+    clip: str = ""
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture (3,H,W) uint8 with its layout (H,W) int64 in 0..classes-1.
+
+    `read_layout` gives the layout (H,W) that the run's own segmentation network sees in a picture (3,H,W) uint8; None:
+    the run has none.
+    """
+
+    picture: Tensor
+    label: Tensor
+    classes: int
+    read_layout: Callable[[Tensor], Tensor] | None = None
+
+
+class LeftOutError(UserError):
+    """A metric that cannot be computed, which stops no command: its name is left out with this note."""

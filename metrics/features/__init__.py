@@ -1,0 +1,1 @@
+"""Metrics of deep features: of sets of pictures, and of pairs."""

@@ -1,0 +1,33 @@
+"""The box around a mask, for features of the region alone."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+REGION_SIDE = 32
+
+
+def region_box(mask: Tensor) -> tuple[int, int, int, int] | None:
+    """Return (top, bottom, left, right) of the box around a mask (1,H,W), None if it is empty.
+
+    Sides under 32 pixels are grown about the middle, shifted to stay within the picture.
+    """
+    inside = mask[0] > 0
+    if not bool(inside.any()):
+        return None
+    top, bottom = _span(inside.any(1))
+    left, right = _span(inside.any(0))
+    return top, bottom, left, right
+
+
+def _span(line: Tensor) -> tuple[int, int]:
+    places = line.nonzero().flatten()
+    first, end = int(places[0]), int(places[-1]) + 1
+    side = min(max(end - first, REGION_SIDE), len(line))
+    start = min(max(0, first - (side - (end - first)) // 2), len(line) - side)
+    return start, start + side
+
+
+def cut(picture: Tensor, box: tuple[int, int, int, int]) -> Tensor:
+    top, bottom, left, right = box
+    return picture[:, top:bottom, left:right]

@@ -1,0 +1,1 @@
+"""Result lines, tables, summaries, reports."""

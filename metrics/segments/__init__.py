@@ -1,0 +1,1 @@
+"""Metrics of what segmenters see, and the segmenters."""
