@@ -18,7 +18,7 @@ import torch
 from data import DATASETS
 from data.checks import quick_check
 from data.loader import Loader, make_loader, plain_pictures
-from data.prepare import save_classes
+from data.prepare.writing import save_classes
 from models import MODELS
 from options.base_options import OPTIONS_FILE, Options, input_folder, run_folder
 from options.train_options import TrainOptions

@@ -7,7 +7,7 @@ import numpy as np
 from data import DATASETS
 from data.folder import FolderDataset
 from data.records import ClassTable
-from util.objects import ObjectRule
+from util.object_rules import ObjectRule
 
 _CLASSES = (
     ("sky", (128, 128, 128)),

@@ -8,7 +8,7 @@ from data import DATASETS
 from data.folder import FolderDataset
 from data.instances import unique_ids
 from data.records import ClassTable
-from util.objects import ObjectRule
+from util.object_rules import ObjectRule
 
 # id order of labelIds 0..33, with the colours of the data set's own scripts
 _CLASSES = (

@@ -12,7 +12,7 @@ import numpy as np
 from util.errors import DataError, UserError
 from util.images import default_palette
 from util.listing import entries
-from util.objects import ANY_ASPECT, DEFAULT_FILL, ObjectRule
+from util.object_rules import ANY_ASPECT, DEFAULT_FILL, ObjectRule
 from util.text_files import parse_json
 
 CLASSES_FILE = "classes.json"  # of a data set, and of a run

@@ -1,4 +1,4 @@
-"""Street scenes drawn from a seed (`data/streets.py`): nothing to download, any size, every map exact."""
+"""Street scenes drawn from a seed (`data/streets/scene.py`): nothing to download, any size, every map exact."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from data import DATASETS
 from data.base_dataset import BaseDataset
 from data.records import ClassTable, MapRules, Maps
-from data.streets import CLASSES, render_street
+from data.streets.scene import CLASSES, render_street
 from util.errors import UserError
 from util.flags import numpy_seed
 

@@ -12,7 +12,7 @@ from random import Random
 
 import numpy as np
 
-from data.edits import change_radius, dilate, fill_nearest
+from data.edit.changes import change_radius, dilate, fill_nearest
 from data.instances import dense_instances
 from data.masks import REMOVAL
 from data.records import Maps

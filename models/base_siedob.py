@@ -27,7 +27,7 @@ from util.errors import UserError
 from util.files import write_text
 from util.flags import positive_int
 from util.images import save_png
-from util.objects import ObjectRule, parse_rules
+from util.object_rules import ObjectRule, parse_rules
 
 LR = 2e-4  # of all networks, as released
 

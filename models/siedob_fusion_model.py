@@ -26,7 +26,7 @@ from models.style_bank import CodeStore, StyleBank
 from util.batch import Batch
 from util.errors import UserError
 from util.flags import positive_int
-from util.objects import ObjectRule
+from util.object_rules import ObjectRule
 
 
 @MODELS.register("siedob_fusion")

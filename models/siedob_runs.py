@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from util.errors import UserError
-from util.objects import parse_rules
+from util.object_rules import parse_rules
 
 STEPS = {"background_run": "siedob_background", "inpaint_run": "siedob_inpaint", "style_run": "siedob_style"}
 TAKEN = {  # our option: the run and its own option

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data.scenes import SIDES
+from data.edit.scenes import SIDES
 from options.parser import StrictParser
 from options.run_options import RunOptions
 from util.errors import UserError

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from data import DATASETS
-from data.prepare import save_classes
+from data.prepare.writing import save_classes
 from models import MODELS
 from models.released_weights.semia import converted, read_ngf
 from options.base_options import OPTIONS_FILE, run_folder

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from data import DATASETS
 from data.ade20k_classes import NAMES
-from data.prepare import write_class_table
+from data.prepare.writing import write_class_table
 from data.records import ClassTable
 from models import MODELS
 from models.base_bank import BANK_FILE

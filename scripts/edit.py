@@ -26,13 +26,13 @@ from torch import Tensor
 
 from data import DATASETS
 from data.checks import read_inst
-from data.edits import MapEditor, box_shape, change_radius, class_id, scaled_shape
+from data.edit.changes import MapEditor, box_shape, change_radius, class_id, scaled_shape
+from data.edit.painting import Painter
+from data.edit.scenes import Margin, Scene, SceneFiles, load_scene, pair_files
 from data.loader import plain_pictures
 from data.masks import inverted_note
-from data.painting import Painter
 from data.records import CLASSES_FILE, ClassTable, MapRules, Record, read_class_table
 from data.samples import make_sample
-from data.scenes import Margin, Scene, SceneFiles, load_scene, pair_files
 from data.transforms import nearest
 from models import MODELS
 from models.style_bank import StyleBank

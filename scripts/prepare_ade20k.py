@@ -31,8 +31,8 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 import numpy as np
 
 from data.ade20k_classes import NAMES, THINGS
-from data.archives import Found, SourceSet, content
-from data.prepare import (
+from data.prepare.archives import Found, SourceSet, content
+from data.prepare.writing import (
     ANY_LABEL,
     Job,
     add_common_flags,

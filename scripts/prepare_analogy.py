@@ -16,8 +16,8 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 
     leave_on_interrupt()
 
-from data.analogy_example import COLOURS, LAYOUTS, draw_layout, draw_picture, without_lake
-from data.prepare import claim_output, save_picture
+from data.prepare.analogy_example import COLOURS, LAYOUTS, draw_layout, draw_picture, without_lake
+from data.prepare.writing import claim_output, save_picture
 from options.parser import script_parser
 from util.errors import EXIT_OK, UserError, run_main
 from util.flags import numpy_seed

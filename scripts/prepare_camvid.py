@@ -24,7 +24,7 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 import numpy as np
 
 from data.camvid_dataset import CLASSES, THINGS
-from data.prepare import (
+from data.prepare.writing import (
     ANY_LABEL,
     Job,
     add_common_flags,

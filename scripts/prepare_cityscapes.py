@@ -23,9 +23,9 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 
 import numpy as np
 
-from data.archives import SourceSet
 from data.cityscapes_dataset import CityscapesDataset
-from data.prepare import (
+from data.prepare.archives import SourceSet
+from data.prepare.writing import (
     ANY_LABEL,
     Job,
     add_common_flags,

@@ -28,7 +28,7 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 
 import numpy as np
 
-from data.prepare import (
+from data.prepare.writing import (
     Job,
     add_common_flags,
     claim_output,

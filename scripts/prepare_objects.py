@@ -38,7 +38,7 @@ from data.folder import FolderDataset
 from data.instances import dense_instances
 from data.object_files import class_folder, with_outside
 from data.objects_dataset import ObjectsDataset
-from data.prepare import claim_output, run_jobs, save_picture, write_class_table
+from data.prepare.writing import claim_output, run_jobs, save_picture, write_class_table
 from data.records import PICTURE_ENDINGS, ClassTable, MapRules, Maps
 from models.networks.siedob.crops import Objects, find_objects
 from options.base_options import add_data_flags
@@ -46,7 +46,7 @@ from options.parser import StrictParser, script_parser
 from util.errors import EXIT_OK, DataError, UserError, run_main
 from util.flags import natural, positive_int
 from util.images import picture_grid, read_image, save_png, to_uint8
-from util.objects import ObjectRule, parse_rules
+from util.object_rules import ObjectRule, parse_rules
 
 JPEG_QUALITY = 95
 HIRES = "images2048"

@@ -19,8 +19,8 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 
 import numpy as np
 
-from data.prepare import claim_output, save_picture, target_files, write_class_table
-from data.streets import CLASSES, render_street
+from data.prepare.writing import claim_output, save_picture, target_files, write_class_table
+from data.streets.scene import CLASSES, render_street
 from data.streets_dataset import scene_rng
 from options.parser import StrictParser
 from util.errors import EXIT_OK, UserError, run_main

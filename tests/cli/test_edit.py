@@ -12,10 +12,10 @@ import torch
 
 import test as test_command
 import train as train_command
+from data.edit.scenes import SceneFiles, load_scene
 from data.records import Record, read_class_table
 from data.samples import make_sample
-from data.scenes import SceneFiles, load_scene
-from data.streets import CLASSES, render_street
+from data.streets.scene import CLASSES, render_street
 from data.streets_dataset import scene_rng
 from models import MODELS
 from models.style_bank import StyleBank

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 from data import DATASETS
-from data.prepare import save_picture
+from data.prepare.writing import save_picture
 from options.train_options import TrainOptions
 from scripts import prepare_objects
 from util.errors import DataError, UserError
 from util.images import read_image, read_map
-from util.objects import ObjectRule
+from util.object_rules import ObjectRule
 
 ASSETS = os.environ.get("TEST_ASSETS", "")
 ROOT = Path(__file__).resolve().parents[2]

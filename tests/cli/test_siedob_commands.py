@@ -17,7 +17,7 @@ import torch
 
 import test as test_command
 import train as train_command
-from data.streets import CLASSES, render_street
+from data.streets.scene import CLASSES, render_street
 from data.streets_dataset import scene_rng
 from models import MODELS
 from scripts import build_style_bank, edit, make_table, run_experiment

@@ -28,13 +28,13 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "unit")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 
 import torch._dynamo  # which torch.optim imports when first used
 import torch.utils.tensorboard  # noqa: F401
 from soak_watch import Steady, left_behind, living
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_trainer_loop import assert_same, stats
+from trainer_toys import assert_same, stats
 
 import train
 from data import DATASETS

@@ -17,11 +17,10 @@ import pytest
 import torch
 import yaml
 from grounds import fill, small_disk
-from test_trainer_loop import assert_same
-from trainer_toys import ToyModel, fit, toy_trainer
+from trainer_toys import ToyModel, assert_same, fit, toy_trainer
 
 from data import DATASETS
-from data.prepare import write_class_table
+from data.prepare.writing import write_class_table
 from data.records import CLASSES_FILE, read_class_table
 from models.style_bank import StyleBank
 from options.parser import read_yaml

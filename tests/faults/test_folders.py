@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.archives import Member, content, list_files
 from data.masks import mask_files
+from data.prepare.archives import Member, content, list_files
 from data.records import find_records
 from metrics.folders import list_pictures
 from scripts import prepare_folder
@@ -100,7 +100,7 @@ def test_archive_bombs(ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             os.truncate(path, (1 << 31) + 2048)
             with pytest.raises(DataError, match="unpacks to 2048 MiB"):
                 list_files(path)
-            monkeypatch.setattr("data.archives.MOST_BYTES", 1 << 16)
+            monkeypatch.setattr("data.prepare.archives.MOST_BYTES", 1 << 16)
             for mode in ("gz", "bz2", "xz"):
                 path = tar_of(tmp_path / f"d.tar.{mode}", member("a.png", size=20 << 20), mode=f"w:{mode}")
                 with pytest.raises(DataError, match="unpack to over 100 times its size"):

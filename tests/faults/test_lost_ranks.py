@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_ddp import start_pair
+from toy_process import start_pair
 
 from trainers.checkpoint import load_checkpoint
 from util.errors import EXIT_LOST_PROCESS

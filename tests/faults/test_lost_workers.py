@@ -26,7 +26,7 @@ from trainers.run_dir import open_run
 from util.errors import EXIT_LOST_PROCESS, LostProcessError
 
 ROOT = Path(__file__).resolve().parents[2]
-TOYS = ROOT / "tests" / "unit" / "trainer_toys.py"
+TOYS = ROOT / "tests" / "helpers" / "trainer_toys.py"
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 FOREVER = 10**6  # steps
 

@@ -23,16 +23,16 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
 from data.analogy import read_opaque
-from data.archives import content, list_files, opened
 from data.masks import read_binary
+from data.prepare.archives import content, list_files, opened
 from data.records import read_class_table
-from metrics.external_segmenters import read_card
 from metrics.folders import read_exact
 from metrics.registry import METRICS
-from metrics.segmenters import CARD_FILE, load_segmenter
-from metrics.summary import read_lines, summarise
-from models.networks.style_bank import StyleBank
+from metrics.reporting.summary import read_lines, summarise
+from metrics.segments.external import read_card
+from metrics.segments.segmenters import CARD_FILE, load_segmenter
 from models.released_weights.s2prest import read_embeddings
+from models.style_bank import StyleBank
 from options.base_options import OPTIONS_FILE
 from options.edit_options import EditOptions
 from options.experiment import read_experiment

@@ -30,7 +30,7 @@ from models.siedob_inpaint_model import SIEDOBInpaintModel
 from models.siedob_style_model import SIEDOBStyleModel
 from models.style_bank import StyleBank
 from util.images import to_uint8
-from util.objects import ObjectRule
+from util.object_rules import ObjectRule
 
 STEPS, FUSION = GOLDEN["steps"], GOLDEN["fusion_pipeline"]
 RULES = (ObjectRule(26, 0.6), ObjectRule(24, 0.35, (2.0, 6.0)))

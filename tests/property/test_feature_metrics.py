@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics import kid as kid_module
-from metrics import manifold as manifold_module
+from metrics.features import kid as kid_module
+from metrics.features import manifold as manifold_module
 from metrics.features.frechet import Resampled, frechet_distance
 from metrics.features.kid import kid, mmd2, resampled_mmd2
 from metrics.features.manifold import K_DENSITY, K_PRECISION, manifolds, prdc

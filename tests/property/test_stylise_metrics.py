@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from metrics import vgg_style
+from metrics.features import vgg_style
 from metrics.features.frechet import frechet_distance
 from metrics.features.inception import resize_plain
 from metrics.features.style_sets import ArtFID, ClipLoss

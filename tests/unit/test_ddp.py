@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from test_trainer_loop import stats
-from test_trainer_signals import ROOT, TOYS, start, wait_for
-from trainer_toys import fit
+from toy_process import ROOT, TOYS, start_pair, wait_for
+from trainer_toys import fit, stats
 
 from trainers.checkpoint import load_checkpoint
 from trainers.distributed import Distributed
@@ -24,15 +22,6 @@ from util.errors import EXIT_INTERRUPTED, EXIT_NON_FINITE, EXIT_USER_ERROR, User
 # own size (eps 1e-8) can enlarge by at most 1e8 in the worst of weights; 1e-9 is far above what is met and far below
 # what a lost or doubled gradient makes.
 TOLERANCE = 1e-9
-
-
-def start_pair(*arguments: str) -> list[subprocess.Popen[str]]:
-    """Start two processes as torchrun does, so that a test can signal one of them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    return [start(*arguments, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
 
 
 def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from data import DATASETS
-from data.edits import MapEditor, box_shape, class_id, dilate, fill_nearest, scaled_shape
-from data.painting import Painter
+from data.edit.changes import MapEditor, box_shape, class_id, dilate, fill_nearest, scaled_shape
+from data.edit.painting import Painter
+from data.edit.scenes import Margin, Scene, SceneFiles, load_scene, pair_files
 from data.records import MapRules, Maps, Record
-from data.scenes import Margin, Scene, SceneFiles, load_scene, pair_files
 from util.batch import Batch, collate
 from util.errors import DataError, UserError
 from util.images import save_png, to_tensor

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import DATASETS
-from data.prepare import write_class_table
+from data.prepare.writing import write_class_table
 from data.records import CLASSES_FILE
 from metrics.registry import METRICS
 from metrics.reporting.protocol import OF_THE_TEST, require_one_protocol

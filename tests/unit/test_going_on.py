@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_trainer_loop import assert_same
-from trainer_toys import ToyModel, fit
+from trainer_toys import ToyModel, assert_same, fit
 
 import train as train_command
 from options.train_options import TrainOptions

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from data import DATASETS
 from data.masks import MASK_TYPES, parse_mask_types, thing_boxes
-from data.prepare import save_classes, write_class_table
+from data.prepare.writing import save_classes, write_class_table
 from data.records import read_class_table
-from data.streets import CAR, CLASSES, PERSON
+from data.streets.scene import CAR, CLASSES, PERSON
 from options.train_options import TrainOptions
 from util.errors import DataError, UserError
-from util.objects import ObjectRule
+from util.object_rules import ObjectRule
 
 
 def table_with(objects=None, **rules):

@@ -17,7 +17,7 @@ from data import DATASETS
 from data.checks import quick_check
 from data.loader import make_loader, plain_pictures
 from data.masks import OBJECT_BRUSH, brush, brush_strokes, strip
-from data.prepare import save_classes
+from data.prepare.writing import save_classes
 from data.records import read_class_table
 from options.train_options import TrainOptions
 from util.batch import one_hot

@@ -11,9 +11,9 @@ from data_folders import dataset
 from PIL import Image
 from prepare_archives import CITY, city_maps, cityscapes, encode, unpack, write_zip
 
-from data import prepare
-from data.archives import list_files
 from data.masks import MASK_TYPES, mask_set_hash
+from data.prepare import writing as prepare
+from data.prepare.archives import list_files
 from data.transforms import nearest
 from scripts import check_data, prepare_cityscapes
 from util.errors import DataError, UserError

@@ -17,7 +17,7 @@ from s2prest_tiny import picture, run, tiny_model
 from torch import nn
 
 import test as test_command
-from models.networks import diffusion_files
+from models import diffusion_files
 from models.networks.s2prest.style_attention import StyleAttention
 from models.released_weights.s2prest import read_embeddings
 from models.s2prest_model import S2PreSTModel

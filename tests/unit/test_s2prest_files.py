@@ -17,7 +17,7 @@ from torch import nn
 
 import test as test_command
 import train as train_command
-from models.networks import diffusion_files
+from models import diffusion_files
 from models.networks.s2prest.tiny_diffusion import save_tiny
 from models.s2prest_model import S2PreSTModel
 from models.signature import check_signature, save_signature

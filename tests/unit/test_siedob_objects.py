@@ -17,7 +17,7 @@ from torch import Tensor
 from data.instances import dense_instances
 from models.networks.siedob.crops import Objects, find_objects
 from util.batch import PAD
-from util.objects import ObjectRule
+from util.object_rules import ObjectRule
 
 CAR, PERSON, ROAD, IGNORED = 3, 1, 0, 255
 RULES = (ObjectRule(CAR, 0.31), ObjectRule(PERSON, 0.17, (0.9, 3.3)))

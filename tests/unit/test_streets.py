@@ -5,7 +5,7 @@ import pytest
 import torch
 from data_folders import dataset, options
 
-from data.streets import BUILDING, CLASSES, render_street
+from data.streets.scene import BUILDING, CLASSES, render_street
 from data.streets_dataset import scene_rng
 from util.errors import UserError
 from util.images import to_uint8

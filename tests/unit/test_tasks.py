@@ -10,7 +10,7 @@ from data_folders import TABLE, dataset, make_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.edits import change_radius
+from data.edit.changes import change_radius
 from data.loader import make_loader
 from data.masks import ADDITION, OBJECT_TASKS, REMOVAL, MaskSetHash, has_truth
 from data.records import Maps

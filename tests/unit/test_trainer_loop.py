@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from trainer_toys import ToyData, ToyModel, exhaust, fit, toy_trainer
+from trainer_toys import ToyData, ToyModel, assert_same, exhaust, fit, stats, toy_trainer
 
 from trainers.checkpoint import CheckpointError, load_checkpoint
 from trainers.distributed import Distributed
@@ -22,30 +20,6 @@ from trainers.run_dir import BUSY, open_run
 from trainers.trainer import frozen
 from util.errors import EXIT_NON_FINITE, DataError, UserError
 from util.locks import locked
-
-
-def assert_same(a: Any, b: Any, where: str = "state") -> None:
-    """Compare nested state bit for bit."""
-    assert type(a) is type(b), where
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_same(a[key], b[key], f"{where}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{where}/{i}")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    else:
-        assert a == b, where
-
-
-def stats(run_dir: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]
-    for line in lines:
-        del line["seconds_per_step"]
-    return lines
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -4,37 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from test_trainer_loop import assert_same, stats
-from trainer_toys import ToyModel, fit
+from toy_process import start, wait_for
+from trainer_toys import ToyModel, assert_same, fit, stats
 
 from trainers.checkpoint import load_checkpoint
 from trainers.signals import StopSignals
 from util.errors import EXIT_INTERRUPTED
-
-ROOT = Path(__file__).resolve().parents[2]
-TOYS = Path(__file__).with_name("trainer_toys.py")
-
-
-def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, str(TOYS), *arguments]
-    return subprocess.Popen(
-        command, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from util.batch import PAD
-from util.objects import ObjectRule
+from util.object_rules import ObjectRule
 
 MARGIN = 2  # pixels of a 256 picture around an object
 

@@ -7,6 +7,7 @@ by the 1e-7 that Adam, which divides by the gradient's own size, may turn into a
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -298,3 +299,27 @@ def _announce(trainer: Trainer, step: int) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     run_main(main)
+
+
+def assert_same(a: Any, b: Any, where: str = "state") -> None:
+    """Compare nested state bit for bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}/{i}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def stats(run_dir: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["seconds_per_step"]
+    return lines

@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 
 from data.records import ClassTable, Maps
-from data.streets_items import Builder, build_street
-from data.streets_paint import Canvas, Item, Scenery, paint
-from util.objects import ObjectRule
+from data.streets.items import Builder, build_street
+from data.streets.paint import Canvas, Item, Scenery, paint
+from util.object_rules import ObjectRule
 
 SKY, BUILDING, ROAD, PAVEMENT, GRASS, TREE, CAR, PERSON, POLE = range(9)
 CLASSES = ClassTable(

@@ -14,7 +14,7 @@ import torch
 from hash_fill import hash_tensor, hash_values
 from torch import Tensor, nn
 
-from data.streets import CLASSES
+from data.streets.scene import CLASSES
 from models import MODELS
 from util.images import save_png
 

@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from data.edits import fill_nearest
+from data.edit.changes import fill_nearest
+from data.edit.scenes import Scene
 from data.records import MapRules, Maps
 from data.samples import make_sample
-from data.scenes import Scene
 from data.transforms import scale_short_side
 from util.batch import Batch, collate
 from util.images import to_uint8

@@ -22,10 +22,10 @@ import numpy as np
 from PIL import Image
 
 from data import DATASETS
-from data.archives import Source, opened
 from data.base_dataset import BaseDataset
 from data.checks import load_record
 from data.masks import MASK_TYPES
+from data.prepare.archives import Source, opened
 from data.records import CLASSES_FILE, ClassTable, MapRules, Maps, Record, find_records
 from util.errors import DataError, LostProcessError, UserError
 from util.files import atomic_file

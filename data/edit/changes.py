@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw
 
+from data.edit.scenes import Margin, Scene, widen
 from data.instances import dense_instances, unique_ids
-from data.scenes import Margin, Scene, widen
 from data.transforms import nearest
 from util.errors import DataError, UserError
 from util.regions import bounding_box

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "golden" / "results"
 OF_THE_MACHINE = {"commit": "COMMIT", "versions": "VERSIONS", "real_set": "HASH", "fake_set": "HASH"}
 CHANGES = re.compile("sha256$")  # of files that a test writes: torch.save's bytes are not those of every version
 COUNTED = re.compile("miou|acc|class|confusion|segnet")

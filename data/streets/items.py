@@ -1,10 +1,10 @@
-"""What stands in a street scene: where, how large, and in which colours and patterns. Metres; see `data/streets.py`."""
+"""What stands in a street scene: where, how large, in which colours and patterns. Metres; see `scene.py`."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from data.streets_paint import Canvas, Item, Pattern, Point, Scenery, Wall, hsv
+from data.streets.paint import Canvas, Item, Pattern, Point, Scenery, Wall, hsv
 
 BUILDING, TREE, CAR, PERSON, POLE = 1, 5, 6, 7, 8
 _OCTAGON = ((0, 1), (0.7, 0.7), (1, 0), (0.7, -0.7), (0, -1), (-0.7, -0.7), (-1, 0), (-0.7, 0.7))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parents[1] / "golden"
 
 
 def golden(name: str) -> dict[str, Any]:

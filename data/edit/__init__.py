@@ -1,0 +1,1 @@
+"""Edits of a scene: changed maps, drawn shapes, files joined to scenes."""

@@ -1,0 +1,1 @@
+"""What the scripts that prepare data share: archives, whole files, the source of an example."""
