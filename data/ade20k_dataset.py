@@ -1,4 +1,4 @@
-"""ADE20K subsets with 151 labels, 0 = other (DivSem spec, 2.1, 2.2)."""
+"""ADE20K subsets with 151 labels, 0 = other, in the layout of SPMPGAN's release."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Ade20kRoomDataset(FolderDataset):
         return replace(super().map_rules(opt), inst_rgb=True, inst_zero_is_none=True)
 
     def instance_candidates(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
-        """All ids, including 0 (no instance), whose box is nearly the whole picture (spec 2.5.3)."""
+        """All ids, including 0 (no instance), whose box is nearly the whole picture: as released."""
         return unique_ids(inst).tolist()
 
     def objects(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
@@ -45,7 +45,7 @@ class Ade20kRoomDataset(FolderDataset):
 
 @DATASETS.register("ade20k_landscape")
 class Ade20kLandscapeDataset(FolderDataset):
-    """Landscapes (ADE20K or Flickr): one "instance" per class, 16-bit maps or none; no instance masks (spec 2.5)."""
+    """Landscapes (ADE20K or Flickr): one "instance" per class, 16-bit maps or none; no instance masks."""
 
     summary = "ADE20K or Flickr landscapes, 151 labels"
     default_load_size = 0

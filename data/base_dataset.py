@@ -1,7 +1,8 @@
-"""What every data set does with a decoded picture: cut, flip, mask, edges, dense instances (DivSem spec, 2.5).
+"""What every data set does with a decoded picture: cut, flip, mask, edges, dense instances.
 
-Shapes: H x W the picture, S the crop. Draws follow the released order; their key is (seed, "train", pass, index) in
-training and (seed, task, index) in testing, so that neither workers nor ranks nor resumption change them.
+Shapes: H x W the picture, S the crop. Random draws come in the order of SPMPGAN's `dataset.py`. Their key is
+(seed, "train", pass, index) in training and (seed, task, index) in testing, so that workers, ranks and resumption do
+not change them.
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ class BaseDataset(Dataset, ABC):
         """Return the ids, ascending, that the instance mask chooses from; empty: no draw, a brush mask instead.
 
         Here: ids whose class is a thing (an instance counts where any of its pixels is labelled so), or all if there
-        is none. The release keeps ids >= 1000 for Cityscapes and all, 0 included, for ADE20K-room (spec 2.5.3).
+        is none. The release keeps ids >= 1000 for Cityscapes and all, 0 included, for ADE20K-room.
         """
         on_things = inst[np.isin(label, self._things)]
         return unique_ids(on_things if on_things.size else inst).tolist()
@@ -257,7 +258,7 @@ class BaseDataset(Dataset, ABC):
         candidates = self.instance_candidates(inst, maps.label)
         labels = unique_ids(maps.label).tolist()
         labels = [i for i in labels if i != self.ignore_label] or labels
-        if not self.augment:  # Differs from DivSem spec, 2.5.3: a test mask must erase something that can be judged
+        if not self.augment:  # Differs from the release: a test mask must erase something that can be judged
             candidates = worth_testing(inst, candidates, boxed=True)
             labels = worth_testing(maps.label, labels, boxed=False)
         chosen_inst = R.choice(candidates) if candidates else None

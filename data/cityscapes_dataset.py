@@ -1,4 +1,4 @@
-"""Cityscapes with `labelIds` (34) and 16-bit `instanceIds` (DivSem spec, 2.1, 2.2)."""
+"""Cityscapes with `labelIds` (34) and 16-bit `instanceIds`, in the layout of SPMPGAN's release."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class CityscapesDataset(FolderDataset):
     default_load_size = 0
     built_in = ClassTable(
         tuple(name for name, _ in _CLASSES), np.array([c for _, c in _CLASSES], np.uint8), frozenset(range(24, 34)),
-        objects=(ObjectRule(26, 0.6), ObjectRule(24, 0.35, (2, 6))),  # car, person (SIEDOB spec, 2.2 and 2.4)
+        objects=(ObjectRule(26, 0.6), ObjectRule(24, 0.35, (2, 6))),  # car, person, as in SIEDOB's release
     )  # fmt: skip
 
     def instance_candidates(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
-        """Ids of single things only (spec 2.5.3); often there is none, then nothing is drawn."""
+        """Ids of single things only, as released; often there is none, then nothing is drawn."""
         ids = unique_ids(inst)
         return ids[ids >= 1000].tolist()

@@ -1,4 +1,4 @@
-"""Edges of an instance map (DivSem spec, section 1)."""
+"""Edges of an instance map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets that lie in folders: <dataroot>/<split>/{images,labels,inst_map}/, paired by base name (spec 2.1)."""
+"""Data sets that lie in folders: <dataroot>/<split>/{images,labels,inst_map}/, paired by base name."""
 
 from __future__ import annotations
 

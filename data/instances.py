@@ -1,4 +1,4 @@
-"""Instance ids of one picture made dense, with the class of each (design of the Batch, `util/batch.py`)."""
+"""Instance ids of one picture made dense, with the class of each (see `util/batch.py`)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def worth_testing(ids: np.ndarray, candidates: list[int], *, boxed: bool) -> lis
     Args:
         ids: (H, W) ids.
         candidates: some of them.
-        boxed: leave out ids that are one pixel high or wide, whose released box (DivSem spec, 2.5.6) is empty.
+        boxed: leave out ids that are one pixel high or wide, whose box, as released, is empty.
     """
     places = {i: ids == i for i in candidates}
     if boxed:

@@ -1,4 +1,4 @@
-"""Masks: what is to be generated (1) and what is kept (0). DivSem spec, sections 2.5 to 2.7.
+"""Masks: what is to be generated (1) and what is kept (0), from `dataset.py` of SPMPGAN's release.
 
 Every function returns (size, size) or (H, W) uint8 in {0, 1}. R is a `random.Random`, NP a `numpy.random.RandomState`;
 the order of their draws is that of the release, so that its seeds give its masks at 256 pixels. At other sizes the
@@ -61,13 +61,13 @@ class Brush:
 
 
 SCENE_BRUSH = Brush((4, 8), (50, 140), 256)
-OBJECT_BRUSH = Brush((3, 6), (30, 60), 64)  # SIEDOB spec, 2.5
+OBJECT_BRUSH = Brush((3, 6), (30, 60), 64)  # of SIEDOB's objects: instance_inpainting/dataset.py
 
 
 def brush_strokes(
     R: Random, NP: np.random.RandomState, size: int, limits: Brush = SCENE_BRUSH
 ) -> tuple[list[tuple[int, int]], int]:
-    """Draw the vertices (x, y) and the width, in pixels, of a brush stroke (spec 2.6)."""
+    """Draw the vertices (x, y) and the width, in pixels, of a brush stroke."""
     count = R.randint(*limits.steps)
     mean_angle, spread = 2 * math.pi / 5, 2 * math.pi / 15
     angle_min = mean_angle - R.uniform(0, spread)
@@ -126,7 +126,7 @@ def class_mask(label: np.ndarray, chosen: int) -> np.ndarray:
 
 
 def instance_box(inst: np.ndarray, chosen: int) -> np.ndarray:
-    """Erase the bounding box of one instance, without its last row and column, as released (spec 2.5.6, type 4)."""
+    """Erase the bounding box of one instance, without its last row and column, as released."""
     rows, columns = np.nonzero(inst == chosen)
     mask = np.zeros(inst.shape, np.uint8)
     mask[rows.min() : rows.max(), columns.min() : columns.max()] = 1
@@ -134,17 +134,17 @@ def instance_box(inst: np.ndarray, chosen: int) -> np.ndarray:
 
 
 def strip(R: Random, size: int) -> np.ndarray:
-    """Erase 15 to 65 % of the picture, from one of its four sides on (SIEDOB spec, 2.5)."""
+    """Erase 15 to 65 % of the picture, from one of its four sides on (SIEDOB's `instance_inpainting/dataset.py`)."""
     mask = np.zeros((size, size), np.uint8)
     mask[: int(size * (R.random() / 2 + 0.15))] = 1
     return np.ascontiguousarray(np.rot90(mask, R.randrange(4)))
 
 
 def thing_boxes(inst: np.ndarray, numbers: Iterable[int]) -> np.ndarray:
-    """Erase the bounding boxes of the larger ones of some instances, with a margin (SIEDOB spec, 2.5).
+    """Erase the bounding boxes of the larger ones of some instances, with a margin (SIEDOB).
 
-    Differs from SIEDOB, spec 2.5: the release never erases the last row and column of the picture, so that an object
-    there shows through; here a box ends with the picture.
+    Differs from SIEDOB's `background/dataset.py`, which never erases the last row and column of the picture, so that
+    an object there shows through; here a box ends with the picture.
     """
     scale = inst.shape[0] / 256
     margin, least = round(BOX_MARGIN * scale), BOX_LEAST * scale**2
@@ -197,7 +197,7 @@ MOST_ERASED = 0.5  # share of a picture that is usually left as it is
 
 
 def mask_files(folder: str | Path, count: int) -> list[Path]:
-    """Return the first `count` PNGs of a folder by name: mask i belongs to sample i (spec 2.7)."""
+    """Return the first `count` PNGs of a folder by name: mask i belongs to sample i, as released."""
     if not Path(folder).is_dir():
         raise UserError(f"--mask_dir {folder} is no folder")
     files = [path for path in entries(Path(folder)) if path.suffix == ".png"]

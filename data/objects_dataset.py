@@ -1,4 +1,4 @@
-"""Crops of single objects, for the object networks of SIEDOB (spec, 2.1, 2.5, 2.6), cut by scripts/prepare_objects.py.
+"""Crops of single objects, for the object networks of SIEDOB, cut by scripts/prepare_objects.py.
 
 Layout: <dataroot>/classes.json, <dataroot>/<class>/<split>/{images,inst_mask}/, paired by base name. Labels are the n
 classes in the order of classes.json, and n = outside of the object, where the picture is 0: with the authors' car and
@@ -43,10 +43,10 @@ class ObjectsDataset(BaseDataset):
     Each sample also holds `style_image` (3, S, S) and `style_label` (S, S): another crop of the same class (in
     training any, drawn anew in each pass; in testing one drawn by the seed), neither enlarged nor flipped.
 
-    Differs from SIEDOB, spec 2.6: in training every class counts as many samples as the largest one has crops, smaller
-    ones repeat theirs; the release repeats each list to 10000. A test draws the style crop, the release takes crop 1.
-    A drawn mask that misses the object is drawn again, up to ten times, then the whole object is erased; masks from
-    files stay as they are.
+    Differs from SIEDOB's `instance_style/dataset.py`: in training every class counts as many samples as the largest
+    one has crops, and smaller ones repeat theirs; the release repeats each list to 10000. A test draws the style crop,
+    the release takes crop 1. A drawn mask that misses the object is drawn again, up to ten times, then the whole
+    object is erased; masks from files stay as they are.
 
     Args:
         dataroot: the data folder.
@@ -149,7 +149,7 @@ class ObjectsDataset(BaseDataset):
         return Maps(image, label, np.where(mask > 0, _OBJECT, self.outside).astype(np.int32))
 
     def _random_cut(self, maps: Maps, R: Random) -> Maps:
-        """Enlarge every second crop and cut a random part, flip every second one (spec 2.6)."""
+        """Enlarge every second crop and cut a random part, flip every second one, as released."""
         if R.random() < 0.5:
             inside = maps.label != self.outside
             image, mask = _resized(maps.image, inside.astype(np.uint8), round(self.crop_size * _ENLARGED / _SIDE))

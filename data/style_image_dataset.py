@@ -1,4 +1,4 @@
-"""One style picture, as S2PreST learns it: the whole picture squeezed to a square, flipped by chance (spec, 2.5)."""
+"""One style picture for S2PreST: squeezed to a square, flipped at random (InST's `ldm/data/personalized.py`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SPMPGAN and DivSem share: flags, losses, the two phases (SPMPGAN, Sec. 3.4; spec of the training step)."""
+"""What SPMPGAN and DivSem share: flags, losses, the two phases (SPMPGAN, Sec. 3.4; `trainer.py` of its release)."""
 
 from __future__ import annotations
 

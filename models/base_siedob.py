@@ -216,7 +216,7 @@ def write_tiny_objects(root: Path) -> None:
 
 
 def init_scene_networks(*nets: nn.Module) -> None:
-    """Initialise as the release does for scenes; the object networks keep PyTorch's own values (spec, 3.6)."""
+    """Initialise as the release does for scenes; the object networks keep PyTorch's own values."""
     for net in nets:
         init_normal(net)
 

@@ -1,4 +1,4 @@
-"""SIEDOB, background generator (CVPR 2023; spec 3.2, 4 step 3): fills what is no object."""
+"""SIEDOB, background generator (CVPR 2023; `background/` of its release): fills what is no object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIEDOB, the whole system (CVPR 2023; spec 3.5, 4 step 4, 5): background, objects, and the network that joins them."""
+"""SIEDOB, the whole system (CVPR 2023; `fusion/` of its release): background, objects, and the network joining them."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
 
     # --- composing -------------------------------------------------------------------------------------------------
     def compose(self, batch: Batch, seeds: list[int]) -> Tensor:
-        """Return the picture (B, 3, H, W) of background and objects that the fusion network gets (spec 5)."""
+        """Return the picture (B, 3, H, W) of background and objects that the fusion network gets."""
         image, mask = batch["image"], batch["mask"]
         seg, edge = self.scene(batch)
         objects = self.find(batch, mask, any_aspect=True)

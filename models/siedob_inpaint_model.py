@@ -1,4 +1,4 @@
-"""SIEDOB, object inpainting (CVPR 2023; spec 3.3, 4 step 1): completes an object of which some pixels are visible."""
+"""SIEDOB, object inpainting (CVPR 2023; `instance_inpainting/` of its release): completes partly visible objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIEDOB, style-diversity object generator (CVPR 2023; spec 3.4, 4 step 2): makes an object that is fully erased."""
+"""SIEDOB, generator of fully erased objects in diverse styles (CVPR 2023; `instance_style/` of its release)."""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@
 list for landscape is not published: the default, SCENES below, is a choice of natural outdoor scenes, so its counts
 and numbers cannot equal theirs; `--scenes` takes another.
 
-Size (DivSem spec, 2.4: shorter side at least 256, longer at most 384): the short side becomes 256, and what a picture
-is then longer than 384 is cut off, half at each end. Pictures LANCZOS and JPEG quality 92, maps nearest. Labels keep
-the ids of the scene parsing, 0 = other, 1 to 150. The archives' validation split becomes `test`. Run again to go on
-after an interruption.
+The short side becomes 256, and what a picture is then longer than 384 is cut off, half at each end (the authors: short
+side at least 256, long side at most 384; WuyangLuo/SPMPGAN#1). Pictures LANCZOS and JPEG quality 92, maps nearest.
+Labels keep the ids of the scene parsing, 0 = other, 1 to 150. The archives' validation split becomes `test`. Run again
+to go on after an interruption.
 """
 
 from __future__ import annotations

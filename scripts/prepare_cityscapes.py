@@ -2,7 +2,7 @@
 
     python scripts/prepare_cityscapes.py --source leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip [--hires]
 
-Frames (2048x1024) become 512x256 (DivSem spec, 2.4): pictures LANCZOS and JPEG quality 92, `labelIds` and
+Frames (2048x1024) become 512x256 (WuyangLuo/SPMPGAN#1): pictures LANCZOS and JPEG quality 92, `labelIds` and
 `instanceIds` nearest from the same pixels. The archives' val split becomes `test`; their own test split has no
 annotations and stays out. `--hires` also writes the frames at full size to <split>/images2048/, from which SIEDOB
 cuts its objects. Run again to go on after an interruption.

@@ -6,7 +6,7 @@
 Which instances are objects say the classes.json of the scenes, or --foreground car:0.6,person:0.35:2:6 (class, least
 share of its box, least and highest height / width): the rules by which the scene models choose theirs. Boxes have a
 margin of 2 pixels of a 256 picture. Pixels come from <split>/images2048/ where that is (any whole multiple of the
-maps' size), bilinear, JPEG quality 95; masks are nearest. Run again to go on after an interruption. (SIEDOB spec, 2.3)
+maps' size), bilinear, JPEG quality 95; masks are nearest. Run again to go on after an interruption.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Edge maps of pictures: suppressed gradients as S2PreST's release has them, and Canny's edges (S2PreST spec, 3.1).
+"""Edge maps of pictures: suppressed gradients as in S2PreST's `kornia_canny.py`, and Canny's edges.
 
 Shapes: pictures (B, 3, H, W) float RGB in [0, 1]; maps (B, 1, H, W).
 """

@@ -119,7 +119,7 @@ def read_labels_coloured(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
-    """Return (3, H, W) float32 in [-1, 1] of (H, W, 3) uint8: (v / 255 - 0.5) / 0.5 (DivSem spec, section 1)."""
+    """Return (3, H, W) float32 in [-1, 1] of (H, W, 3) uint8: (v / 255 - 0.5) / 0.5."""
     return torch.from_numpy(_LEVELS[np.ascontiguousarray(array.transpose(2, 0, 1))])
 
 

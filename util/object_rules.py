@@ -1,4 +1,4 @@
-"""Which instances of a picture are objects of their own: classes and shapes (SIEDOB spec, 2.4).
+"""Which instances of a picture are objects of their own: classes and shapes (SIEDOB).
 
 A rule speaks of one foreground class; the order of the rules is the order of the classes in an object network's input.
 """

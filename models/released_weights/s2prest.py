@@ -1,4 +1,4 @@
-"""The authors' `embeddings.pt`: a pickled module, read without running anything that it asks for (S2PreST spec, 2.2).
+"""The authors' `embeddings.pt`: a pickled module, read without running anything that it asks for.
 
 The file is a pickle of whole Python objects, which could run any code. This reader admits only the classes of such a
 module by name and makes hollow objects of them; from these it takes the parameters. Anything else in the file is

@@ -88,7 +88,7 @@ def cut(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plain_crops(label: np.ndarray, inst: np.ndarray) -> list[tuple[str, np.ndarray, tuple[int, ...]]]:
-    """Spec 2.3, word by word: (class, mask 0/255, box) of every object, by id."""
+    """(class, mask 0/255, box) of every object, by id, written out without any shared code."""
     found = []
     for number in [i for i in np.unique(inst).tolist() if i >= 1000]:
         name, fill, low, high = {24: ("person", 0.35, 2, 6), 26: ("car", 0.6, 0, 100)}.get(

@@ -84,7 +84,7 @@ def test_a_converted_divsem_gives_the_authors_pictures(tmp_path: Path) -> None:
 
 
 def test_the_class_names_are_those_of_the_releases_labels(tmp_path: Path) -> None:
-    """The Flickr-Landscape model counts ADE20K's classes from 0, SPMPGAN's room model from 1 (DivSem spec, 2.2)."""
+    """The Flickr-Landscape model counts ADE20K's classes from 0, SPMPGAN's room model from 1."""
     encoder = StyleEncoder(style_dim=4, nef=2)
     wide = {"label_nc": 151, "crop_size": 256, "ngf": 2, "modulation": SMALL}
     nets = {"divsem": StyleCodeGenerator(style_encoder=encoder, **wide), "spmpgan": CascadeGenerator(**wide)}

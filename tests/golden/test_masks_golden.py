@@ -1,4 +1,4 @@
-"""Masks of the release, number by number (DivSem spec 2.6 and 8, `masks` in the golden file)."""
+"""Masks of the release, number by number (`masks` in the golden file)."""
 
 import json
 import random

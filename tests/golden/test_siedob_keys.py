@@ -14,7 +14,7 @@ from models.released_weights.common import adam_state, renamed
 from util.errors import UserError
 
 TITLES = {"background.": "", "instance_inpainting.": "inp.", "instance_style.": "sty.", "fusion.": ""}
-PARAMETERS = {  # spec, 3
+PARAMETERS = {  # of the released networks, counted
     "netG_BG": 13088096, "netD_BG": 4379200, "netD_patch": 4379200, "inp.netG": 81436032, "inp.netD_inp": 4331200,
     "sty.netG": 15364288, "sty.netD_style": 4329600, "netG_F": 3550048, "netD_F": 4324800,
 }  # fmt: skip

@@ -57,7 +57,7 @@ def test_a_sample_is_the_crop_stretched_and_zero_outside(root):
 
 
 def test_the_class_map_is_that_of_the_release(root):
-    """Car [1,0,0], person [0,1,0], times the object; the third channel is always 0 (spec, 1)."""
+    """Car [1,0,0], person [0,1,0], times the object; the third channel is always 0, as released."""
     for index, vector in ((0, [1, 0, 0]), (2, [0, 1, 0])):
         label = objects(root, split="test")[index]["label"][None]
         inside = (label != OUTSIDE).float()

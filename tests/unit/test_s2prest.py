@@ -130,7 +130,7 @@ def test_without_style_latent_the_style_picture_has_no_influence() -> None:
 
 @torch.no_grad()
 def test_flow_step_by_step_with_diffusers_own_scheduler(model: S2PreSTModel) -> None:
-    """The whole inference written out anew from the specification's section 3, on diffusers' DDIM."""
+    """The whole inference written out anew, step by step, on diffusers' DDIM."""
     from diffusers import DDIMScheduler
 
     content = picture(1)

@@ -1,4 +1,4 @@
-"""Objects of a batch against plain loops: what is selected, how it is cut and pasted (SIEDOB spec, 2.4 and 5)."""
+"""Objects of a batch against plain loops: what is selected, how it is cut and pasted."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ Found = tuple[int, int, int, int, tuple[int, ...], int]  # picture, label, id, s
 
 
 def selected(label: np.ndarray, inst: np.ndarray, mask: np.ndarray, **how: Any) -> list[Found]:
-    """Select a picture's objects step by step as the spec tells it (2.4); ids of stuff are its label."""
+    """Select a picture's objects step by step as the release does; ids of stuff are its label."""
     rules, least, any_aspect = how["rules"], how.get("min_erased", 0.0), how.get("any_aspect", False)
     side, margin = len(label), max(1, round(2 * len(label) / 256))
     candidates = []

@@ -1,4 +1,4 @@
-"""What CLIP's image tower is shown (S2PreST spec, 2.3).
+"""What CLIP's image tower is shown, as intended or as S2PreST's release does it.
 
 Shapes: pictures (H, W, 3) uint8 RGB; CLIP's input (B, 3, S, S), S 224 for ViT-L/14.
 """

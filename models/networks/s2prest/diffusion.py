@@ -1,4 +1,4 @@
-"""The frozen parts of Stable Diffusion and CLIP that S2PreST works with (S2PreST spec, sections 2.4 and 4.1).
+"""The frozen parts of Stable Diffusion and CLIP that S2PreST works with.
 
 Shapes: B pictures; latents (B, 4, h, w); conditioning (B, 77, D); pictures (B, 3, H, W) in [-1, 1].
 """

@@ -1,4 +1,4 @@
-"""S2PreST's inference on latents: noise, one prediction, mixed latent, DDIM decoding (S2PreST spec, section 3).
+"""S2PreST's inference on latents: noise, one prediction, mixed latent, DDIM decoding (its `module/inference.py`).
 
 Works on latents of any shape and on any denoiser, so that golden values with an analytic one hold it. Schedule of
 Stable Diffusion v1: 1000 steps, beta linear in its square root. Symbols: abar_t cumulative product of 1 - beta;

@@ -1,8 +1,8 @@
 """The style embedding network of InST (arXiv 2211.13203), which S2PreST trains: CLIP's image embedding -> one token.
 
-Two attention layers and a linear one, with the parameter names of the released files (S2PreST spec, 2.1). With one
-token the softmax is over a single key, so the network is the affine map net(out2(v2(e))): the first layer, queries and
-keys have no influence and no gradient. They are kept so that the authors' files fit.
+Two attention layers and a linear one, with the parameter names of the release (`ldm/modules/embedding_manager.py`).
+With one token the softmax is over a single key, so the network is the affine map net(out2(v2(e))): the first layer,
+queries and keys have no influence and no gradient. They are kept so that the authors' files fit.
 
 Shapes: B pictures, T tokens (1 in use), D width of the embedding and of the token.
 """

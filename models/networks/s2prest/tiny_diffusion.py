@@ -1,4 +1,4 @@
-"""A tiny random Stable Diffusion and CLIP image tower, built in code: for tests without a download (spec, 4.3)."""
+"""A tiny random Stable Diffusion and CLIP image tower, built in code: for tests without a download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIEDOB's background generator: a gated U-Net with semantic-aware self-propagation (SIEDOB, 3.2)."""
+"""SIEDOB's background generator: a gated U-Net with semantic-aware self-propagation (SIEDOB, Sec. 3.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects of a batch: which there are, their crops, and their way back into the picture (SIEDOB spec, 2.4 and 5).
+"""Objects of a batch: finding them, cutting them out and pasting them back (SIEDOB's `fusion/dataset.py`).
 
 Shapes: B pictures, H x W pixels, I instances of a picture (padded), N objects of the whole batch, S pixels of a crop.
 There are no slots: objects of all pictures lie in one list, so none is too many.
@@ -159,7 +159,7 @@ def find_objects(
     min_erased: float = 0.0,
     any_aspect: bool = False,
 ) -> Objects:
-    """Select the objects of a batch that a mask touches (spec 2.4).
+    """Select the objects of a batch that a mask touches.
 
     An instance's class is the foreground class that most of its erased pixels are labelled with, the lowest on a tie;
     its object is all its pixels of that class. A region whose id is its class (stuff, groups) is no instance.
@@ -221,6 +221,6 @@ def _boxes(where: Tensor) -> tuple[Tensor, Tensor]:
         line = where.any(axis).to(torch.uint8)
         first, final = line.argmax(1), length - 1 - line.flip(1).argmax(1)
         solid &= final > first
-        # Differs from SIEDOB, Q9: the released limits let a box leave the picture at its last row
+        # Differs from SIEDOB's `fusion/dataset.py`, whose limits let a box leave the picture at its last row
         sides += [(first - margin).clamp(min=0), (final + margin).clamp(max=length)]
     return torch.stack(sides, 1), solid

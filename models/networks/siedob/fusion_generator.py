@@ -1,4 +1,4 @@
-"""SIEDOB's fusion network: harmonises the pasted objects with the background (SIEDOB, 3.4)."""
+"""SIEDOB's fusion network: harmonises the pasted objects with the background (SIEDOB, Sec. 3.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIEDOB's two generators of objects: one completes an object, one makes it from a style (SIEDOB, 3.3).
+"""SIEDOB's two generators of objects: one completes an object, one makes it from a style (SIEDOB, Sec. 3.3).
 
 Shapes: N objects, K class channels, D width of a style code, S x S pixels of a crop (64 as released).
 `cls` (N, K, S, S) is the one-hot class times the object's mask; pictures are zero outside the object.

@@ -1,4 +1,4 @@
-"""Semantic-aware self-propagation (SASPM): a class's known pixels lend their style to its erased ones (SIEDOB, 3.2).
+"""Semantic-aware self-propagation (SASPM; SIEDOB, Sec. 3.2): known pixels of a class lend their style to erased ones.
 
 Shapes: B batch, C features, N classes, S x S pixels of the features.
 """
