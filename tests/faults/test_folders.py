@@ -6,6 +6,8 @@ import io
 import os
 import random
 import struct
+import subprocess
+import sys
 import tarfile
 import time
 import zipfile
@@ -21,10 +23,12 @@ from data.records import find_records
 from metrics.folders import list_pictures
 from scripts import prepare_folder
 from util.errors import DataError, UserError
+from util.files import append_line, write_text
 from util.images import save_png
 from util.listing import files_below
 from util.pictures import find_pictures
 
+ROOT = Path(__file__).resolve().parents[2]
 UNSAFE = ("../x.png", "a/../../x.png", "/etc/x.png", "a\\..\\x.png", "C:/x.png", "..", "a/b/../../../x.png")
 
 
@@ -197,3 +201,14 @@ def test_names(ledger, tmp_path: Path) -> None:
                 read = lists(str(number))
             with pytest.raises(UserError, match=r"the name 'caf\\xe9.png' in it is no UTF-8; rename it"):
                 read()
+
+
+def test_paths_that_are_no_utf8_can_be_printed_and_written(tmp_path: Path) -> None:
+    """A folder that is named on the command line may have any name; only what lies in data sets is refused."""
+    name = os.fsdecode(b"caf\xe9 \xe2\x86\x91")
+    write_text(tmp_path / "report.html", name)
+    append_line(tmp_path / "metrics.jsonl", name)
+    code = f"from util.errors import run_main; run_main(lambda: print({name!r}))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "caf\\udce9 \\u2191\n")
