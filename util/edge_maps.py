@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from util.gaussian import gaussian_blur
+
 EDGES = ("gradient", "canny")
 GREY = (0.299, 0.587, 0.114)
 SIGMA, RADIUS = 1.0, 2  # of the blur: 5 x 5
@@ -37,7 +39,8 @@ def suppressed_gradient(pictures: Tensor) -> Tensor:
     Differs from S2PreST, which asks for a strict maximum: either side of a straight border is equally steep, so that a
     convolution's last bits, other ones on other processors, decided. Magnitudes are rounded, the second side is kept.
     """
-    gx, gy = _sobel(_blur(grey(pictures)))
+    padded = F.pad(grey(pictures), (RADIUS,) * 4, mode="reflect")
+    gx, gy = _sobel(gaussian_blur(padded, sigma=SIGMA, radius=RADIUS))
     magnitude = ((gx.square() + gy.square() + 1e-6).sqrt() * FRACTIONS).round() / FRACTIONS
     direction = torch.round(torch.atan2(gy, gx) * (4 / math.pi)).remainder(4)
     padded = F.pad(magnitude, (1, 1, 1, 1))
@@ -65,14 +68,6 @@ def edge_picture(picture: np.ndarray, kind: str) -> np.ndarray:
     lines = suppressed_gradient(tensor) if kind == "gradient" else canny(tensor)
     drawn = ((1 - lines.clamp(0, 1)) * 255).round().to(torch.uint8)[0, 0].numpy()
     return np.repeat(drawn[..., None], 3, axis=2)
-
-
-def _blur(x: Tensor) -> Tensor:
-    offsets = torch.arange(-RADIUS, RADIUS + 1, dtype=x.dtype, device=x.device)
-    taps = torch.exp(-0.5 * (offsets / SIGMA) ** 2)
-    taps = taps / taps.sum()
-    x = F.pad(x, (RADIUS,) * 4, mode="reflect")
-    return F.conv2d(F.conv2d(x, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))
 
 
 def _sobel(x: Tensor) -> tuple[Tensor, Tensor]:

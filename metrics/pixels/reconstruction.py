@@ -10,18 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from metrics.declaration import Setup, Value
 from metrics.metric import Metric, PerPicture
 from metrics.pictures import Pictures
+from metrics.pixels.ssim import WINDOW, ssim_terms
 from metrics.registry import ANALOGY, EDITING, METRICS, STYLISING
-from util.errors import DataError
 
 KINDS = ("l1", "psnr", "ssim")
 WHOLE = tuple(f"{kind}_whole" for kind in KINDS)
 PSNR_CAP = 100.0  # dB; a picture without any difference would be infinite
-SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 NO_TRUTH = "the real pictures do not show what the labels ask for"
 _VALUES = {
     "l1": Value(
@@ -39,39 +37,6 @@ _VALUES = {
     ),
 }
 _WHERE = {"masked": "masked", "whole": "all"}
-
-
-def ssim_map(x: Tensor, y: Tensor) -> Tensor:
-    """Structural similarity per pixel and channel (B,C,H,W) of pictures in [0, 255] (Wang et al. 2004, equation 13).
-
-    Population (not sample) variances; borders are mirrored with the edge repeated, as in scikit-image.
-
-    Raises:
-        DataError: a side is shorter than the window.
-    """
-    if min(x.shape[-2:]) < SSIM_WINDOW:
-        raise DataError(f"SSIM needs pictures of at least {SSIM_WINDOW} pixels a side, got {tuple(x.shape[-2:])}")
-    x, y = x.double(), y.double()  # float32 loses the small variances of flat regions
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    mean_x, mean_y, xx, yy, xy = _blur(torch.stack([x, y, x * x, y * y, x * y]))
-    var_x, var_y, cov = xx - mean_x**2, yy - mean_y**2, xy - mean_x * mean_y
-    return ((2 * mean_x * mean_y + c1) * (2 * cov + c2)) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
-
-
-def _blur(stack: Tensor) -> Tensor:
-    """Separable Gaussian over the last two axes of (K,B,C,H,W)."""
-    flat = stack.flatten(0, 2)[:, None]
-    radius = SSIM_WINDOW // 2
-    offsets = torch.arange(-radius, radius + 1, dtype=stack.dtype, device=stack.device)
-    kernel = torch.exp(-0.5 * (offsets / SSIM_SIGMA) ** 2)
-    kernel = kernel / kernel.sum()
-    for axis, shape in ((-2, (1, 1, -1, 1)), (-1, (1, 1, 1, -1))):
-        size = flat.shape[axis]
-        mirrored = torch.arange(-radius, size + radius, device=stack.device)
-        mirrored = torch.where(mirrored < 0, -1 - mirrored, mirrored)
-        mirrored = torch.where(mirrored >= size, 2 * size - 1 - mirrored, mirrored)
-        flat = F.conv2d(flat.index_select(axis, mirrored), kernel.view(shape))
-    return flat.view_as(stack)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -96,7 +61,7 @@ class Reconstruction(PerPicture):
     def __init__(self, names: tuple[str, ...]) -> None:
         self._parts = {f"{kind}_{where}": (kind, where) for kind in KINDS for where in _WHERE}
         if any(self._parts[name][0] == "ssim" for name in names):
-            self.smallest_side = SSIM_WINDOW
+            self.smallest_side = WINDOW
         super().__init__(names)
 
     @classmethod
@@ -125,7 +90,7 @@ class Reconstruction(PerPicture):
         if "psnr" in kinds:
             maps["psnr"] = (fake - real).square()
         if "ssim" in kinds:
-            maps["ssim"] = ssim_map(fake, real)
+            maps["ssim"], _ = ssim_terms(fake, real, border="mirrored")
         found = {}
         for name in self.names:
             kind, where = self._parts[name]

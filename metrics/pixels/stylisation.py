@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from metrics.declaration import Setup, Value
 from metrics.metric import Metric, PerPicture
 from metrics.pictures import Pictures
+from metrics.pixels.ssim import WINDOW, ssim_terms
 from metrics.registry import METRICS, STYLISING
 from util.edge_maps import SMALLEST, canny, grey
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.3
-WINDOW, SIGMA = 11, 1.5
 MS_SSIM_SIDE = WINDOW * 2 ** (len(SCALE_WEIGHTS) - 1)  # pixels, so that the coarsest scale holds a window
 BINS = 8  # per colour channel
 
@@ -88,29 +88,11 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
     """Return (B,) multi-scale SSIM of pictures (B, 1, H, W) in [0, 255] (Wang, Simoncelli, Bovik 2003)."""
     parts = []
     for scale in range(len(SCALE_WEIGHTS)):
-        similarity, contrast = _ssim_terms(x, y)
-        parts.append(similarity if scale == len(SCALE_WEIGHTS) - 1 else contrast)
+        similarity, contrast = ssim_terms(x, y, border="none")
+        parts.append((similarity if scale == len(SCALE_WEIGHTS) - 1 else contrast).mean((1, 2, 3)))
         x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
     weights = torch.tensor(SCALE_WEIGHTS, dtype=x.dtype, device=x.device)[:, None]
     return (torch.stack(parts).clamp(min=0) ** weights).prod(0)
-
-
-def _ssim_terms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (B,) means of SSIM and of its contrast-structure term over whole windows."""
-    offsets = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
-    taps = torch.exp(-0.5 * (offsets / SIGMA) ** 2)
-    taps = taps / taps.sum()
-
-    def blur(z: Tensor) -> Tensor:
-        return F.conv2d(F.conv2d(z, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))
-
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    mean_x, mean_y = blur(x), blur(y)
-    var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
-    cov = blur(x * y) - mean_x * mean_y
-    contrast = (2 * cov + c2) / (var_x + var_y + c2)
-    similarity = contrast * (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return similarity.mean((1, 2, 3)), contrast.mean((1, 2, 3))
 
 
 def edge_f1(fake: Tensor, real: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ from metrics.features.lpips import LPIPS, load_lpips, masked, whole
 from metrics.features.manifold import K_PRECISION, prdc
 from metrics.features.perceptual import Perceptual
 from metrics.pictures import Pictures
-from metrics.pixels.reconstruction import Reconstruction, ssim_map
+from metrics.pixels.reconstruction import Reconstruction
+from metrics.pixels.ssim import ssim_terms
 from metrics.segments.segmentation import Confusion
 from util.errors import UserError
 
@@ -58,7 +59,7 @@ def test_whole_picture_values_equal_scikit_images(pair: tuple[torch.Tensor, torc
             x.astype(float), y.astype(float), channel_axis=-1, gaussian_weights=True, sigma=1.5,
             use_sample_covariance=False, data_range=255, full=True,
         )  # fmt: skip
-        ours = ssim_map(fake[b : b + 1].double(), real[b : b + 1].double())[0].movedim(0, -1).numpy()
+        ours = ssim_terms(fake[b : b + 1], real[b : b + 1], border="mirrored")[0][0].movedim(0, -1).numpy()
         np.testing.assert_allclose(ours, expected_map, atol=1e-9)
         assert metric.each["ssim_whole"][b] == pytest.approx(expected_map.mean())
         assert metric.each["l1_whole"][b] == pytest.approx(np.abs(x.astype(float) - y).mean() / 255)
@@ -71,7 +72,9 @@ def test_against_torchmetrics(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     settings = {"data_range": 255.0, "sigma": 1.5, "return_full_image": True}
     _, expected = theirs.image.structural_similarity_index_measure(fake, real, **settings)
     inner = (..., slice(5, -5), slice(5, -5))  # it mirrors the border without repeating the edge
-    torch.testing.assert_close(ssim_map(fake, real)[inner], expected.double()[inner], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        ssim_terms(fake, real, border="mirrored")[0][inner], expected.double()[inner], rtol=1e-4, atol=1e-6
+    )
     label, found = (torch.randint(0, 5, (3, 16, 16), generator=generator(s)) for s in (2, 3))
     confusion = Confusion(5)
     confusion.add(label, found)

@@ -8,7 +8,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from metrics.pictures import Pictures
-from metrics.pixels.reconstruction import PSNR_CAP, Reconstruction, ssim_map
+from metrics.pixels.reconstruction import PSNR_CAP, Reconstruction
+from metrics.pixels.ssim import ssim_terms
 from util.errors import DataError
 
 MASKED = ("l1_masked", "psnr_masked", "ssim_masked")
@@ -36,14 +37,21 @@ def oracle_ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
 
 
-def test_ssim_map_equals_scipy_oracle_up_to_the_border() -> None:
+def test_ssim_equals_scipy_oracle_up_to_the_border() -> None:
     fake, real = random_pair(2, 3, 24, 33)
-    ours = ssim_map(fake.double(), real.double()).numpy()
+    ours = ssim_terms(fake, real, border="mirrored")[0].numpy()
     for b in range(2):
         for c in range(3):
             np.testing.assert_allclose(
                 ours[b, c], oracle_ssim(fake[b, c].double().numpy(), real[b, c].double().numpy()), atol=1e-10
             )
+
+
+def test_without_a_border_the_windows_inside_alone_are_left() -> None:
+    fake, real = random_pair(2, 3, 24, 33)
+    whole, inside = (ssim_terms(fake, real, border=border) for border in ("mirrored", "none"))
+    for larger, smaller in zip(whole, inside, strict=True):
+        torch.testing.assert_close(larger[..., 5:-5, 5:-5], smaller, rtol=0, atol=1e-12)
 
 
 def test_closed_forms_on_the_mask_only() -> None:
@@ -67,7 +75,7 @@ def test_masked_ssim_is_the_mean_of_the_map_over_the_mask() -> None:
     mask[..., 3:9, 5:] = True
     metric = Reconstruction(("ssim_masked",))
     metric.update(pictures(fake, real, mask))
-    expected = ssim_map(fake.double(), real.double())[..., 3:9, 5:].mean()
+    expected = ssim_terms(fake, real, border="mirrored")[0][..., 3:9, 5:].mean()
     assert metric.compute()["ssim_masked"].value == pytest.approx(float(expected))
 
 
@@ -110,7 +118,7 @@ def test_only_empty_masks_leave_the_values_out_and_say_so() -> None:
 
 def test_pictures_smaller_than_the_window_are_refused() -> None:
     with pytest.raises(DataError, match="at least 11 pixels"):
-        ssim_map(torch.zeros(1, 3, 10, 64), torch.zeros(1, 3, 10, 64))
+        ssim_terms(torch.zeros(1, 3, 10, 64), torch.zeros(1, 3, 10, 64), border="mirrored")
 
 
 def test_float_pictures_are_refused() -> None:
