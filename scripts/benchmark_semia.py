@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,7 @@ def compare_iterations(opt: argparse.Namespace) -> dict[str, Any]:
         torch.manual_seed(0)
         model = build(opt, kind, losses(opt, semantic=opt.patch_loss == "semantic")[name == "ours"])
         for step, mode in enumerate(("reconstruction", "sampling")):
-            figures[mode][name] = timed(lambda s=step, m=model: iterate(m, batch(opt), s), opt.repeats)[0]
+            figures[mode][name] = timed(partial(iterate, opt, model, step), opt.repeats)[0]
         pair = [figures[mode][name] for mode in ("reconstruction", "sampling")]
         figures["mean of the cycle"][name] = {key: (pair[0][key] + 4 * pair[1][key]) / 5 for key in pair[0]}
     return figures
@@ -208,11 +209,11 @@ def batch(opt: argparse.Namespace) -> Any:
     return {**own, **{f"target_{name}": value.flip(-1) for name, value in own.items()}}
 
 
-def iterate(model: SemIAModel, pair: Any, step: int) -> None:
+def iterate(opt: argparse.Namespace, model: SemIAModel, step: int) -> None:
     """One step, as the trainer does it."""
     torch.manual_seed(step)
     model.step = step
-    model.begin_step(pair)
+    model.begin_step(batch(opt))
     for phase in model.phases():
         if step % phase.every == 0:
             for _ in range(phase.repeat):

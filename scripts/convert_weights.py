@@ -260,7 +260,9 @@ def save_training_state(opt: Options, source: Mapping[str, Any], netG: dict[str,
     for number, entry in enumerate(DISCRIMINATORS, start=1):
         keys = released_parameters(source[entry])
         moments = source[OPTIMIZERS_D[number - 1]]
-        adam_state(moments, keys, lambda key, e=entry: names_D.index(f"{e}:{key}"), state_D, to_rgb)
+        prefix = f"{entry}:"
+        places = {name.removeprefix(prefix): place for place, name in enumerate(names_D) if name.startswith(prefix)}
+        adam_state(moments, keys, places.__getitem__, state_D, to_rgb)
     model.optimizer_G.load_state_dict(state_G)
     model.optimizer_D.load_state_dict(state_D)
     Checkpoints(folder).save(pack(step=0, nimg=0, model=model, ema=None, options=opt.values()), 0)

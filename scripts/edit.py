@@ -188,7 +188,7 @@ class Session:
         for frame, path in zip(self.frames, names, strict=True):
             result = self.paint(scene, regions, frame, tell=frame is self.frames[0])
             save_png(result, path)
-            digests.add(hashlib.sha1(result, usedforsecurity=False).digest())
+            digests.add(hashlib.sha1(result.data, usedforsecurity=False).digest())
             cells.append(shrunk(result, STRIP_SIDE))
         print(f"  -> {', '.join(map(str, names))}")
         if len(cells) == 1:

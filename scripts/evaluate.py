@@ -280,7 +280,8 @@ def strips(items: list[Item]) -> dict[str, dict[str, np.ndarray]]:
     """Return some pictures of two sets that are no pairs, for the report; those that were skipped stay out."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for title in ("generated", "real"):
-        files = {i.name: i.fake[0] if i.fake else i.real for i in items if bool(i.fake) == (title == "generated")}
+        shown = [i for i in items if bool(i.fake) == (title == "generated")]
+        files = {i.name: path for i in shown if (path := i.fake[0] if i.fake else i.real)}
         for name in list(files)[:: -(-len(files) // ROWS) or 1]:
             with contextlib.suppress(DataError):
                 found.setdefault(title, {})[name] = read_exact(files[name])[0]

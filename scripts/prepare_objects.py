@@ -137,12 +137,12 @@ def select(
     """Return the objects of a scene whose class is the majority of their pixels, and count what is dropped."""
     own = scenes.rules.own_ids(maps.inst, maps.label)
     dense, inst_id, inst_class = dense_instances(own, maps.label)
-    scene = [torch.from_numpy(x.astype(np.int64))[None] for x in (maps.label, dense, inst_id)]
+    label, inst, ids = (torch.from_numpy(x.astype(np.int64))[None] for x in (maps.label, dense, inst_id))
     everywhere = torch.ones(1, 1, *maps.label.shape)
-    objects = find_objects(*scene, everywhere, rules=rules)
+    objects = find_objects(label, inst, ids, everywhere, rules=rules)
     objects = subset(objects, objects.label == torch.from_numpy(inst_class)[objects.number])
     shapeless = [ObjectRule(rule.label, fill=0.0, aspect=(0.0, float("inf"))) for rule in rules]
-    boxed = find_objects(*scene, everywhere, rules=shapeless)
+    boxed = find_objects(label, inst, ids, everywhere, rules=shapeless)
     found, kept = boxed.number.tolist(), set(objects.number.tolist())
     slots = {rule.label: slot for slot, rule in enumerate(rules)}
     for number, (own_id, own_class) in enumerate(zip(inst_id.tolist(), inst_class.tolist(), strict=True)):
@@ -291,9 +291,10 @@ def print_report(opt: argparse.Namespace, outcomes: dict[str, Outcome]) -> None:
     for slot, name in enumerate(names):
         print(f"{name:<20}" + "".join(f"{len(o.crops.get(slot, [])):>10}" for o in outcomes.values()))
     print("dropped instances")
-    for slot, why in sorted({key for o in outcomes.values() for key in o.dropped}, key=str):
-        subject = "" if slot is None else f"{names[slot]}: "
-        print(f"  {subject + why:<40}" + "".join(f"{o.dropped[slot, why]:>8}" for o in outcomes.values()))
+    for dropped in sorted({key for o in outcomes.values() for key in o.dropped}, key=str):
+        place, why = dropped
+        subject = "" if place is None else f"{names[place]}: "
+        print(f"  {subject + why:<40}" + "".join(f"{o.dropped[dropped]:>8}" for o in outcomes.values()))
     for split, outcome in outcomes.items():
         for source, count in outcome.sources.items():
             print(f"{split}: pixels of {count} scenes from {source}")

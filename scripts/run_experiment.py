@@ -284,8 +284,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dry_run", action="store_true", help="print the lines, finished ones as comments, only")
     args = parser.parse_args(argv)
     experiment = read_experiment(args.experiment, metrics=METRICS.names())
-    more = {f"more_{name}": tuple(shlex.split(getattr(args, f"{name}_args"))) for name in ("train", "test")}
-    rows = [replace(row, **more) for row in select(experiment, args.only)]
+    more_train, more_test = tuple(shlex.split(args.train_args)), tuple(shlex.split(args.test_args))
+    rows = [replace(row, more_train=more_train, more_test=more_test) for row in select(experiment, args.only)]
     if args.prepare:
         prepare(experiment.prepare, dry_run=args.dry_run)
     if args.dry_run:
