@@ -68,8 +68,8 @@ class BaseModel(ABC):
         self._wrapped: dict[str, nn.Module] = {}
 
     # --- options ---------------------------------------------------------------------------------------------------
-    @staticmethod
-    def modify_commandline_options(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
+    @classmethod
+    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         """Add this method's flags in a group of its own; `parser.set_defaults` changes shared defaults."""
 
     @classmethod

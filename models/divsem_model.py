@@ -38,8 +38,8 @@ class DivSemModel(CascadeGAN, BankedModel):
         """Whether fully erased instances take codes from `bank`; not so in the ablations without a second source."""
         return self.encoder is not None and self.encoder.dual_encoding
 
-    @staticmethod
-    def modify_commandline_options(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
+    @classmethod
+    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         CascadeGAN.add_flags(parser, "model divsem", is_train=is_train)
         group = parser.add_argument_group("model divsem: style")
         group.add_argument("--style_dim", type=positive_int, default=128, help="width of a style code")

@@ -66,8 +66,8 @@ class S2PreSTModel(BaseModel):
         self._encoded: dict[tuple[int, int], Encoded] = {}
 
     # --- options -----------------------------------------------------------------------------------------------------
-    @staticmethod
-    def modify_commandline_options(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
+    @classmethod
+    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         group = parser.add_argument_group("model s2prest")
         group.add_argument("--base_model", metavar="M", help="Stable Diffusion v1: a diffusers folder, a hub id, or "
                            "one .safetensors or .ckpt file")  # fmt: skip

@@ -102,8 +102,8 @@ class SemIAModel(BaseModel):
         self.optimizer_S = adam(netS.parameters(), lr=lr / 2, betas=(0.0, 0.9))
 
     # --- options ---------------------------------------------------------------------------------------------------
-    @staticmethod
-    def modify_commandline_options(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
+    @classmethod
+    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         add_flags(parser, is_train=is_train)
 
     @classmethod

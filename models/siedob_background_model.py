@@ -39,7 +39,7 @@ class SIEDOBBackgroundModel(SceneModel):
             self.optimizer_P = torch.optim.Adam(netP.parameters(), lr=group["lr"], betas=group["betas"])
 
     @classmethod
-    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:  # type: ignore[override]
+    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         group = cls.add_flags(parser, is_train=is_train, lambda_l1=1.0)
         cls.add_scene_flags(parser, group, is_train=is_train)
         group.add_argument("--saspm", action=argparse.BooleanOptionalAction, default=True,

@@ -70,7 +70,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
 
     # --- options ---------------------------------------------------------------------------------------------------
     @classmethod
-    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:  # type: ignore[override]
+    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         group = cls.add_flags(parser, is_train=is_train, lambda_l1=0.0)
         cls.add_scene_flags(parser, group, is_train=is_train)
         switch: dict[str, Any] = {"action": argparse.BooleanOptionalAction}

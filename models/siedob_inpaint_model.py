@@ -22,7 +22,7 @@ class SIEDOBInpaintModel(ObjectModel):
     default_ngf = 64
 
     @classmethod
-    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:  # type: ignore[override]
+    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         cls.add_flags(parser, is_train=is_train, lambda_l1=10.0)
 
     @classmethod

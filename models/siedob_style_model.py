@@ -26,7 +26,7 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
     summary = "SIEDOB (CVPR 2023), step 2: makes whole objects in styles of a bank"
 
     @classmethod
-    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:  # type: ignore[override]
+    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         group = cls.add_flags(parser, is_train=is_train, lambda_l1=10.0)
         group.add_argument("--style_dim", type=positive_int, default=128, help="width of a style code")
         cls.add_bank_flags(group)

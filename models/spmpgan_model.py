@@ -18,8 +18,8 @@ class SPMPGANModel(CascadeGAN):
 
     summary = "SPMPGAN (ECCV 2022): style-preserved modulation, progressive cascade"
 
-    @staticmethod
-    def modify_commandline_options(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
+    @classmethod
+    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         CascadeGAN.add_flags(parser, "model spmpgan", is_train=is_train)
 
     @classmethod
