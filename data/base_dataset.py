@@ -1,7 +1,7 @@
 """What every data set does with a decoded picture: cut, flip, mask, edges, dense instances.
 
 Shapes: H x W the picture, S the crop. Random draws come in the order of SPMPGAN's `dataset.py`. Their key is
-(seed, "train", pass, index) in training and (seed, task, index) in testing, so that workers, ranks and resumption do
+(seed, "train", epoch, index) in training and (seed, task, index) in testing, so that workers, ranks and resumption do
 not change them.
 """
 
@@ -54,7 +54,7 @@ class BaseDataset(Dataset, ABC):
         rules: what the maps may hold.
         crop_size: S.
         load_size: the short side is scaled to this; 0 keeps pictures as stored.
-        augment: random crops and flips, drawn anew in each pass; otherwise the centre is cut and nothing flipped.
+        augment: random crops and flips, drawn anew in each epoch; otherwise the centre is cut and nothing flipped.
         task: one of `TASKS`, "folder" (PNGs of `mask_dir`), "none" (nothing erased) or "train" (`mask_types`, by
             `mask_schedule`).
         mask_schedule: "index" ties the type to the index, as released; "random" draws it.
@@ -159,10 +159,10 @@ class BaseDataset(Dataset, ABC):
         return len(self.names)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
-        """Return the sample of an index, or of (pass over the data, index); only training depends on the pass."""
-        turn, index = key if isinstance(key, tuple) else (0, key)
+        """Return the sample of an index, or of (epoch, index); only training depends on the epoch."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
         if self.augment:
-            R, NP = random_pair(self.seed, "train", turn, index)
+            R, NP = random_pair(self.seed, "train", epoch, index)
             maps = self._random_cut(self._large_enough(index), R)
         else:
             R, NP = random_pair(self.seed, self.task, index)
@@ -173,7 +173,7 @@ class BaseDataset(Dataset, ABC):
             mask = self._mask(maps, R, NP, index)
         name, rule = self.names[index], self.inst_class_rule
         sample = make_sample(maps, mask, rules=self.rules, inst_class_rule=rule, name=name, index=index)
-        return {**sample, "draw": derive_seed(self.seed, "draw", turn, index)}
+        return {**sample, "draw": derive_seed(self.seed, "draw", epoch, index)}
 
     def select(self, limit: int | None = None) -> Selection:
         """Return the first `limit` pictures (None: all) that the task can use: any, or those with an object to erase.

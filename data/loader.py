@@ -57,7 +57,7 @@ def make_loader(
         dataset: what to load.
         batch_size: pictures per batch, without `keys`.
         num_workers: processes; each uses one thread.
-        keys: batches of keys (index or (pass, index)); None takes every index in order, the last batch may be smaller.
+        keys: batches of keys (index or (epoch, index)); None takes every index in order, the last batch may be smaller.
     """
     order: dict[str, Any] = {"batch_size": batch_size} if keys is None else {"batch_sampler": keys}
     loader: DataLoader = DataLoader(

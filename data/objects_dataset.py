@@ -20,7 +20,7 @@ from torch import Tensor
 from data import DATASETS
 from data.base_dataset import BaseDataset
 from data.masks import FOLDER, NONE, OBJECT_BRUSH, TRAIN, brush, read_binary, read_mask, strip
-from data.object_files import find_crops, read_objects_table, with_outside
+from data.object_crops import find_crops, read_objects_table, with_outside
 from data.records import ClassTable, MapRules, Maps
 from data.tasks import Selection
 from data.transforms import nearest
@@ -41,7 +41,7 @@ class ObjectsDataset(BaseDataset):
     """One crop is one sample, of `crop_size` pixels whatever its file has; outside of the object everything is 0.
 
     Each sample also holds `style_image` (3, S, S) and `style_label` (S, S): another crop of the same class (in
-    training any, drawn anew in each pass; in testing one drawn by the seed), neither enlarged nor flipped.
+    training any, drawn anew in each epoch; in testing one drawn by the seed), neither enlarged nor flipped.
 
     Differs from SIEDOB's `instance_style/dataset.py`: in training every class counts as many samples as the largest
     one has crops, and smaller ones repeat theirs; the release repeats each list to 10000. A test draws the style crop,
@@ -110,18 +110,18 @@ class ObjectsDataset(BaseDataset):
         return self.largest * self.outside if self.augment else len(self.names)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
-        """Return the sample of an index, or of (pass, index); `index` in the sample is the number of the crop."""
-        turn, index = key if isinstance(key, tuple) else (0, key)
+        """Return the sample of an index, or of (epoch, index); `index` in the sample is the number of the crop."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(index)
         if self.augment:
             kind, k = divmod(index, self.largest)
             own = self.of_class[kind]
             repeats = -(-self.largest // len(own))
-            turn, index = turn * repeats + k // len(own), own[k % len(own)]
-        sample: Any = super().__getitem__((turn, index))
+            epoch, index = epoch * repeats + k // len(own), own[k % len(own)]
+        sample: Any = super().__getitem__((epoch, index))
         sample["image"] = sample["image"] * (sample["label"] != self.outside)
-        sample["style_image"], sample["style_label"] = self._partner(turn, index)
+        sample["style_image"], sample["style_label"] = self._partner(epoch, index)
         return sample
 
     def select(self, limit: int | None = None) -> Selection:
@@ -179,9 +179,9 @@ class ObjectsDataset(BaseDataset):
                 return mask
         return own
 
-    def _partner(self, turn: int, index: int) -> tuple[Tensor, Tensor]:
+    def _partner(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
         """Return picture and label of a random crop of the same class."""
-        key = ("style", turn, index) if self.augment else ("style", index)
+        key = ("style", epoch, index) if self.augment else ("style", index)
         maps = self.maps(random_pair(self.seed, *key)[0].choice(self.of_class[self.kinds[index]]))
         label = torch.from_numpy(maps.label.astype(np.int64))
         return to_tensor(maps.image) * (label != self.outside), label

@@ -50,7 +50,7 @@ NOT_HERE: dict[str, tuple[Any, str]] = {  # flags of scenes: their default, what
 
 @DATASETS.register("single_image")  # type: ignore[arg-type]  # no scenes, another item
 class SingleImageDataset(Dataset):
-    """Items of one picture: its augmented copies (one item, another one in each pass), or one per target layout.
+    """Items of one picture: its augmented copies (one item, another one in each epoch), or one per target layout.
 
     Args:
         root: see `data/analogy.py`.
@@ -58,7 +58,7 @@ class SingleImageDataset(Dataset):
         reader: kind of layouts and size.
         tolerance: see `LayoutClasses`.
         align: layouts' colours snap to the nearest class.
-        augmentation, stable_steps: strengths, and passes in which they grow to their full.
+        augmentation, stable_steps: strengths, and epochs (steps) in which they grow to full strength.
         seed: of the augmentation.
 
     Attributes:
@@ -161,14 +161,14 @@ class SingleImageDataset(Dataset):
         return len(self.names)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Any:
-        """Return the item of an index, or of (pass over the data, index); only augmentation depends on the pass."""
-        turn, index = key if isinstance(key, tuple) else (0, key)
+        """Return the item of an index, or of (epoch, index); only augmentation depends on the epoch."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
         image, layout = self.image, self.layout
         if self.targets is not None:
             layout = self.target_layout(self.targets[index])
         elif self.augmentation is not None:
-            rng = random_pair(self.seed, "train", turn, index)[1]
-            factor = progress(turn, self.stable_steps)
+            rng = random_pair(self.seed, "train", epoch, index)[1]
+            factor = progress(epoch, self.stable_steps)
             ids = [False, self.reader.kind == "ids"]
             image, layout = self.augmentation([image, layout], rng, factor, nearest=ids)
             layout = self.aligned(layout)

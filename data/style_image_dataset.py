@@ -23,7 +23,7 @@ SMALLEST = 32  # pixels a side
 
 @DATASETS.register("style_image")
 class StyleImageDataset(BaseDataset):
-    """The same picture in every pass; it has no labels (one class), and nothing is ever erased.
+    """The same picture in every epoch; it has no labels (one class), and nothing is ever erased.
 
     Samples have one more key: `flip` (0 or 1).
     """
@@ -65,14 +65,14 @@ class StyleImageDataset(BaseDataset):
         return Maps(squeezed, np.zeros(side, np.int32), None)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
-        turn, index = key if isinstance(key, tuple) else (0, key)
+        epoch, index = key if isinstance(key, tuple) else (0, key)
         maps = self.maps(index)
-        flip = self.augment and random_pair(self.seed, "train", turn, index)[0].random() < 0.5
+        flip = self.augment and random_pair(self.seed, "train", epoch, index)[0].random() < 0.5
         image = maps.image[:, ::-1] if flip else maps.image
         nothing = np.zeros(maps.label.shape, np.float32)
         plain = make_sample(
             Maps(image, maps.label, None), nothing, rules=self.rules, inst_class_rule=self.inst_class_rule,
             name=self.names[index], index=index,
         )  # fmt: skip
-        own: Any = {**plain, "flip": int(flip), "draw": derive_seed(self.seed, "draw", turn, index)}
+        own: Any = {**plain, "flip": int(flip), "draw": derive_seed(self.seed, "draw", epoch, index)}
         return own

@@ -35,7 +35,7 @@ from models import MODELS
 from models.base_bank import BANK_FILE
 from models.base_cascade_gan import CascadeGAN
 from models.released_weights import siedob
-from models.released_weights.common import adam_state, parameter_names, released_parameters, renamed
+from models.released_weights.conversion import adam_state, parameter_names, released_parameters, renamed
 from models.released_weights.divsem import (
     read_architecture,
     released_discriminator_key,

@@ -5,7 +5,7 @@
 
 `annotations_instance.tar` (Places Challenge 2017) holds the instances, which only `room` needs. Scenes are chosen by
 `sceneCategories.txt`: room = bedroom, hotel_room, living_room (2246 training pictures, as published). The authors'
-list for landscape is not published: the default, SCENES below, is a choice of natural outdoor scenes, so its counts
+list for landscape is not released: the default, SCENES below, is a choice of natural outdoor scenes, so its counts
 and numbers cannot equal theirs; `--scenes` takes another.
 
 The short side becomes 256, and what a picture is then longer than 384 is cut off, half at each end (the authors: short

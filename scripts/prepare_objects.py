@@ -36,7 +36,7 @@ from data import DATASETS, scene_dataset
 from data.base_dataset import BaseDataset
 from data.folder import FolderDataset
 from data.instances import dense_instances
-from data.object_files import class_folder, with_outside
+from data.object_crops import class_folder, with_outside
 from data.objects_dataset import ObjectsDataset
 from data.prepare.writing import claim_output, run_jobs, save_picture, write_class_table
 from data.records import PICTURE_ENDINGS, ClassTable, MapRules, Maps
@@ -50,7 +50,7 @@ from util.object_rules import ObjectRule, parse_rules
 
 JPEG_QUALITY = 95
 HIRES = "images2048"
-PUBLISHED_LEAST = 1000  # crops per class with which the authors trained
+AUTHORS_LEAST = 1000  # crops per class with which the authors trained
 NO_CLASS, LINE, FILL, ASPECT, VANISHES = (
     "of other classes", "one pixel high or wide", "fill too little of their box", "too flat or too high",
     "too thin for the crop",
@@ -272,8 +272,8 @@ def object_classes(opt: argparse.Namespace, counts: Sequence[int]) -> ClassTable
             print(f"note: {name} has {count} crops of '{opt.splits[0]}', fewer than --min_crops {opt.min_crops}: it is "
                   "left out of classes.json, and the scene models draw it as background")  # fmt: skip
             continue
-        if count < PUBLISHED_LEAST:
-            print(f"note: {name} has {count} crops; the authors trained with at least {PUBLISHED_LEAST}")
+        if count < AUTHORS_LEAST:
+            print(f"note: {name} has {count} crops; the authors trained with at least {AUTHORS_LEAST}")
         kept.append(rule)
     if not kept:
         raise UserError(f"no class has --min_crops {opt.min_crops} crops; give a smaller number, or other --foreground")

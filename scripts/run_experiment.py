@@ -209,13 +209,13 @@ def run_parallel(rows: list[Row], args: argparse.Namespace) -> None:
 
     names = {row.name for row in rows}
 
-    def turn(row: Row) -> int:
+    def batch_of(row: Row) -> int:
         """Rows that are built on others' runs come after them, rows that only test another's run last."""
         return 2 if row.run != row.name else int(bool(names & set(row.built_on())))
 
     with ThreadPoolExecutor(args.jobs) as pool, progress(total=len(rows), desc=experiment.stem, unit="row") as bar:
         for number in range(3):
-            for _ in pool.map(run, [row for row in rows if turn(row) == number]):
+            for _ in pool.map(run, [row for row in rows if batch_of(row) == number]):
                 bar.update()
 
 

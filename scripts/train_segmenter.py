@@ -166,14 +166,14 @@ def rate(step: int, steps: int) -> float:
 
 
 def key_batches(length: int, *, batch_size: int, steps: int, seed: int) -> Iterator[list[tuple[int, int]]]:
-    """Yield `steps` batches of (pass, index), each pass in an order of its own."""
-    stream = ((turn, i) for turn in range(steps * batch_size) for i in _order(length, seed, turn))
+    """Yield `steps` batches of (epoch, index), each epoch in an order of its own."""
+    stream = ((epoch, i) for epoch in range(steps * batch_size) for i in _order(length, seed, epoch))
     for _ in range(steps):
         yield [next(stream) for _ in range(batch_size)]
 
 
-def _order(length: int, seed: int, turn: int) -> list[int]:
-    return torch.randperm(length, generator=torch_generator(seed, "segmenter", turn)).tolist()
+def _order(length: int, seed: int, epoch: int) -> list[int]:
+    return torch.randperm(length, generator=torch_generator(seed, "segmenter", epoch)).tolist()
 
 
 def score(opt: argparse.Namespace, dataset: BaseDataset, device: torch.device, folder: Path) -> dict[str, float | int]:

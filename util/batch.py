@@ -35,7 +35,7 @@ class Batch(TypedDict):
     `inst` is dense: 0..n-1 per picture, in ascending order of the original ids, which `inst_id` holds.
     `inst_class` is the majority label of an instance's pixels (the lowest id on a tie). `index` is the position in
     the data set; `draw` seeds a method's own draws for a training sample: like all of its draws they depend on the
-    seed, the pass over the data and the index, not on who loads or trains it.
+    seed, the epoch and the index, not on who loads or trains it.
     """
 
     image: Tensor

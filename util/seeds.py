@@ -1,6 +1,6 @@
 """Random draws as functions of a key, never of a rank, a worker or the order of calls.
 
-A training sample's key is (seed, pass over the data, index); a test sample's is (seed, task, index).
+A training sample's key is (seed, epoch, index); a test sample's is (seed, task, index).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metrics.files import file_hash, load_exactly
+from metrics.weight_files import file_hash, load_exactly
 from util.errors import UserError
 from util.versions import torchvision_pair
 

@@ -1,6 +1,6 @@
 """LPIPS version 0.1 (Zhang et al. 2018, arXiv 1801.03924): distance of deep features, weighted per channel.
 
-AlexNet's or VGG-16's five ReLU taps, unit length over the channels; squared differences, weighted by the published
+AlexNet's or VGG-16's five ReLU taps, unit length over the channels; squared differences, weighted by the released
 linear heads, averaged over positions, summed over taps. Shapes: B pictures, K draws, H x W pixels.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metrics.features.inception import no_tf32
-from metrics.files import file_hash
+from metrics.weight_files import file_hash
 from util.errors import DataError, UserError
 
 # (channels out, kernel, stride, padding) of a convolution with its ReLU; "T": a tap; "P": pooling.

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from metrics.declaration import Flag, Setup, Value
 from metrics.features.inception import no_tf32
-from metrics.files import file_hash
 from metrics.metric import Metric, PerPicture
 from metrics.pictures import Pictures
 from metrics.registry import METRICS, STYLISING
+from metrics.weight_files import file_hash
 from util.errors import UserError
 from util.versions import torchvision_pair
 

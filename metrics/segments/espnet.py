@@ -1,7 +1,7 @@
 """ESPNet (Mehta et al. 2018, arXiv 1803.06815) with p=2, q=8 and the light decoder.
 
-An independent street-scene segmenter of 0.4 M parameters, published for CamVid and for Cityscapes; parameter names
-are those of the published files.
+An independent street-scene segmenter of 0.4 M parameters, released for CamVid and for Cityscapes; parameter names
+are those of the released files.
 Shapes: B pictures, C classes, H and W divisible by 8.
 """
 
@@ -45,7 +45,7 @@ class ESPNet(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, rgb: Tensor) -> Tensor:
-        x = (rgb.flip(1) - self.mean) / self.std / 255  # BGR; divided by both, as the published networks were trained
+        x = (rgb.flip(1) - self.mean) / self.std / 255  # BGR; divided by both, as the released networks were trained
         level1, pooled, level2, level3 = self.encoder(x)
         deep = self.up_l3(self.br(level3))
         middle = self.up_l2(self.combine_l2_l3(torch.cat([self.level3_C(level2), deep], 1)))

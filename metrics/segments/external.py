@@ -28,8 +28,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metrics.files import file_hash
 from metrics.segments.segmenter import Segmenter
+from metrics.weight_files import file_hash
 from util.errors import UserError
 from util.files import cause
 from util.text_files import load_yaml

@@ -1,4 +1,4 @@
-"""Segmentation networks that others published: classes, scale, normalisation and where the files are."""
+"""Segmentation networks whose authors released weights: classes, scale, normalisation and where to get the files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27
 
 
 @dataclass(frozen=True)
-class Published:
-    """A network whose weights others published; `sha256` is that of the file as published, `url` its place."""
+class ReleasedSegmenter:
+    """A segmentation network with released weights; `sha256` is that of the released file, `url` where it is."""
 
     classes: tuple[str, ...]
     short_side: int
@@ -28,7 +28,7 @@ class Published:
 
 
 ESPNETS = {
-    "espnet_camvid": Published(
+    "espnet_camvid": ReleasedSegmenter(
         classes=CAMVID_CLASSES,
         short_side=360,
         sha256="7d354a257170322086dcd4c1e89a482454cf2c9d30b085e70883878dd59301af",
@@ -40,7 +40,7 @@ ESPNETS = {
             "fuse_pooled": True,
         },
     ),
-    "espnet_cityscapes": Published(
+    "espnet_cityscapes": ReleasedSegmenter(
         classes=CITYSCAPES_CLASSES,
         short_side=512,
         sha256="343b0e77e8545d36113c4f3efbf1ee349256f25c97c9f9d5ddefe45f2f49763e",

@@ -1,6 +1,6 @@
 """Segmentation networks by name, for mIoU and pixel accuracy: `--segmenter SPEC [--segmenter_weights FILE]`.
 
-SPEC is `espnet_camvid` or `espnet_cityscapes` (published weights), `streets` (ships with this repository), the name
+SPEC is `espnet_camvid` or `espnet_cityscapes` (released weights), `streets` (ships with this repository), the name
 of a run of `scripts/train_segmenter.py` below --checkpoints_dir, `hf:<id or folder>` or `export:<file>`
 (metrics/segments/external.py). Shapes: B pictures, H x W pixels, C classes.
 """
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from metrics.files import file_hash, load_exactly
 from metrics.segments.espnet import ESPNet
 from metrics.segments.external import load_external
 from metrics.segments.released import ESPNETS
 from metrics.segments.segmenter import Segmenter
 from metrics.segments.unet import build_segmenter_net
+from metrics.weight_files import file_hash, load_exactly
 from util.errors import UserError
 from util.registry import did_you_mean
 from util.sealed import load_tensors
@@ -38,7 +38,7 @@ def load_segmenter(
     """Load the segmenter called `spec` (see the module) in eval mode.
 
     Args:
-        weights: --segmenter_weights; needed for the published networks, else the run's own file.
+        weights: --segmenter_weights; needed for the released networks, else the run's own file.
         classes: --segmenter_classes, the class map of an `hf:` or `export:` network.
         trust: --trust, the SHA-256 of an `export:` file.
 
@@ -48,7 +48,7 @@ def load_segmenter(
     if spec.startswith(("hf:", "export:")):
         return load_external(spec, classes=classes, trust=trust, device=device)
     if spec in ESPNETS:
-        return _load_published(spec, weights, device)
+        return _load_released(spec, weights, device)
     folder = BUILT_IN.get(spec, Path(checkpoints_dir) / spec)
     if not (folder / CARD_FILE).is_file():
         known = [*ESPNETS, *BUILT_IN, *_runs(Path(checkpoints_dir))]
@@ -65,7 +65,7 @@ def is_reserved(name: str, folder: Path) -> bool:
     return name in ESPNETS or (name in BUILT_IN and folder.resolve() != BUILT_IN[name].resolve())
 
 
-def _load_published(spec: str, weights: str | None, device: torch.device) -> Segmenter:
+def _load_released(spec: str, weights: str | None, device: torch.device) -> Segmenter:
     entry = ESPNETS[spec]
     if not weights or not Path(weights).is_file():
         problem = f"--segmenter_weights {weights}: no such file" if weights else f"--segmenter {spec} needs a file"

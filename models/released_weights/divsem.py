@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from models.released_weights.common import of_judge, swap_first, swap_last
+from models.released_weights.conversion import of_judge, swap_first, swap_last
 from util.errors import UserError
 
 BLOCK_NAMES = {  # inside an SPM block: ours -> released

@@ -12,7 +12,7 @@ from functools import partial
 
 from torch import Tensor
 
-from models.released_weights.common import of_judge, swap_first, swap_last
+from models.released_weights.conversion import of_judge, swap_first, swap_last
 from util.errors import UserError
 
 Modules = dict[str, str]  # convolutions: our path -> theirs

@@ -18,8 +18,8 @@ from torch import nn
 import test
 import train
 from metrics.features.inception import load_inception
-from metrics.files import file_hash
 from metrics.segments.segmenters import load_segmenter
+from metrics.weight_files import file_hash
 from models.released_weights.s2prest import read_embeddings
 from models.style_bank import StyleBank
 from options.base_options import OPTIONS_FILE

@@ -10,7 +10,7 @@ from hash_fill import HERE, hash_tensor, hash_values
 from siedob_nets import GOLDEN, NETWORKS, golden_network, released_key
 from torch import Tensor
 
-from models.released_weights.common import adam_state, renamed
+from models.released_weights.conversion import adam_state, renamed
 from util.errors import UserError
 
 TITLES = {"background.": "", "instance_inpainting.": "inp.", "instance_style.": "sty.", "fusion.": ""}

@@ -24,7 +24,7 @@ from models.networks.siedob.background_generator import BackgroundGenerator
 from models.networks.siedob.fusion_generator import FusionGenerator
 from models.networks.siedob.object_generators import ObjectInpainter, StyleObjectGenerator
 from models.released_weights import siedob
-from models.released_weights.common import renamed
+from models.released_weights.conversion import renamed
 from models.released_weights.siedob import ReleasedNetwork
 from util.batch import one_hot
 

@@ -143,7 +143,7 @@ class ToyModel(BaseModel):
 
 
 class ToyData(Dataset):
-    """Pictures that are functions of (pass, index); `broken` is the index of one that cannot be read."""
+    """Pictures that are functions of (epoch, index); `broken` is the index of one that cannot be read."""
 
     def __init__(self, broken: int | None = None, killed: int | None = None) -> None:
         self.broken, self.killed = broken, killed

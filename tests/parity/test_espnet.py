@@ -1,4 +1,4 @@
-"""The published ESPNet files: they load whole, and score on real photographs what was recorded."""
+"""The released ESPNet files: they load whole, and score on real photographs what was recorded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def assets() -> Path:
     return folder
 
 
-def published(assets: Path, spec: str) -> Segmenter:
+def released(assets: Path, spec: str) -> Segmenter:
     weights = str(assets / "weights" / FILES[spec])
     return load_segmenter(spec, weights=weights, checkpoints_dir="none", device=torch.device("cpu"))
 
@@ -57,7 +57,7 @@ def score(segmenter: Segmenter, table: torch.Tensor, assets: Path) -> Confusion:
 
 def test_camvid_score_on_real_frames(assets: Path) -> None:
     # All 233 frames: mIoU 54.64, accuracy 84.86.
-    segmenter = published(assets, "espnet_camvid")
+    segmenter = released(assets, "espnet_camvid")
     confusion = score(segmenter, label_table(segmenter, label_nc=12, ignore_label=11), assets)
     assert (confusion.miou(), confusion.accuracy()) == pytest.approx((54.374, 86.141), abs=0.05)
     assert segmenter.notes == {"published_file": True}
@@ -65,16 +65,16 @@ def test_camvid_score_on_real_frames(assets: Path) -> None:
 
 def test_cityscapes_network_recognises_camvid(assets: Path) -> None:
     """There are no Cityscapes frames to score; on CamVid's shared classes a wrong layer order falls to chance."""
-    segmenter = published(assets, "espnet_cityscapes")
+    segmenter = released(assets, "espnet_cityscapes")
     table = torch.full((12,), IGNORED)
     for camvid, cityscapes in SHARED.items():
         table[CAMVID_CLASSES.index(camvid)] = CITYSCAPES_CLASSES.index(cityscapes)
     assert score(segmenter, table, assets).accuracy() == pytest.approx(57.614, abs=0.1)
 
 
-def test_colours_are_fed_in_the_published_order(assets: Path) -> None:
+def test_colours_are_fed_in_the_order_of_the_release(assets: Path) -> None:
     """The network takes RGB: with the channels swapped it must do worse."""
-    segmenter = published(assets, "espnet_camvid")
+    segmenter = released(assets, "espnet_camvid")
     table = label_table(segmenter, label_nc=12, ignore_label=11)
     right = score(segmenter, table, assets).miou()
 

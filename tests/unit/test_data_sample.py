@@ -42,11 +42,11 @@ def test_testing_cuts_the_centre_of_what_is_stored(root):
 
 
 @pytest.mark.parametrize("schedule", ["index", "random"])
-@pytest.mark.parametrize("turn, index", [(0, 0), (7, 1), (7, 2), (8, 0), (8, 1), (9, 2)])
-def test_training_draws_in_the_released_order(root, schedule, turn, index):
+@pytest.mark.parametrize("epoch, index", [(0, 0), (7, 1), (7, 2), (8, 0), (8, 1), (9, 2)])
+def test_training_draws_in_the_released_order(root, schedule, epoch, index):
     """x, y, flip, instance, label, (type), mask: an independent replay gives the same sample."""
-    ours = dataset(dataroot=root, augment=True, task="train", load_size=0, mask_schedule=schedule, seed=5)[turn, index]
-    R, NP = random_pair(5, "train", turn, index)
+    ours = dataset(dataroot=root, augment=True, task="train", load_size=0, mask_schedule=schedule, seed=5)[epoch, index]
+    R, NP = random_pair(5, "train", epoch, index)
     x, y = R.randint(0, 96 - 64), R.randint(0, 80 - 64)
     image, label, inst = (array[y : y + 64, x : x + 64] for array in maps_of(index))
     if R.random() > 0.5:
@@ -69,7 +69,7 @@ def test_keys_decide_everything(root):
     assert torch.equal(train[1]["mask"], train[0, 1]["mask"])
     assert any(not torch.equal(train[0, 1]["image"], train[p, 1]["image"]) for p in range(1, 6))
     test = dataset(dataroot=root, seed=1)
-    assert torch.equal(test[4, 1]["mask"], test[1]["mask"]), "a test mask does not depend on the pass"
+    assert torch.equal(test[4, 1]["mask"], test[1]["mask"]), "a test mask does not depend on the epoch"
     assert not torch.equal(test[1]["mask"], dataset(dataroot=root, seed=2)[1]["mask"])
 
 

@@ -9,10 +9,10 @@ import torch
 import yaml
 from torch import nn
 
-from metrics.files import file_hash
 from metrics.segments.released import CITYSCAPES_CLASSES
 from metrics.segments.segmenter import IGNORED, Segmenter, label_table
 from metrics.segments.segmenters import load_segmenter
+from metrics.weight_files import file_hash
 from util.errors import UserError
 
 CPU = torch.device("cpu")

@@ -118,8 +118,8 @@ def test_class_weights_fall_with_the_root_of_the_share(script: ModuleType) -> No
 def test_keys_pass_over_all_pictures_before_any_comes_again(script: ModuleType) -> None:
     keys = [key for batch in script.key_batches(5, batch_size=4, steps=5, seed=1) for key in batch]
     assert len(keys) == 20
-    for turn in range(4):
-        assert sorted(keys[5 * turn : 5 * turn + 5]) == [(turn, i) for i in range(5)]
+    for epoch in range(4):
+        assert sorted(keys[5 * epoch : 5 * epoch + 5]) == [(epoch, i) for i in range(5)]
     assert keys[:5] != [(0, i) for i in range(5)]
 
 

@@ -130,8 +130,8 @@ def test_boxes_come_on_top_of_the_mask_that_would_be_drawn_anyway(root):
     plain, always = training(root), training(root, mask_boxes=1.0)
     sometimes = training(root, mask_boxes=0.5)
     added = 0
-    for turn in range(20):
-        a, b, c = plain[turn, 1], always[turn, 1], sometimes[turn, 1]
+    for epoch in range(20):
+        a, b, c = plain[epoch, 1], always[epoch, 1], sometimes[epoch, 1]
         assert (a["image"] == b["image"]).all()
         ids = b["inst_id"][b["inst"]].numpy()
         assert np.array_equal(b["mask"][0].numpy(), np.maximum(a["mask"][0].numpy(), plain_boxes(ids)))

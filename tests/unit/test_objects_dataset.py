@@ -67,8 +67,8 @@ def test_the_class_map_is_that_of_the_release(root):
 
 @quick
 @given(st.integers(0, 10**6), st.integers(0, 9), st.sampled_from(["index", "random"]))
-def test_training_masks_lie_in_the_object_and_erase_some_of_it(root, turn, index, schedule):
-    sample = training(root, mask_schedule=schedule)[turn, index]
+def test_training_masks_lie_in_the_object_and_erase_some_of_it(root, epoch, index, schedule):
+    sample = training(root, mask_schedule=schedule)[epoch, index]
     inside, mask = sample["label"] != OUTSIDE, sample["mask"][0] > 0
     assert mask.any()
     assert not (mask & ~inside).any()
@@ -128,8 +128,8 @@ def test_augmentation_enlarges_half_and_flips_half(root):
     data = training(root)
     stored = data.maps(0)
     plain = flipped = 0
-    for turn in range(60):
-        label = data[turn, 0]["label"].numpy()
+    for epoch in range(60):
+        label = data[epoch, 0]["label"].numpy()
         plain += np.array_equal(label, stored.label)
         flipped += np.array_equal(label, stored.label[:, ::-1])
     assert plain + flipped > 15
@@ -142,8 +142,8 @@ def test_a_speck_is_never_cut_away(tmp_path):
     speck[0, 0] = 255
     save_png(speck, folder / "car" / "train" / "inst_mask" / "p0.png")
     data = training(folder)
-    for turn in range(20):
-        sample = data[turn, 0]
+    for epoch in range(20):
+        sample = data[epoch, 0]
         assert (sample["label"] == 0).any()
         assert sample["mask"].sum() == (sample["label"] == 0).sum(), "missed by most masks, then erased whole"
 
@@ -162,7 +162,7 @@ def test_keys_decide_everything(root):
     a, b = training(root, cache="none"), training(root, cache="ram")
     for key in ((0, 0), (3, 7)):
         assert all(torch.equal(a[key][k], b[key][k]) for k in ("image", "mask", "style_image", "style_label"))
-    partners = {a[turn, 0]["style_image"].sum().item() for turn in range(12)}
+    partners = {a[epoch, 0]["style_image"].sum().item() for epoch in range(12)}
     assert len(partners) > 2
     tests = [objects(root, split="test", task=task)[0]["style_image"] for task in ("free_form", "instance")]
     assert torch.equal(*tests), "the partner of a test does not depend on the task"

@@ -158,10 +158,10 @@ def test_size_is_scaled_then_cut_to_multiples_of_8(root: Path, resize: float, si
 # --- augmentation -----------------------------------------------------------------------------------------------------
 def test_augmentation_grows_and_depends_on_its_key_alone(root: Path) -> None:
     data, again = (dataset(root, augmentation=Augmentation(), stable_steps=100) for _ in range(2))
-    late = [data[(turn, 0)]["target_image"] for turn in range(100, 112)]
+    late = [data[(epoch, 0)]["target_image"] for epoch in range(100, 112)]
     assert all(torch.equal(a, again[(100 + k, 0)]["target_image"]) for k, a in enumerate(late))
     assert not torch.equal(late[0], late[1])
-    first = [data[(turn, 0)]["target_image"] for turn in range(12)]
+    first = [data[(epoch, 0)]["target_image"] for epoch in range(12)]
     original = data[0]["image"]
     change = [torch.stack([(x - original).abs().mean() for x in xs]).mean().item() for xs in (first, late)]
     assert change[0] < 0.5 * change[1]
