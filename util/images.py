@@ -38,7 +38,7 @@ def rgb_of(picture: Image.Image, path: PictureFile) -> np.ndarray:
     """Return a decoded picture as (H, W, 3) uint8; raises `DataError` if it has not 8 bit per channel."""
     if picture.mode not in _PICTURE_MODES:
         raise DataError(f"{path}: a picture of mode {picture.mode}; 8 bit RGB or grey is needed, convert it")
-    return np.array(picture.convert("RGB"))
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))  # convert copies what is RGB
 
 
 @dataclass(frozen=True)
