@@ -1,7 +1,8 @@
 """Run every row of an experiment file: `python scripts/run_experiment.py experiments/demo.yaml`.
 
 A row is a run: its train.py line and a test.py line per task. The exact lines are printed, rows that are finished with
-the same options are skipped, interrupted ones continue, rows of methods that are not registered say "not built". At the
+the same options are skipped, interrupted ones continue, rows of methods that are not registered say "not built". All
+rows and tasks are checked before the first step; a row that fails later stops those alone that are built on it. At the
 end stand the table of all rows and one picture that shows them side by side; scripts/make_table.py sets them beside
 published numbers. File format: see experiments/README.md.
 """
@@ -9,16 +10,14 @@ published numbers. File format: see experiments/README.md.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,73 +38,19 @@ from data.masks import real_title
 from metrics.registry import METRICS
 from metrics.reporting.protocol import require_one_protocol
 from metrics.reporting.result import format_table
-from models import MODELS
-from options.base_options import OPTIONS_FILE, Options, run_folder
-from options.experiment import Experiment, Row, read_experiment, to_args
-from options.parser import StrictParser, read_yaml, script_parser
-from options.test_options import TestOptions
-from options.train_options import TrainOptions
-from testing.flow import FLOWS
-from trainers.checkpoint import Checkpoints
-from trainers.state import FREE_TO_CHANGE
+from options.experiment import Experiment, Row, read_experiment
+from options.parser import script_parser
+from testing.preflight import preflight
+from testing.rows import MARKER, Step, in_order, needs, plan_test, plan_training, test_line
 from util.errors import EXIT_OK, UserError, run_main
-from util.files import write_text
+from util.files import cause, write_text
 from util.images import picture_grid, read_image, save_png
 from util.progress import progress
 from util.registry import did_you_mean
 from util.text_files import parse_json
 
-HOW_NOT_WHAT = FREE_TO_CHANGE | {"device"}  # do not change a run's result
-MARKER = "experiment.json"  # beside a result: the options of the test that made it
 SIDE_BY_SIDE = 6  # pictures of the comparison
-
-
-def check_inputs(rows: list[Row], checkpoints_dir: str) -> None:
-    """Raise `UserError` now, not after the training, if files are missing that the tests read beside their runs."""
-    checked = set()
-    for row in rows:
-        flow = FLOWS.get(MODELS.get(row.train.get("model", "divsem")).flow)
-        flags = (*to_args(row.test), *row.more_test, "--checkpoints_dir", checkpoints_dir)
-        if row.tasks and (flow, flags) not in checked:
-            parser = StrictParser(add_help=False)
-            flow.add_flags(parser)
-            parser.add_argument("--checkpoints_dir")
-            with of_row(row, "test.py"):
-                flow.require_inputs(parser.parse_known_args(flags)[0])
-            checked.add((flow, flags))
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command of a row: its arguments, where it writes, whether it is finished with the same options."""
-
-    args: list[str]
-    folder: Path
-    finished: bool
-
-
-@contextmanager
-def of_row(row: Row, command: str) -> Iterator[None]:
-    """Let a mistake in a row's flags say whose they are."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"row {row.name}, {command}: {error}") from error
-
-
-def plan_training(row: Row, checkpoints_dir: str) -> Step:
-    """Look at what there is of a row's run; raises `UserError` if it was begun with other options."""
-    args = [*row.train_args(), "--checkpoints_dir", checkpoints_dir]
-    with of_row(row, "train.py"):
-        opt = TrainOptions().parse(args)
-    folder = run_folder(opt)
-    checkpoints = Checkpoints(folder)
-    if not checkpoints.exist():
-        return Step(args, folder, finished=False)
-    require_same_options(opt, folder)
-    if checkpoints.newest_step() == opt.max_steps:
-        return Step(args, folder, finished=True)
-    return Step([*args, "--continue_train"], folder, finished=False)
+POLL = 0.1  # seconds between looks at rows that run in processes of their own
 
 
 def train_row(row: Row, checkpoints_dir: str, *, quiet: bool) -> None:
@@ -118,40 +63,6 @@ def train_row(row: Row, checkpoints_dir: str, *, quiet: bool) -> None:
     print(f"$ python train.py {shlex.join(step.args)}", flush=True)
     if train_command.main(step.args) != EXIT_OK:
         raise KeyboardInterrupt
-
-
-def require_same_options(opt: Options, folder: Path) -> None:
-    """Raise `UserError` if the run in `folder` was begun with other options, or went on beyond those asked for."""
-    saved = read_yaml(folder / OPTIONS_FILE, "options of the run")
-    other = [k for k, v in opt.values().items() if k not in HOW_NOT_WHAT and saved.get(k) != v]
-    if Checkpoints(folder).newest_step() > opt.max_steps:
-        other.append("max_steps")
-    if other:
-        changed = ", ".join(f"{k} {saved.get(k)} -> {getattr(opt, k)}" for k in other[:5])
-        raise UserError(f"{folder} was trained with other options ({changed}). Remove the folder or rename the row.")
-
-
-def test_line(row: Row, task: str, checkpoints_dir: str) -> list[str]:
-    """Return the arguments of a test; rows that test one run in different ways leave their pictures apart."""
-    args = [*row.test_args(task), "--checkpoints_dir", checkpoints_dir]
-    if row.run == row.name or "--results_dir" in args:
-        return args
-    return [*args, "--results_dir", str(Path(checkpoints_dir) / row.run / "results" / f"{row.name}_{task}")]
-
-
-def plan_test(row: Row, task: str, checkpoints_dir: str) -> tuple[Step, str]:
-    """Look at what there is of a test of a trained row; also return the text that marks it as finished."""
-    args = test_line(row, task, checkpoints_dir)
-    with of_row(row, "test.py"):
-        opt = TestOptions().parse(args)
-    folder = FLOWS.get(MODELS.get(opt.model).flow).results_folder(opt)
-    how = HOW_NOT_WHAT - {"dataroot"}  # other pictures are another test
-    key = json.dumps({k: v for k, v in opt.values().items() if k not in how}, sort_keys=True)
-    result, marker = folder / "result.json", folder / MARKER
-    newest = Checkpoints(run_folder(opt)).step_files()[:1]
-    before = [path.stat().st_mtime for path in (*newest, result) if path.is_file()]
-    finished = len(before) == 2 and marker.is_file() and marker.stat().st_mtime >= max(before)
-    return Step(args, folder, finished and marker.read_text() == key), key
 
 
 def test_row(row: Row, task: str, checkpoints_dir: str, *, quiet: bool) -> tuple[dict[str, Any], Path]:
@@ -185,38 +96,102 @@ def print_lines(row: Row, checkpoints_dir: str) -> None:
         print(f"{'# finished: ' if finished else ''}python test.py {shlex.join(args)}")
 
 
-def run_parallel(rows: list[Row], args: argparse.Namespace) -> None:
+class Faults(dict[str, str]):
+    """What went wrong, by row."""
+
+    def add(self, row: Row, what: str) -> None:
+        self[row.name] = what
+        print(f"row {row.name} failed: {what}", file=sys.stderr, flush=True)
+
+    def stops(self, row: Row, rows: list[Row]) -> bool:
+        """Add and tell of a row that cannot run, since one that it needs has failed."""
+        missing = [name for name in needs(row, rows) if name in self]
+        if missing:
+            self.add(row, f"it needs {', '.join(missing)}")
+        return bool(missing)
+
+
+Tested = tuple[Row, str, dict[str, Any], Path]  # a row, a task, their result line, the folder of the pictures
+
+
+def run_here(rows: list[Row], checkpoints_dir: str, faults: Faults, *, quiet: bool) -> list[Tested]:
+    """Run rows one after the other, or pick up what others did; return what was tested."""
+    tested: list[Tested] = []
+    for row in rows:
+        if row.name in faults or faults.stops(row, rows):
+            continue
+        try:
+            train_row(row, checkpoints_dir, quiet=quiet)
+            for task in row.tasks:
+                tested.append((row, task, *test_row(row, task, checkpoints_dir, quiet=quiet)))
+        except UserError as error:
+            faults.add(row, str(error))
+        except Exception as error:  # the other rows can do without it
+            traceback.print_exc()
+            faults.add(row, f"{type(error).__name__}: {cause(error)}")
+    return tested
+
+
+def run_parallel(rows: list[Row], args: argparse.Namespace, faults: Faults) -> None:
     """Run rows as separate processes, `--jobs` at a time, each with its share of the cores and a log of its own.
 
     Small networks gain little from a second thread: two rows at once finish sooner than one after the other.
     """
-    experiment, checkpoints_dir = args.experiment, args.checkpoints_dir
-    Path(checkpoints_dir).mkdir(parents=True, exist_ok=True)
-    threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
-    env = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+    Path(args.checkpoints_dir).mkdir(parents=True, exist_ok=True)
+    waiting, running = list(rows), dict[str, Job]()
+    try:
+        with progress(total=len(rows), desc=args.experiment.stem, unit="row") as bar:
+            while waiting or running:
+                busy = {*running, *(row.name for row in waiting)}
+                ready = [row for row in waiting if not busy & set(needs(row, rows))]
+                for row in ready[: args.jobs - len(running)]:
+                    waiting.remove(row)
+                    if faults.stops(row, rows):
+                        bar.update()
+                    else:
+                        running[row.name] = Job(row, args)
+                for name, job in list(running.items()):
+                    if job.process.poll() is not None:
+                        job.finish(faults)
+                        del running[name]
+                        bar.update()
+                time.sleep(POLL)
+    finally:
+        for job in running.values():  # Ctrl-C or SIGTERM
+            job.process.terminate()
+        for job in running.values():  # they finish their steps and save
+            job.process.wait()
 
-    def run(row: Row) -> None:
-        log = Path(checkpoints_dir) / f"{experiment.stem}_{row.name}.log"
-        own = [str(experiment), "--only", row.name, "--checkpoints_dir", checkpoints_dir]
-        own += ["--no-prepare", *(f"--{name}={getattr(args, name)}" for name in ("train_args", "test_args"))]
-        began = time.perf_counter()
-        with log.open("w") as file:
-            done = subprocess.run([sys.executable, __file__, *own], stdout=file, stderr=subprocess.STDOUT, env=env)
-        if done.returncode != EXIT_OK:
-            last = log.read_text().strip().splitlines()[-1:] or ["no output"]
-            raise UserError(f"row {row.name} ended with code {done.returncode}: {last[0]} (whole log: {log})")
-        tqdm.write(f"{row.name}: {time.perf_counter() - began:.0f} s, log {log}")
 
-    names = {row.name for row in rows}
+class Job:
+    """A row in a process of its own. Its session is its own too: a terminal's Ctrl-C reaches it through us, once."""
 
-    def batch_of(row: Row) -> int:
-        """Rows that are built on others' runs come after them, rows that only test another's run last."""
-        return 2 if row.run != row.name else int(bool(names & set(row.built_on())))
+    def __init__(self, row: Row, args: argparse.Namespace) -> None:
+        self.row, self.began = row, time.perf_counter()
+        self.log = Path(args.checkpoints_dir) / f"{args.experiment.stem}_{row.name}.log"
+        own = [str(args.experiment), "--only", row.name, "--checkpoints_dir", args.checkpoints_dir, "--no-prepare"]
+        own += ["--no-preflight", *(f"--{name}={getattr(args, name)}" for name in ("train_args", "test_args"))]
+        threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
+        with self.log.open("w") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, __file__, *own], stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"},
+            )  # fmt: skip
 
-    with ThreadPoolExecutor(args.jobs) as pool, progress(total=len(rows), desc=experiment.stem, unit="row") as bar:
-        for number in range(3):
-            for _ in pool.map(run, [row for row in rows if batch_of(row) == number]):
-                bar.update()
+    def finish(self, faults: Faults) -> None:
+        """Tell how it ended."""
+        if code := self.process.returncode:
+            last = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
+            faults.add(self.row, f"ended with code {code}: {last[0]} (whole log: {self.log})")
+        else:
+            tqdm.write(f"{self.row.name}: {time.perf_counter() - self.began:.0f} s, log {self.log}")
+
+
+def obey_stop_signals() -> None:
+    """Let SIGTERM and a closed terminal do what Ctrl-C does: no process that was started here is left behind."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)
 
 
 def prepare(lines: list[str], *, dry_run: bool) -> None:
@@ -240,21 +215,27 @@ def side_by_side(rows: list[Row], folders: list[Path], task: str) -> np.ndarray:
     return picture_grid(table, titles=["input", "labels", *(row.label for row in rows), real_title(task)])
 
 
-Tested = tuple[Row, dict[str, Any], Path]  # a row, its result line, the folder of its pictures
-
-
-def show(experiment: Experiment, tested: dict[tuple[str, str], list[Tested]], checkpoints_dir: Path) -> None:
-    """Print a table and save a picture per group and task; raises `UserError` where one would mix protocols."""
-    for (group, task), found in tested.items():
+def show(experiment: Experiment, tested: list[Tested], checkpoints_dir: Path) -> list[str]:
+    """Print a table and save a picture per group and task; return why some could not be made."""
+    cells: dict[tuple[str, str], list[Tested]] = {}
+    for each in tested:
+        cells.setdefault((each[0].group, each[1]), []).append(each)
+    faults = []
+    for (group, task), found in cells.items():
         label = f"{experiment.groups[group]}, {task}" if group else task
-        require_one_protocol({row.name: line for row, line, _ in found}, label)
-        print(f"\n{experiment.title}: {label}, {found[0][1]['num_images']} pictures")
-        print(format_table([(row.label, line["metrics"]) for row, line, _ in found]))
-        if not (found[0][2] / "real").is_dir():
+        try:
+            require_one_protocol({row.name: line for row, _, line, _ in found}, label)
+        except UserError as error:  # of one table: the others are shown
+            faults.append(str(error))
+            continue
+        print(f"\n{experiment.title}: {label}, {found[0][2]['num_images']} pictures")
+        print(format_table([(row.label, line["metrics"]) for row, _, line, _ in found]))
+        if not (found[0][3] / "real").is_dir():
             continue  # another kind of result, which has a grid of its own
         picture = checkpoints_dir / f"{'_'.join(filter(None, (experiment.name, group, task)))}.png"
-        save_png(side_by_side([row for row, _, _ in found], [folder for _, _, folder in found], task), picture)
+        save_png(side_by_side([row for row, *_ in found], [folder for *_, folder in found], task), picture)
         print(f"Side by side: {picture}")
+    return faults
 
 
 def select(experiment: Experiment, only: list[str]) -> list[Row]:
@@ -280,33 +261,37 @@ def main(argv: list[str] | None = None) -> int:
                             f"--{command}_args='--seed 5'")  # fmt: skip
     parser.add_argument("--prepare", action=argparse.BooleanOptionalAction, default=True,
                         help="run the file's prepare lines first; off: the data are there")  # fmt: skip
+    parser.add_argument("--preflight", action=argparse.BooleanOptionalAction, default=True,
+                        help="check flags, data, weights and metrics of all rows and tasks first")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each in a process of its own")
     parser.add_argument("--dry_run", action="store_true", help="print the lines, finished ones as comments, only")
     args = parser.parse_args(argv)
     experiment = read_experiment(args.experiment, metrics=METRICS.names())
     more_train, more_test = tuple(shlex.split(args.train_args)), tuple(shlex.split(args.test_args))
-    rows = [replace(row, more_train=more_train, more_test=more_test) for row in select(experiment, args.only)]
+    chosen = select(experiment, args.only)
+    rows = in_order([replace(row, more_train=more_train, more_test=more_test) for row in chosen])
     if args.prepare:
         prepare(experiment.prepare, dry_run=args.dry_run)
     if args.dry_run:
         for row in rows:
             print_lines(row, args.checkpoints_dir)
         return EXIT_OK
-    check_inputs(rows, args.checkpoints_dir)
+    if args.preflight:
+        preflight(rows, args.checkpoints_dir)
+    faults = Faults()
     parallel = args.jobs > 1 and len(rows) > 1
     if parallel:
-        run_parallel(rows, args)
-    tested: dict[tuple[str, str], list[Tested]] = {}
-    for row in rows:
-        train_row(row, args.checkpoints_dir, quiet=parallel)
-        for task in row.tasks:
-            done = test_row(row, task, args.checkpoints_dir, quiet=parallel)
-            tested.setdefault((row.group, task), []).append((row, *done))
-    show(experiment, tested, Path(args.checkpoints_dir))
+        run_parallel(rows, args, faults)
+    tested = run_here(rows, args.checkpoints_dir, faults, quiet=parallel)
+    mixed = show(experiment, tested, Path(args.checkpoints_dir))
+    if faults or mixed:
+        told = [f"row {name}: {what}" for name, what in faults.items()] + mixed
+        raise UserError("\n".join([f"{len(faults)} of {len(rows)} rows failed", *told]) if told[1:] else told[0])
     if experiment.next:
         print(f"\n{experiment.next}")
     return EXIT_OK
 
 
 if __name__ == "__main__":
+    obey_stop_signals()
     run_main(main)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from data import DATASETS
+from data.base_dataset import BaseDataset
 from data.loader import make_loader, plain_pictures
 from data.masks import FOLDER, TASKS, MaskSetHash, has_truth, inverted_note, read_mask, real_title
 from metrics.declaration import Setup
-from metrics.evaluator import build_evaluator
+from metrics.evaluator import Evaluator, build_evaluator
 from metrics.pictures import Pictures
 from metrics.registry import EDITING, METRICS
 from metrics.reporting.report import write_report
@@ -73,6 +74,12 @@ class EditingFlow(Flow):
             )
 
     @classmethod
+    def require_data(cls, opt: Any) -> None:
+        dataset = DATASETS.get(opt.dataset_mode).from_options(opt, split=opt.split, augment=False, task=opt.task)
+        dataset.select(1)
+        new_evaluator(opt, dataset, torch.device("cpu"))
+
+    @classmethod
     def results_folder(cls, opt: Any) -> Path:
         return Path(opt.results_dir or run_folder(opt) / "results" / f"{opt.split}_{opt.task}")
 
@@ -103,18 +110,7 @@ class EditingTest(Test):
         self.model = MODELS.get(opt.model).from_options(opt, is_train=False)
         self.loaded = load_run(self.model, self.run_dir, step=opt.step, averaged=not opt.raw_weights)
         self.model.to(self.device).eval()
-        self.evaluator = build_evaluator(
-            EditingFlow.metrics(opt.metrics),
-            Setup(
-                opt=opt,
-                device=self.device,
-                label_nc=dataset.label_nc,
-                ignore_label=dataset.ignore_label,
-                class_names=dataset.class_names,
-            ),
-            bootstrap=opt.bootstrap,
-            required=opt.metrics != "all",
-        )
+        self.evaluator = new_evaluator(opt, dataset, self.device)
 
     def measure(self) -> Measured:
         opt, model, indices = self.opt, self.model, self.selection.indices
@@ -158,6 +154,19 @@ class EditingTest(Test):
         report = write_report(line, self.evaluator, self.folder, title=f"{self.name}, {self.task}")
         count, masks = line["num_images"], self.masks.hexdigest()
         return f"{count} pictures, {self.loaded.name}, masks {masks}: {self.folder / 'grid.png'}, {report}"
+
+
+def new_evaluator(opt: Any, dataset: BaseDataset, device: torch.device) -> Evaluator:
+    """Load what the metrics need; raises `UserError` for what is missing or does not fit the data."""
+    setup = Setup(
+        opt=opt,
+        device=device,
+        label_nc=dataset.label_nc,
+        ignore_label=dataset.ignore_label,
+        class_names=dataset.class_names,
+    )
+    names = EditingFlow.metrics(opt.metrics)
+    return build_evaluator(names, setup, bootstrap=opt.bootstrap, required=opt.metrics != "all")
 
 
 def generate_draws(model: Any, batch: Batch, opt: Any) -> list[Tensor]:

@@ -103,6 +103,10 @@ class Flow(ABC):
                 metric.check(names, opt)
 
     @classmethod
+    def require_data(cls, opt: Any) -> None:
+        """Raise `UserError` if the data, once they are looked at, do not allow a test with the options of a run."""
+
+    @classmethod
     @abstractmethod
     def results_folder(cls, opt: Any) -> Path:
         """Return where the results of a test go."""

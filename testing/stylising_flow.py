@@ -56,8 +56,8 @@ class StylisingFlow(Flow):
     @classmethod
     def require_inputs(cls, opt: Any) -> None:
         check_stylising_flags(opt)
-        super().require_inputs(opt)
         mask_files(opt, find_pictures(opt.content, "--content"))
+        super().require_inputs(opt)
 
     @classmethod
     def results_folder(cls, opt: Any) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_process import TOYS
 
 import test as test_command
 import train as train_command
@@ -37,8 +38,7 @@ OK, BUSY, WRONG = 0, 7, 1  # how a test ends
 def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A run that trains and saves at each step, in a process of its own."""
     tmp_path = tmp_path_factory.mktemp("training")
-    toys = ROOT / "tests" / "unit" / "trainer_toys.py"
-    command = [sys.executable, str(toys), str(tmp_path / "run"), "--steps", "1000000", "--save_every", "1"]
+    command = [sys.executable, str(TOYS), str(tmp_path / "run"), "--steps", "1000000", "--save_every", "1"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:

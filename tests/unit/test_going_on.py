@@ -11,7 +11,7 @@ from trainer_toys import ToyModel, assert_same, fit
 
 import train as train_command
 from options.train_options import TrainOptions
-from scripts.run_experiment import plan_training
+from testing.rows import plan_training
 from trainers.checkpoint import CheckpointError, load_checkpoint
 from trainers.distributed import Distributed
 from trainers.failures import NonFiniteError

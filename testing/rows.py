@@ -1,0 +1,110 @@
+"""Rows of an experiment: what of each is finished, which commands are left, in which order they can run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from models import MODELS
+from options.base_options import OPTIONS_FILE, Options, run_folder
+from options.experiment import Row
+from options.parser import read_yaml
+from options.test_options import TestOptions
+from options.train_options import TrainOptions
+from testing.flow import FLOWS
+from trainers.checkpoint import Checkpoints
+from trainers.state import FREE_TO_CHANGE
+from util.errors import UserError
+
+HOW_NOT_WHAT = FREE_TO_CHANGE | {"device"}  # do not change a run's result
+MARKER = "experiment.json"  # beside a result: the options of the test that made it
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a row: its arguments, where it writes, whether it is finished with the same options."""
+
+    args: list[str]
+    folder: Path
+    finished: bool
+
+
+@contextmanager
+def of_row(row: Row, command: str) -> Iterator[None]:
+    """Let a mistake in a row's flags say whose they are."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"row {row.name}, {command}: {error}") from error
+
+
+def needs(row: Row, rows: Sequence[Row]) -> list[str]:
+    """Return the names of the rows whose runs a row builds on or tests."""
+    runs = {*row.built_on(), row.run}
+    return [other.name for other in rows if other.name != row.name and other.run == other.name and other.run in runs]
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows as they stand, but each after those that it needs; raises `UserError` for a circle."""
+    left: list[Row] = list(rows)
+    ordered: list[Row] = []
+    while left:
+        done = {row.name for row in ordered}
+        ready = next((row for row in left if set(needs(row, rows)) <= done), None)
+        if ready is None:
+            raise UserError(f"rows {', '.join(row.name for row in left)} are built on each other in a circle")
+        left.remove(ready)
+        ordered.append(ready)
+    return ordered
+
+
+def plan_training(row: Row, checkpoints_dir: str) -> Step:
+    """Look at what there is of a row's run; raises `UserError` if it was begun with other options."""
+    args = [*row.train_args(), "--checkpoints_dir", checkpoints_dir]
+    with of_row(row, "train.py"):
+        opt = TrainOptions().parse(args)
+    folder = run_folder(opt)
+    checkpoints = Checkpoints(folder)
+    if not checkpoints.exist():
+        return Step(args, folder, finished=False)
+    require_same_options(opt, folder)
+    if checkpoints.newest_step() == opt.max_steps:
+        return Step(args, folder, finished=True)
+    return Step([*args, "--continue_train"], folder, finished=False)
+
+
+def require_same_options(opt: Options, folder: Path) -> None:
+    """Raise `UserError` if the run in `folder` was begun with other options, or went on beyond those asked for."""
+    saved = read_yaml(folder / OPTIONS_FILE, "options of the run")
+    other = [k for k, v in opt.values().items() if k not in HOW_NOT_WHAT and saved.get(k) != v]
+    if Checkpoints(folder).newest_step() > opt.max_steps:
+        other.append("max_steps")
+    if other:
+        changed = ", ".join(f"{k} {saved.get(k)} -> {getattr(opt, k)}" for k in other[:5])
+        raise UserError(f"{folder} was trained with other options ({changed}). Remove the folder or rename the row.")
+
+
+def test_line(row: Row, task: str, checkpoints_dir: str) -> list[str]:
+    """Return the arguments of a test; rows that test one run in different ways leave their pictures apart."""
+    args = [*row.test_args(task), "--checkpoints_dir", checkpoints_dir]
+    if row.run == row.name or "--results_dir" in args:
+        return args
+    return [*args, "--results_dir", str(Path(checkpoints_dir) / row.run / "results" / f"{row.name}_{task}")]
+
+
+def plan_test(row: Row, task: str, checkpoints_dir: str) -> tuple[Step, str]:
+    """Look at what there is of a test of a trained row; also return the text that marks it as finished."""
+    args = test_line(row, task, checkpoints_dir)
+    with of_row(row, "test.py"):
+        opt = TestOptions().parse(args)
+    folder = FLOWS.get(MODELS.get(opt.model).flow).results_folder(opt)
+    how = HOW_NOT_WHAT - {"dataroot"}  # other pictures are another test
+    key = json.dumps({k: v for k, v in opt.values().items() if k not in how}, sort_keys=True)
+    result, marker = folder / "result.json", folder / MARKER
+    newest = Checkpoints(run_folder(opt)).step_files()[:1]
+    before = [path.stat().st_mtime for path in (*newest, result) if path.is_file()]
+    finished = len(before) == 2 and marker.is_file() and marker.stat().st_mtime >= max(before)
+    return Step(args, folder, finished and marker.read_text() == key), key
