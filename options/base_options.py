@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from data import DATASETS
+from data.base_dataset import BaseDataset
 from data.records import CLASSES_FILE, EMPTY_TABLE, parse_label_map, read_class_table
 from models import MODELS
 from models.base_model import BaseModel
@@ -132,39 +134,30 @@ class BaseOptions:
         if probe.name:
             check_name(probe.name)  # before its folder is looked for
         run = self.run_layer(probe)
-
-        def chosen(name: str, default: str) -> str:
-            return str(getattr(probe, name) or config.get(name) or run.get(name) or default)
-
-        model = self.model = MODELS.get(chosen("model", "divsem"))
-        mode = chosen("dataset_mode", (*model.dataset_modes, "streets")[0])
-        dataset = DATASETS.get(mode)
-        modes = model.dataset_modes or tuple(name for name in DATASETS.names() if DATASETS.get(name).scenes)
-        if mode not in modes:
-            raise UserError(
-                f"--model {chosen('model', 'divsem')} takes --dataset_mode {' or '.join(modes)}, not {mode}"
-            )
+        self.model, mode = choose_model_and_data(vars(probe), config, run)
         parser = self.build_parser(mode)
         layers = {
             "run": parser.yaml_to_args(self.carried(run, parser), "the run"),
             "config": parser.yaml_to_args(config, str(probe.config)),
             "command line": argv,
         }
-        parsed = parser.parse_args([arg for args in layers.values() for arg in args])
-        values = vars(parsed)
-        set_by = dict.fromkeys(values, "default")
-        for layer, args in layers.items():
-            set_by.update(dict.fromkeys(parser.names_set_by(args), layer))
-        derived = dataset.complete_options(parsed)
-        values.update(derived)
-        set_by.update({name: "data set" for name in derived if set_by[name] == "default"})
-        new = self.is_train and not parsed.continue_train
-        inputs = read_input_runs(parsed, model.input_runs) if new else {}
-        derived = model.complete_options(parsed, classes=dataset.class_table(parsed.dataroot), runs=inputs)
-        values.update(derived)
-        set_by.update({name: "model" for name in derived if set_by[name] == "default"})
-        self.validate(parsed)
-        return Options(values, set_by)
+        opt = parser.parse_args([arg for args in layers.values() for arg in args])
+        set_by = strongest_layers(parser, layers)
+        self._complete(opt, set_by, DATASETS.get(mode))
+        self.validate(opt)
+        return Options(vars(opt), set_by)
+
+    def _complete(self, opt: argparse.Namespace, set_by: dict[str, str], dataset: type[BaseDataset]) -> None:
+        """Add what follows from the data set, then what follows from the model, to `opt` and `set_by`."""
+
+        def add(derived: Mapping[str, Any], layer: str) -> None:
+            vars(opt).update(derived)
+            set_by.update({name: layer for name in derived if set_by[name] == "default"})
+
+        add(dataset.complete_options(opt), "data set")
+        new = self.is_train and not opt.continue_train
+        runs = read_input_runs(opt, self.model.input_runs) if new else {}
+        add(self.model.complete_options(opt, classes=dataset.class_table(opt.dataroot), runs=runs), "model")
 
     def build_parser(self, mode: str) -> StrictParser:
         """Return a parser of all flags with `self.model` and a data set."""
@@ -200,6 +193,34 @@ class BaseOptions:
         for new in parse_label_map(opt.label_map).values():
             if opt.label_nc is not None and new >= opt.label_nc and new != opt.ignore_label:
                 raise UserError(f"--label_map {opt.label_map}: {new} is none of the {opt.label_nc} classes")
+
+
+def choose_model_and_data(*sources: Mapping[str, Any]) -> tuple[type[BaseModel], str]:
+    """Return the method and its --dataset_mode that these sources name, the strongest first.
+
+    Raises:
+        UserError: there is no such method or data set, or they do not fit each other.
+    """
+
+    def chosen(name: str, default: str) -> str:
+        return str(next((source[name] for source in sources if source.get(name)), default))
+
+    name = chosen("model", "divsem")
+    model = MODELS.get(name)
+    mode = chosen("dataset_mode", (*model.dataset_modes, "streets")[0])
+    DATASETS.get(mode)
+    modes = model.dataset_modes or tuple(known for known in DATASETS.names() if DATASETS.get(known).scenes)
+    if mode not in modes:
+        raise UserError(f"--model {name} takes --dataset_mode {' or '.join(modes)}, not {mode}")
+    return model, mode
+
+
+def strongest_layers(parser: StrictParser, layers: Mapping[str, list[str]]) -> dict[str, str]:
+    """Return for each option the last of `layers` (arguments by name) whose arguments set it, or "default"."""
+    set_by = dict.fromkeys(parser.actions_by_name(), "default")
+    for layer, args in layers.items():
+        set_by.update(dict.fromkeys(parser.names_set_by(args), layer))
+    return set_by
 
 
 def read_input_runs(opt: argparse.Namespace, flags: tuple[str, ...]) -> dict[str, dict[str, Any]]:
