@@ -180,6 +180,7 @@ class BaseOptions:
             parser.add_argument(f"--{name}")
         parser.add_argument("--checkpoints_dir", default="checkpoints")
         parser.add_argument("--continue_train", action=argparse.BooleanOptionalAction)
+        parser.add_argument("-h", "--help", action="store_true")
         return parser.parse_known_args(argv)[0]
 
     def validate(self, opt: argparse.Namespace) -> None:

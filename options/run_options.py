@@ -36,8 +36,18 @@ class RunOptions(BaseOptions):
         group.add_argument("--raw_weights", action=argparse.BooleanOptionalAction, default=False,
                            help="the last weights even where the run has averaged ones")  # fmt: skip
 
+    def build_parser(self, mode: str) -> StrictParser:
+        parser = super().build_parser(mode)
+        parser.epilog = (
+            f"The flags depend on the run; these are for a method of the kind {self.model.flow}. "
+            "--name RUN --help shows those of RUN; without --name, those of --model are shown."
+        )
+        return parser
+
     def run_layer(self, probe: argparse.Namespace) -> dict[str, Any]:
-        """Return the run's own options, less those of how it was run."""
+        """Return the run's own options, less those of how it was run; none where --help is asked for without a run."""
+        if probe.help and not probe.name:
+            return {}
         if not probe.name:
             raise UserError("--name is missing: which run? (a folder in --checkpoints_dir)")
         folder = Path(probe.checkpoints_dir) / probe.name

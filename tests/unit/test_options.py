@@ -8,9 +8,12 @@ import pytest
 import yaml
 
 from options.base_options import OPTIONS_FILE, Options
+from options.edit_options import EditOptions
 from options.parser import StrictParser, check_name
+from options.run_options import RunOptions
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
+from scripts.build_style_bank import BankOptions
 from util.errors import UserError
 
 BASE = ["--name", "run", "--dataset_mode", "streets"]
@@ -110,6 +113,26 @@ def test_a_name_is_needed() -> None:
         TrainOptions().parse([])
     with pytest.raises(UserError, match="--name is missing"):
         TestOptions().parse([])
+
+
+@pytest.mark.parametrize(
+    ("options", "args", "parts"),
+    [
+        (TestOptions, ["--help"], ["--metrics", "--task", "kind editing"]),
+        (TestOptions, ["-h", "--model", "s2prest"], ["--metrics", "--content", "kind stylising"]),
+        (EditOptions, ["--help"], ["--outpaint", "kind editing"]),
+        (BankOptions, ["--help"], ["--style_bank_size", "kind editing"]),
+    ],
+)
+def test_help_needs_no_run(
+    options: type[RunOptions], args: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        options().parse(args)
+    assert left.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for part in (*parts, "--name RUN --help"):
+        assert part in shown
 
 
 def test_testing_takes_the_run_but_not_how_it_ran(tmp_path: Path) -> None:
