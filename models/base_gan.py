@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.base_model import BaseModel, Phase
 from models.losses.perceptual import PerceptualLoss
+from models.shared_flags import add_perceptual_flags
 from util.errors import UserError
 from util.flags import fraction, positive, positive_int, weight
 
@@ -57,9 +58,7 @@ class GANModel(BaseModel):
         group.add_argument("--beta2", type=fraction, default=0.999, help="Adam's second moment")
         group.add_argument("--lambda_gan", type=weight, default=1.0, help="weight of the adversarial losses")
         group.add_argument("--lambda_l1", type=weight, default=lambda_l1, help="weight of the L1 loss")
-        group.add_argument("--lambda_vgg", type=weight, default=10.0, help="weight of the perceptual loss")
-        group.add_argument("--perceptual", choices=("vgg19", "vgg16"), default="vgg19", help="its network")
-        group.add_argument("--vgg_weights", metavar="FILE", help="its weights; default: torchvision's download")
+        add_perceptual_flags(group, lambda_vgg=10.0)
         group.add_argument("--perceptual_order", choices=("rgb", "bgr"), default="rgb", help="bgr: as released")
         group.add_argument(
             "--perceptual_input", choices=("released", "imagenet"), default="released",

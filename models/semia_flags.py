@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from models.shared_flags import add_perceptual_flags
 from util.flags import positive, positive_int, weight
 
 LAMBDAS = ("gan", "rec", "fixed", "patch", "feat", "align", "vgg")
@@ -41,9 +42,5 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lambda_patch", type=weight, default=1.0, help="of the patch coherence loss")
     group.add_argument("--lambda_feat", type=weight, default=1.0, help="of feature matching")
     group.add_argument("--lambda_align", type=weight, default=1.0, help="of the semantic alignment loss")
-    group.add_argument(
-        "--lambda_vgg", type=weight, default=0.0, help="of the perceptual loss to the source in samplings"
-    )
-    group.add_argument("--perceptual", choices=("vgg19", "vgg16"), default="vgg19", help="features of both losses")
-    group.add_argument("--vgg_weights", metavar="FILE", help="their weights; default: torchvision's download")
+    add_perceptual_flags(group, lambda_vgg=0.0)
     parser.set_defaults(max_steps=2500, save_every=500, image_every=100)

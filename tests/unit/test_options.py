@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from models import MODELS
 from options.base_options import OPTIONS_FILE, Options
 from options.edit_options import EditOptions
 from options.parser import StrictParser, check_name
@@ -155,6 +156,17 @@ def test_continuing_takes_the_runs_options(tmp_path: Path) -> None:
     parse("--ngf", "12", "--max_steps", "5").save(folder / OPTIONS_FILE)
     opt = TrainOptions().parse(["--name", "run", "--checkpoints_dir", str(tmp_path), "--continue_train"])
     assert (opt.ngf, opt.max_steps, opt.continue_train) == (12, 5, True)
+
+
+@pytest.mark.parametrize("flag", ["lambda_vgg", "perceptual", "vgg_weights"])
+def test_flags_of_several_families_are_the_same_but_for_their_default(flag: str) -> None:
+    found = []
+    for name, mode in (("divsem", "streets"), ("siedob_style", "objects"), ("semia", "single_image")):
+        options = TrainOptions()
+        options.model = MODELS.get(name)
+        action = options.build_parser(mode).actions_by_name()[flag]
+        found.append((action.type, action.choices, action.metavar, action.help))
+    assert found == found[:1] * 3
 
 
 def test_models_cannot_set_defaults_that_do_not_exist() -> None:
