@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from metrics.features.inception import no_tf32
 from metrics.weight_files import file_hash
 from util.errors import DataError, UserError
+from util.weight_files import read_weights, torchvision_file
 
 # (channels out, kernel, stride, padding) of a convolution with its ReLU; "T": a tap; "P": pooling.
 _ALEX = (
@@ -35,11 +36,8 @@ _ALEX = (
     "T",
 )
 _VGG_WIDTHS, _VGG_CONVS = (64, 128, 256, 512, 512), (2, 2, 3, 3, 3)
-BACKBONE_URL = {
-    "alex": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-    "vgg": "https://download.pytorch.org/models/vgg16-397923af.pth",
-}
-NETS = tuple(BACKBONE_URL)
+BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}  # torchvision's files
+NETS = tuple(BACKBONES)
 SMALLEST = {"alex": 31, "vgg": 16}  # pixels a side, so that every tap has a position
 MEAN, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pictures in [-1, 1]; the package's own constants
 
@@ -145,28 +143,28 @@ def load_lpips(net: str, *, heads: str | None, backbone: str | None) -> tuple[LP
         UserError: a file is missing, cannot be read or fetched, or is of another network.
     """
     heads_path = Path(heads) if heads else _installed_heads(net)
-    state = _read(heads_path, "--lpips_weights")
-    backbone_path = Path(backbone) if backbone else _fetch(net)
-    features = _read(backbone_path, "--lpips_backbone")
+    state = read_weights(heads_path, flag="--lpips_weights", needed=f"{net}.pth of the package lpips")
+    backbone_path = (
+        Path(backbone)
+        if backbone
+        else torchvision_file(
+            BACKBONES[net],
+            reader="LPIPS",
+            flag="--lpips_backbone",
+            otherwise="or leave lpips and div out of --metrics",
+        )
+    )
+    features = read_weights(backbone_path, flag="--lpips_backbone", needed=f"torchvision's {BACKBONES[net]}")
     try:
         model = LPIPS(net=net, backbone=features, heads=state.get(net, state))
         model.distance(*[model.taps(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))] * 2)
-    except (KeyError, AttributeError, RuntimeError) as error:
+    except (KeyError, AttributeError, RuntimeError, TypeError) as error:
         raise UserError(
             f"{backbone_path} and {heads_path} do not make LPIPS with --lpips_net {net}: {error}. The first needs "
             "torchvision's tensors up to the last convolution, the second lin0 .. lin4"
         ) from error
     hashes = LPIPSFiles(heads_path.name, file_hash(heads_path), backbone_path.name, file_hash(backbone_path))
     return model, hashes
-
-
-def _read(path: Path, flag: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{flag} {path}: no such file")
-    try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        raise UserError(f"{flag} {path} cannot be read as a PyTorch file: {error}") from error
 
 
 def _installed_heads(net: str) -> Path:
@@ -177,20 +175,3 @@ def _installed_heads(net: str) -> Path:
             "file with --lpips_weights FILE; or leave lpips and div out of --metrics"
         )
     return Path(spec.origin).parent / "weights" / "v0.1" / f"{net}.pth"
-
-
-def _fetch(net: str) -> Path:
-    url = BACKBONE_URL[net]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    if not path.is_file():
-        checksum = path.stem.rpartition("-")[2]
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=checksum, progress=False)
-        except (OSError, RuntimeError) as error:
-            raise UserError(
-                f"LPIPS needs {path.name} (its SHA-256 begins with {checksum}), which could not be downloaded "
-                f"({error}). Put {url} at {path} or name the file with --lpips_backbone FILE; or leave lpips and div "
-                "out of --metrics"
-            ) from error
-    return path

@@ -20,6 +20,7 @@ from metrics.registry import METRICS, STYLISING
 from metrics.weight_files import file_hash
 from util.errors import UserError
 from util.versions import torchvision_pair
+from util.weight_files import read_weights
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CFSD_LAYER, CFSD_SIDE = 11, 256  # torchvision's place of the ReLU after conv3_1
@@ -149,19 +150,17 @@ def gram(features: Tensor) -> Tensor:
 
 def load_vgg19(path: str | None) -> tuple[nn.Sequential, str]:
     """Return torchvision's VGG-19 features with the weights of a file, and its hash; raises `UserError`."""
-    if path is None or not Path(path).is_file():
-        raise UserError(
-            f"{', '.join(VGGStyle.values)} need VGG-19's weights: "
-            + (f"--vgg_weights {path}: no such file" if path else "name torchvision's file with --vgg_weights FILE")
-        )
+    if path is None:
+        names = ", ".join(VGGStyle.values)
+        raise UserError(f"{names} need VGG-19's weights: name torchvision's file with --vgg_weights FILE")
+    state = read_weights(path, flag="--vgg_weights", needed="torchvision's VGG-19")
+    own = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
     with torchvision_pair():
         from torchvision.models import vgg19
 
+    features = vgg19(weights=None).features
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        own = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
-        features = vgg19(weights=None).features
         features.load_state_dict(own)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
+    except RuntimeError as error:
         raise UserError(f"--vgg_weights {path} is not torchvision's VGG-19: {str(error).splitlines()[0]}") from error
     return features.float(), file_hash(Path(path))

@@ -21,6 +21,7 @@ from util.errors import UserError
 from util.registry import did_you_mean
 from util.sealed import load_tensors
 from util.text_files import load_yaml
+from util.weight_files import read_weights
 
 WEIGHTS_FILE, CARD_FILE = "segmenter.safetensors", "segmenter.yaml"
 BUILT_IN = {"streets": Path(__file__).parent / "weights" / "streets"}
@@ -67,15 +68,10 @@ def is_reserved(name: str, folder: Path) -> bool:
 
 def _load_released(spec: str, weights: str | None, device: torch.device) -> Segmenter:
     entry = ESPNETS[spec]
-    if not weights or not Path(weights).is_file():
-        problem = f"--segmenter_weights {weights}: no such file" if weights else f"--segmenter {spec} needs a file"
-        raise UserError(
-            f"{problem}. Fetch {entry.url} (sha256 {entry.sha256[:16]}...) and name it with --segmenter_weights FILE."
-        )
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        raise UserError(f"--segmenter_weights {weights} cannot be read as a PyTorch file: {error}") from error
+    needed = f"{entry.url} (sha256 {entry.sha256[:16]}...)"
+    if not weights:
+        raise UserError(f"--segmenter {spec} needs a file. Fetch {needed} and name it with --segmenter_weights FILE.")
+    state = read_weights(weights, flag="--segmenter_weights", needed=needed)
     net = ESPNet(**entry.net)
     load_exactly(net, state, source=weights)
     sha256 = file_hash(Path(weights))

@@ -5,7 +5,6 @@ VGG-19 as in the papers, or VGG-16 where only its features are at hand; taps are
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from util.errors import UserError
+from util.weight_files import read_weights, torchvision_file
 
 TAP_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 CONVS_PER_BLOCK = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -43,25 +43,17 @@ def read_vgg_weights(arch: str, path: str | None, *, without: str = "--lambda_vg
     Raises:
         UserError: the file is missing or of another network, or there is no network and no file.
     """
-    if path is not None:
-        if not Path(path).is_file():
-            raise UserError(f"--vgg_weights {path}: no such file. Give torchvision's {TORCHVISION_FILE[arch]}.")
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise UserError(f"--vgg_weights {path}: not a readable PyTorch weights file ({error})") from error
-        return dict(state)
     name = TORCHVISION_FILE[arch]
-    cache = Path(torch.hub.get_dir()) / "checkpoints" / name
-    try:
-        return dict(torch.hub.load_state_dict_from_url(f"https://download.pytorch.org/models/{name}", check_hash=True))
-    except (OSError, RuntimeError) as error:
-        checksum = name.split("-")[1].split(".")[0]
-        raise UserError(
-            f"the perceptual loss needs {name} (its SHA-256 begins with {checksum}), which could not be downloaded "
-            f"({error}). Put the file at {os.fspath(cache)} or name it by --vgg_weights FILE; "
-            f"--perceptual vgg16 takes VGG-16 instead, and {without} trains without this loss."
-        ) from error
+    if path is None:
+        found = torchvision_file(
+            name,
+            reader="the perceptual loss",
+            flag="--vgg_weights",
+            otherwise=f"--perceptual vgg16 takes VGG-16 instead, and {without} trains without this loss",
+        )
+    else:
+        found = Path(path)
+    return read_weights(found, flag="--vgg_weights", needed=f"torchvision's {name}")
 
 
 def load_features(layers: nn.Sequential, arch: str, weights: str | None, *, without: str = "--lambda_vgg 0") -> None:
@@ -81,7 +73,7 @@ def load_features(layers: nn.Sequential, arch: str, weights: str | None, *, with
         )
     try:
         layers.load_state_dict({key: state[f"features.{key}"].float() for key in layers.state_dict()})
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError) as error:  # shapes; no tensor
         raise UserError(f"--vgg_weights {weights}: the shapes are not those of {arch} (--perceptual)") from error
 
 

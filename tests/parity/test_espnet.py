@@ -114,5 +114,5 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read as a PyTorch file"):
         load_segmenter("espnet_camvid", weights=str(tmp_path / "x.pth"), checkpoints_dir="", device=torch.device("cpu"))
     torch.save([1], tmp_path / "x.pth")
-    with pytest.raises(UserError, match="does not fit ESPNet: Expected state_dict"):
+    with pytest.raises(UserError, match="holds a list, not tensors by name"):
         load_segmenter("espnet_camvid", weights=str(tmp_path / "x.pth"), checkpoints_dir="", device=torch.device("cpu"))

@@ -107,7 +107,9 @@ def test_what_cannot_be_had_stops_the_command_or_is_left_out_of_all() -> None:
     evaluator = build_evaluator(["lpips", "l1"], nowhere, required=False)
     evaluator.update(pictures(0))
     assert set(evaluator.compute()) == {"l1_masked"}
-    assert evaluator.notes == ["lpips: left out: --lpips_weights nowhere.pth: no such file"]
+    assert evaluator.notes == [
+        "lpips: left out: --lpips_weights nowhere.pth: no such file; needed is alex.pth of the package lpips"
+    ]
     assert set(EditingFlow.metrics("all")) > {
         "fid_clean",
         "fid_region",

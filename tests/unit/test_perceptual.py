@@ -80,7 +80,7 @@ def test_torchvisions_download_is_found_in_the_hub_cache(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize(
     ("arch", "content", "fault"),
-    [("vgg19", None, "no such file"), ("vgg19", b"x", "not a readable"), ("vgg19", "vgg16", "not features of vgg19")],
+    [("vgg19", None, "no such file"), ("vgg19", b"x", "cannot be read"), ("vgg19", "vgg16", "not features of vgg19")],
 )
 def test_wrong_files_are_named(arch: str, content: bytes | str | None, fault: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"

@@ -1,0 +1,62 @@
+"""Weight files of others, such as torchvision's: named by a flag, or downloaded once into torch hub's cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from util.errors import UserError
+from util.files import cause
+
+TORCHVISION_URL = "https://download.pytorch.org/models/"
+
+
+def read_weights(path: str | Path, *, flag: str, needed: str) -> dict[str, Any]:
+    """Return the dictionary that a PyTorch file holds, on the CPU; only tensors and plain values are unpickled.
+
+    Args:
+        flag: what named the file, and `needed`: what it should be; both for messages.
+
+    Raises:
+        UserError: there is no such file, it cannot be read, or it holds no dictionary with names as keys.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{flag} {path}: no such file; needed is {needed}")
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # torch raises many kinds for a file that is not its own
+        raise UserError(
+            f"{flag} {path} cannot be read as a PyTorch file of tensors ({cause(error)}); needed is {needed}"
+        ) from error
+    if not isinstance(held, dict) or not all(isinstance(key, str) for key in held):
+        raise UserError(f"{flag} {path} holds a {type(held).__name__}, not tensors by name; needed is {needed}")
+    return held
+
+
+def torchvision_file(name: str, *, reader: str, flag: str, otherwise: str) -> Path:
+    """Return the path of torchvision's file `name` in torch hub's cache, where it is downloaded to if it is not there.
+
+    Args:
+        name: ends in "-", the begin of its SHA-256, and ".pth".
+        reader: what needs the file, `flag`: what else names it, `otherwise`: how to do without; all for messages.
+
+    Raises:
+        UserError: it cannot be downloaded.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if path.is_file():
+        return path
+    checksum = path.stem.rpartition("-")[2]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(TORCHVISION_URL + name, str(path), hash_prefix=checksum)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{reader} needs {name} (its SHA-256 begins with {checksum}), which could not be downloaded "
+            f"({cause(error)}). Put {TORCHVISION_URL}{name} at {path} or name the file with {flag} FILE; {otherwise}"
+        ) from error
+    return path
