@@ -99,7 +99,7 @@ class LayoutClasses:
         return self.colours[self.nearest(layout)] if self.kind == "ids" else layout
 
     def check(self, layout: np.ndarray, path: Path) -> None:
-        """Raise `DataError` if a target shows what is no class of the source."""
+        """Raise `DataError` if a target shows colours or ids that are no class of the source."""
         if self.kind == "ids":
             unknown = np.setdiff1d(layout, self.ids)
             if unknown.size:

@@ -66,8 +66,8 @@ class BaseDataset(Dataset, ABC):
         inst_class_rule: "majority", or "mod120" for converted DivSem runs (class = id % 120).
 
     Attributes:
-        names, label_nc, ignore_label, class_names, palette (label_nc, 3) uint8, things: as their words say.
-        classes: all that is known of the classes, of which the above are parts.
+        names, label_nc, ignore_label, class_names, palette (label_nc, 3) uint8, things: as their names say.
+        classes: the class table, which the above come from.
         mask_types: those of training.
     """
 
@@ -134,7 +134,7 @@ class BaseDataset(Dataset, ABC):
 
     @staticmethod
     def shared_settings(opt: Any) -> dict[str, Any]:
-        """Return the constructor arguments that every data set reads in the same way; a command has not all of them."""
+        """Return the constructor arguments that all data sets read alike; not every command has all of them."""
         names = ("crop_size", "load_size", "mask_schedule", "mask_types", "mask_boxes", "mask_dir", "seed", "cache")
         return {name: getattr(opt, name) for name in (*names, "inst_class_rule") if hasattr(opt, name)}
 

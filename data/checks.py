@@ -1,4 +1,4 @@
-"""The contract between files and batches: what can be wrong with a picture and its maps, each with its way out."""
+"""Checks of pictures and their maps: each fault is a message that says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class _Checkable(Sized, Protocol):
 
 
 def quick_check(dataset: _Checkable, *, ends: int = 3) -> None:
-    """Load the first and last few samples, so that a wrong folder or flag is told before the training starts.
+    """Load the first and last few samples, so that a wrong folder or flag is reported before the training starts.
 
     Pairing of names and classes.json were checked when the data set was made. Raises `UserError` or `DataError`.
     """

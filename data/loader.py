@@ -18,7 +18,7 @@ from util.workers import defer_deaths, shield_worker, waiting
 
 
 class Loader:
-    """A `DataLoader` whose errors are one line: what a worker found, or that the system killed it."""
+    """A `DataLoader` that reports a worker's error, or its death, in one line."""
 
     def __init__(self, loader: DataLoader) -> None:
         self.loader = loader

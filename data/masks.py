@@ -31,12 +31,12 @@ FOLDER, NONE, TRAIN = "folder", "none", "train"  # masks from files; nothing era
 
 
 def has_truth(task: str) -> bool:
-    """Tell whether the real pictures show what a task's labels ask for; not so where these lose an object."""
+    """Tell whether the real pictures show what a task's labels ask for: not where an object is removed from these."""
     return task != REMOVAL
 
 
 def real_title(task: str) -> str:
-    """Return what stands above the real pictures of a task in a grid."""
+    """Return the title of the real pictures in a task's grid."""
     return "truth" if has_truth(task) else "original"
 
 

@@ -67,7 +67,7 @@ def find_crops(root: Path, classes: Sequence[str], split: str, *, every_class: b
 
 
 def with_outside(table: ClassTable) -> ClassTable:
-    """Return the classes with one more for what is not the object, grey."""
+    """Append the class "outside", drawn in grey."""
     palette = np.concatenate([table.palette, np.full((1, 3), 128, np.uint8)])
     things = frozenset(range(len(table.names)))
     return ClassTable((*table.names, OUTSIDE), palette, things, None, table.objects, table.scene_ids)

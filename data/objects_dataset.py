@@ -149,7 +149,7 @@ class ObjectsDataset(BaseDataset):
         return Maps(image, label, np.where(mask > 0, _OBJECT, self.outside).astype(np.int32))
 
     def _random_cut(self, maps: Maps, R: Random) -> Maps:
-        """Enlarge every second crop and cut a random part, flip every second one, as released."""
+        """Enlarge half of the crops and cut a random part; flip half of them. As released."""
         if R.random() < 0.5:
             inside = maps.label != self.outside
             image, mask = _resized(maps.image, inside.astype(np.uint8), round(self.crop_size * _ENLARGED / _SIDE))

@@ -20,7 +20,7 @@ def scale_short_side(maps: Maps, size: int, *, name: str = "") -> Maps:
     """Scale so that the short side is `size` pixels, picture by LANCZOS (antialiased), maps by nearest; 0: as it is.
 
     Raises:
-        DataError: of a strip, of which a line of pixels is long, more would be made than of any picture that is read.
+        DataError: the scaled picture, of a long thin strip, would exceed the largest picture that is read.
     """
     height, width = maps.label.shape
     if size == 0 or min(height, width) == size:

@@ -40,8 +40,8 @@ def with_intervals(
     """Add `ci95` = [low, high] and `bootstrap` (number of resamples) to the values that were `resampled`.
 
     The interval runs from the 2.5 to the 97.5 % quantile of the resampled values after these are shifted to have the
-    value as their mean: a resample holds fewer distinct pictures, and FID grows with that. What the shift takes beyond
-    the metric's `limits` is cut off.
+    value as their mean: a resample holds fewer distinct pictures, and FID grows with that. The interval is
+    clipped to the metric's `limits`.
     """
     found = dict(values)
     for name, drawn in resampled.items():

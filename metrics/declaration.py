@@ -1,4 +1,4 @@
-"""What a metric declares of itself, and what it is loaded with."""
+"""What a metric declares, and the settings that it is loaded with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from util.errors import UserError
 
 @dataclass(frozen=True)
 class Value:
-    """What a metric declares of one of its values.
+    """The declaration of one of a metric's values.
 
     Args:
         unit: '%', 'dB', '1' (dimensionless), 'distance'.
@@ -33,7 +33,7 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Flag:
-    """A command line flag of metrics, declared once however many read it: `--<name>` with argparse's settings."""
+    """A command line flag that metrics share, declared once: `--<name>` with argparse's settings."""
 
     name: str
     settings: Mapping[str, Any]
@@ -82,4 +82,4 @@ class Source:
 
 
 class LeftOutError(UserError):
-    """A metric that cannot be computed, which stops no command: its name is left out with this note."""
+    """A metric cannot be computed: it is left out with this note, and the command goes on."""

@@ -1,7 +1,7 @@
-"""Folders of anybody's pictures: listed, paired by base name, decoded strictly, in worker processes.
+"""Folders of any pictures: listed, paired by base name, decoded strictly, in worker processes.
 
-A picture must be 8-bit RGB, grey or palette and opaque; what would have to be guessed (16 bit, alpha, other sizes, NaN)
-is a fault that names the file.
+A picture must be 8-bit RGB, grey or palette and opaque; anything that needs guessing (16 bit, alpha, other sizes, NaN)
+is an error that names the file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 def list_pictures(folder: str, flag: str) -> tuple[dict[str, Path], dict[str, str]]:
     """Return {base name: path} of a folder, not recursive, and {name: fault} of names that two files share.
 
-    Hidden files (a leading dot) are no pictures; what else is not read, `other_entries` tells.
+    Hidden files (a leading dot) are skipped; `other_entries` lists everything else that is not read.
 
     Raises:
         DataError: there is no such folder, or no picture in it.
@@ -53,7 +53,7 @@ def list_pictures(folder: str, flag: str) -> tuple[dict[str, Path], dict[str, st
 
 
 def other_entries(folder: str) -> list[str]:
-    """Return what of a folder is not read: files of other kinds and, with a slash, folders; not what is hidden."""
+    """Return the entries that are not read: other files, and folders with a slash; hidden ones are left out."""
     others = [entry for entry in entries(Path(folder)) if not (entry.name.startswith(".") or _is_picture(entry))]
     return [f"{entry.name}/" if entry.is_dir() else entry.name for entry in others]
 
@@ -63,7 +63,7 @@ def _is_picture(path: Path) -> bool:
 
 
 def read_exact(path: Path) -> tuple[np.ndarray, str]:
-    """Return (H,W,3) uint8 RGB and the SHA-1 of the file; raises `DataError` for what is not plainly that."""
+    """Return (H,W,3) uint8 RGB and the SHA-1 of the file; raises `DataError` for any other kind of picture."""
     data = read_regular(path, "picture")
     picture, stored = decode(NamedBytes(data, str(path)), "picture")
     if picture.mode.startswith(("I", "F")) or ";16" in stored:  # Pillow cuts 16-bit colours to 8
@@ -95,7 +95,8 @@ class Item:
 class Loaded:
     """A decoded item: draws (K,3,H,W) and real (3,H,W) uint8, mask (1,H,W) uint8, label and inst (H,W) int64.
 
-    `hashes` are of the picture files and of the mask's pixels; `fault` is None or what is wrong: then no pictures.
+    `hashes` are of the picture files and of the mask's pixels; `fault` says what is wrong, if anything: then
+    there are no pictures.
     """
 
     name: str

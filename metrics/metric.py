@@ -21,7 +21,7 @@ from util.errors import DataError
 
 @dataclass(frozen=True)
 class MetricValue:
-    """A number with all that is needed to read it.
+    """A number with everything needed to interpret it.
 
     Args:
         value: the number.
@@ -83,7 +83,7 @@ class Metric(ABC):
 
     @classmethod
     def declared(cls, value: str) -> Value | None:
-        """Return what the class declares of a value, by its full name; None: it is none of its.
+        """Return the declaration of a value by its full name; None if the class has no such value.
 
         `<metric>_rec` is `<metric>_whole` of a source that was rendered for its own layout.
         """
@@ -113,7 +113,7 @@ class Metric(ABC):
     def subset(self, times: Tensor) -> dict[str, float]:
         """Return the values over the n pictures seen, each counted `times` (n,) integer, from what was kept of them.
 
-        Values that cannot be had so (not from repeats, or not from so few pictures) are left out.
+        Values that are undefined for repeated or for so few pictures are left out.
         """
         return {}
 

@@ -64,7 +64,7 @@ def pair_folders(real: str, fakes: Sequence[str], maps: Mapping[str, str], *, ne
         elif name not in faults:
             mask, label, inst = (found_maps.get(kind, {}).get(name) for kind in ("masks", "labels", "instances"))
             items.append(Item(name, [draw[name] for draw in draws], reals[name], mask, label, inst))
-    if not needs_pairs and any(map(differ_in_size, items)):  # equal names are no promise: sets may have any sizes
+    if not needs_pairs and any(map(differ_in_size, items)):  # sets may share names and still differ in size
         items = [part for item in items for part in (replace(item, real=None), replace(item, fake=[]))]
         notes.append("--real and --fake have equal names but other sizes: taken as two sets, not as pairs")
     return Pairing(items, faults, notes)
@@ -76,7 +76,7 @@ def _as_sets(fakes: Found, reals: Found) -> list[Item]:
 
 
 def differ_in_size(item: Item) -> bool:
-    """Tell from the files' heads whether the two pictures of a pair differ in size; broken ones are told later."""
+    """Tell from the files' heads whether the two pictures of a pair differ in size; damaged ones are reported later."""
     sizes = set()
     for path in (*item.fake, *([item.real] if item.real else [])):
         with suppress(DataError):

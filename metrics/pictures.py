@@ -1,4 +1,4 @@
-"""Batches of results as metrics take them, and how real pictures are told apart.
+"""Batches of results as metrics take them, and the distinct real pictures among them.
 
 Shapes: B batch, K draws, H x W pixels. Pictures are 8-bit RGB, exactly as saved; mask 1 = generated.
 """

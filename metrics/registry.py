@@ -17,7 +17,7 @@ KINDS = (EDITING, ANALOGY, STYLISING)
 
 
 class MetricRegistry:
-    """Metric classes, entered by `@METRICS.register` in the files of this package, which are found by themselves."""
+    """Metric classes, entered by `@METRICS.register` in the files of this package, which are imported on first use."""
 
     def __init__(self) -> None:
         self._classes: list[type[Metric]] = []

@@ -29,7 +29,7 @@ class BankedModel(BaseModel):
         style_dim: width of a code.
         bank: where codes are drawn from; None before `prepare_inference`, or where none could be made.
         mean_code: of the whole bank, for classes that it has no code of.
-        bank_error: what to raise then, when a code is drawn.
+        bank_error: the error to raise when a code is drawn without a bank.
         bank_size: codes kept per class; bank_pictures: training pictures read for it; bank_seed: of their choice.
     """
 
@@ -55,7 +55,7 @@ class BankedModel(BaseModel):
 
     @property
     def draws_codes(self) -> bool:
-        """Whether generation takes codes from `bank`; not so in some ablations."""
+        """Whether generation takes codes from `bank`; False in some ablations."""
         return True
 
     @abstractmethod
@@ -76,7 +76,7 @@ class BankedModel(BaseModel):
     ) -> None:
         """Load the run's style bank, or gather it from the training split and store it.
 
-        Where it can be neither, the error comes when a code is drawn: some pictures need none.
+        If neither is possible, the error is raised when a code is drawn, since some pictures need none.
         """
         if not self.draws_codes:
             return
@@ -129,7 +129,7 @@ class BankedModel(BaseModel):
 
     @torch.no_grad()
     def gather_bank(self, pictures: Iterable[Batch], *, weights: str) -> StyleBank:
-        """Collect the codes of whole pictures' instances by class; what is labelled as no class has no code."""
+        """Collect the codes of whole pictures' instances by class; instances without a class are left out."""
         builder = BankBuilder(cap=self.bank_size, seed=self.bank_seed)
         device = next(next(iter(self.networks().values())).parameters()).device
         self.eval()

@@ -1,4 +1,4 @@
-"""What a method must say of itself: its networks, its phases, its losses, and how it generates.
+"""The interface of a method: its networks, phases and losses, and how it generates.
 
 The trainer's one loop drives `begin_step` and `phases`; a method never writes a loop of its own.
 """
@@ -50,7 +50,7 @@ class BaseModel(ABC):
     Attributes:
         loss_weights: weight of each loss by its name; a term of weight zero is not computed.
         step: finished optimiser steps, set by the trainer before `begin_step`.
-        counters: things to be told with the results, e.g. how many instances had no style code.
+        counters: numbers reported with the results, e.g. how many instances had no style code.
         summary: one line for `--help` and the README.
     """
 
@@ -124,7 +124,7 @@ class BaseModel(ABC):
         """
 
     def start_run(self, run_dir: Path, *, resumed: bool) -> None:
-        """Keep in the folder of a new run what of its inputs testing needs, or check a resumed one's against it.
+        """Store in a new run's folder the inputs that testing needs; check them when a run is resumed.
 
         Only the main process calls it, before the first step.
         """
@@ -158,7 +158,7 @@ class BaseModel(ABC):
             run_dir: the run's folder.
             training_pictures: called with a number, returns batches of at most so many pictures of the training
                 split (a seeded choice), unaugmented, nothing erased.
-            weights: which weights of the run are loaded ("step 200, averaged"): what other weights made is of no use.
+            weights: which weights of the run are loaded ("step 200, averaged"); what other weights made is not reused.
             refresh: make it anew, as after training.
         """
 

@@ -57,7 +57,7 @@ def load_diffusion(base_model: str, clip_model: str) -> Diffusion:
     words = transformers.CLIPTokenizer
     tokenizer = _part(flag, place, needed, partial(words.from_pretrained, place, subfolder=folder))
     if tokenizer.convert_ids_to_tokens(tokenizer(PLACEHOLDER).input_ids)[1:-1] != [f"{PLACEHOLDER}</w>"]:
-        # Where its files are missing, transformers makes an empty one without a word.
+        # Where its files are missing, transformers silently makes an empty one.
         raise UserError(f"{flag} {place}: no tokenizer that knows '{PLACEHOLDER}'. Needed is {needed}")
     return Diffusion(**parts, vision=vision, tokenizer=tokenizer)
 

@@ -152,7 +152,7 @@ class S2PreSTModel(BaseModel):
         return [self._encoded[key] for key in zip(batch["index"], batch["flip"], strict=True)]
 
     def start_run(self, run_dir: Path, *, resumed: bool) -> None:
-        """Keep the style picture, whose latent inference mixes in, and what tells the base model from others."""
+        """Store the style picture, whose latent inference mixes in, and the signature of the base model."""
         assert self.style is not None
         if resumed:
             check_signature(self.frozen.parts(), run_dir / BASE_FILE, clip_input=self.clip_input)
@@ -214,7 +214,7 @@ class S2PreSTModel(BaseModel):
         return share * of_content + (1 - share) * of_edge
 
     def preview_grid(self, batch: Batch, palette: np.ndarray) -> np.ndarray:
-        """Show the style picture restyled by itself: what the token knows of it."""
+        """Return the style picture stylised by itself, which shows what the token has learnt."""
         pairs = zip(to_uint8(batch["image"]), to_uint8(self.preview(batch)), strict=True)
         return picture_grid([list(pair) for pair in pairs], titles=["style", "restyled"])
 

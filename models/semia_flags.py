@@ -11,7 +11,7 @@ LAMBDAS = ("gan", "rec", "fixed", "patch", "feat", "align", "vgg")
 
 
 def add_flags(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
-    """Add the flags of the command; all of them have the release's defaults, but where docs/papers.md differs."""
+    """Add the flags of the command; defaults are the release's, except as listed in docs/papers.md."""
     group = parser.add_argument_group("model semia")
     group.add_argument("--ngf", type=positive_int, default=32, help="base width of the generator")
     group.add_argument("--nsf", type=positive_int, default=128, help="width of the segmentation network")

@@ -1,4 +1,4 @@
-"""A few values of frozen networks, by which a run knows them again wherever their files lie.
+"""A few values of frozen networks, by which a run recognises them wherever their files are.
 
 Sizes and sixteen values of each network's largest tensor: the same weights in half precision, or in another file
 format, pass; another model does not.
@@ -38,7 +38,7 @@ def save_signature(parts: Mapping[str, nn.Module], path: Path, *, clip_input: st
 
 
 def check_signature(parts: Mapping[str, nn.Module], path: Path, *, clip_input: str) -> None:
-    """Raise `UserError` if `path` tells of other networks or another CLIP input. No file, no fault."""
+    """Raise `UserError` if `path` was saved for other networks or CLIP input; a missing file is accepted."""
     if not path.is_file():
         return
     try:

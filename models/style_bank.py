@@ -96,7 +96,7 @@ class CodeStore(nn.Module):
     """A bank's codes as buffers: they travel in the checkpoints of a model that took them over from another run."""
 
     def put(self, bank: StyleBank) -> None:
-        """Keep these codes instead of what is there."""
+        """Replace the stored codes by these."""
         self._buffers.clear()
         for label, rows in sorted(bank.codes.items()):
             self.register_buffer(f"{PREFIX}{label}", rows)

@@ -19,7 +19,7 @@ from util.errors import UserError
 
 
 class StyleSource(Protocol):
-    """Anything that gives codes by class; None: it has none for this class."""
+    """Gives codes by class; None for a class without codes."""
 
     def draw(self, label: int, rng: random.Random) -> Tensor | None: ...
 
@@ -36,7 +36,7 @@ class MeanSource:
 
 
 class NoiseSource:
-    """Codes of independent N(0, 1) values: what a bank is better than (SIEDOB's ablation)."""
+    """Codes of independent N(0, 1) values, the baseline of SIEDOB's ablation."""
 
     def __init__(self, style_dim: int) -> None:
         self.style_dim = style_dim
@@ -76,7 +76,7 @@ class Interpolation:
 
 
 class StrictSource:
-    """Another source whose gaps are errors, and that counts its draws by class.
+    """Wraps a source: raises `UserError` for a class without codes, and counts the draws by class.
 
     Args:
         source: where codes come from.

@@ -49,7 +49,7 @@ class Options(argparse.Namespace):
     def save(self, path: Path) -> None:
         """Write a YAML file that `--config` takes again, with commit, versions and layers beside the values.
 
-        Whether this start went on from an earlier one is no part of what the run is, and left out.
+        Whether this start resumed an earlier one is no property of the run, and is left out.
         """
         values = {name: value for name, value in sorted(self.values().items()) if name != "continue_train"}
         provenance = {

@@ -35,7 +35,7 @@ class Row:
         tasks: a test.py line each; none for a run that only others need.
         published: task -> metric -> value.
         provenance: where `published` comes from.
-        more_train, more_test: arguments of whoever runs it, stronger than the file's.
+        more_train, more_test: arguments of the command line, which override the file's.
     """
 
     name: str
@@ -188,7 +188,7 @@ def _known_keys(values: Mapping[str, Any], known: tuple[str, ...], where: str) -
 
 
 def _refuse_double_keys(path: Path) -> None:
-    """Raise `UserError` for a key that stands twice in a mapping: YAML would drop the first without a word."""
+    """Raise `UserError` for a key that stands twice in a mapping: YAML would silently drop the first."""
     nodes = [compose_yaml(path)]
     while nodes:
         node = nodes.pop()

@@ -17,7 +17,7 @@ PROVENANCE = "provenance"  # the part of a saved opt.yaml that is no flag
 
 
 class ShowDefaults(argparse.ArgumentDefaultsHelpFormatter):
-    """Tells defaults in --help, where there are any."""
+    """Shows defaults in --help where there are any."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)

@@ -60,8 +60,8 @@ class RunOptions(BaseOptions):
     def carried(self, run: dict[str, Any], parser: StrictParser) -> dict[str, Any]:
         """Return what training has set, and say what else stands there for this command.
 
-        A run may come from somebody else: where this command writes, and what it loads beside the run, is for the user
-        alone to say.
+        A run may come from somebody else: where this command writes, and what it loads beside the run, only the user
+        decides.
         """
         trainer = TrainOptions()
         trainer.model = self.model

@@ -1,4 +1,4 @@
-"""Score folders of anybody's pictures.
+"""Score folders of pictures, from any source.
 
     python scripts/evaluate.py --real DIR --fake DIR
     python scripts/evaluate.py --real DIR --fake DIR --masks DIR --labels DIR --segmenter espnet_camvid \

@@ -1,4 +1,4 @@
-r"""Make a data set of --dataset_mode custom from one's own pictures and label maps, whatever their names and endings.
+r"""Make a data set of --dataset_mode custom from your own pictures and label maps, whatever their names and endings.
 
     python scripts/prepare_folder.py --images photos --labels masks --label_suffix _labels --classes names.txt \
         --things car,person --derive_instances --output datasets/mine

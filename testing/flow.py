@@ -24,7 +24,7 @@ from util.registry import Registry
 
 @dataclass(frozen=True)
 class Measured:
-    """What a test found.
+    """The outcome of a test.
 
     Args:
         values: by name.
@@ -98,7 +98,7 @@ class Flow(ABC):
     @classmethod
     def require_inputs(cls, opt: argparse.Namespace) -> None:
         """Raise `UserError` if files that a test with these flags reads are missing; before days of training."""
-        if opt.metrics != "all":  # all that can be had
+        if opt.metrics != "all":  # everything available
             for metric, names in METRICS.members(cls.metrics(opt.metrics)):
                 metric.check(names, opt)
 
@@ -140,7 +140,7 @@ def run_tests(flow: type[Flow], opt: Any) -> int:
                 )
                 told.append(test.write(line))
                 write_result(line, test.folder, test.run_dir)
-    finally:  # numbers are not lost with a disk that is full
+    finally:  # a full disk must not lose the numbers
         print_results(found)
     print("\n".join(told))
     return 0

@@ -34,7 +34,7 @@ class Step:
 
 @contextmanager
 def of_row(row: Row, command: str) -> Iterator[None]:
-    """Let a mistake in a row's flags say whose they are."""
+    """Name the row in errors about its flags."""
     try:
         yield
     except UserError as error:
@@ -62,7 +62,7 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
 
 
 def plan_training(row: Row, checkpoints_dir: str) -> Step:
-    """Look at what there is of a row's run; raises `UserError` if it was begun with other options."""
+    """Inspect what exists of a row's run; raises `UserError` if it was begun with other options."""
     args = [*row.train_args(), "--checkpoints_dir", checkpoints_dir]
     with of_row(row, "train.py"):
         opt = TrainOptions().parse(args)
@@ -96,7 +96,7 @@ def test_line(row: Row, task: str, checkpoints_dir: str) -> list[str]:
 
 
 def plan_test(row: Row, task: str, checkpoints_dir: str) -> tuple[Step, str]:
-    """Look at what there is of a test of a trained row; also return the text that marks it as finished."""
+    """Inspect what exists of a test of a trained row; also return the text that marks it as finished."""
     args = test_line(row, task, checkpoints_dir)
     with of_row(row, "test.py"):
         opt = TestOptions().parse(args)

@@ -1,4 +1,4 @@
-"""What goes wrong while training, told as something to do."""
+"""Failures of training, each with what to do about it."""
 
 from __future__ import annotations
 

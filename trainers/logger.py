@@ -1,4 +1,4 @@
-"""What a run tells of itself: `stats.jsonl`, pictures, TensorBoard."""
+"""Logs of a run: `stats.jsonl`, pictures, TensorBoard."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Logger:
             self._board.add_image("preview", grid, step, dataformats="HWC")
 
     def flush(self) -> None:
-        """Let the disk have all lines and events: what a checkpoint has behind it is not logged again."""
+        """Flush all lines and events to disk: what precedes a checkpoint is not logged again."""
         if self.enabled:
             os.fsync(self._file.fileno())
         if self._board:
@@ -86,7 +86,7 @@ def _drop_lines_after(path: Path, step: int) -> None:
     """Rewrite a log, atomically, without the lines of later steps and without a last line that was cut short."""
     if not path.exists():
         return
-    text = path.read_text(encoding="utf-8", errors="replace")  # what is damaged is no line, and goes
+    text = path.read_text(encoding="utf-8", errors="replace")  # damaged lines are dropped
     kept = [line for line in text.splitlines() if _step_of(line) <= step]
     write_text(path, "".join(line + "\n" for line in kept))
 

@@ -1,4 +1,4 @@
-"""A trained run, read for generation."""
+"""Loading of trained runs for generation."""
 
 from __future__ import annotations
 

@@ -99,10 +99,10 @@ class Trainer:
             finally:
                 self._logger.close()
                 if self.world.world_size > 1:
-                    self.model.distribute(lambda net: net)  # lets go of DDP, and so of the process group
+                    self.model.distribute(lambda net: net)  # releases DDP, and so the process group
 
     def _run(self, stop: StopSignals) -> int:
-        self._save()  # a new run has a checkpoint from the first: whatever ends it, it can go on
+        self._save()  # from the start, so that the run can be continued whatever ends it
         batches = iter(self.make_loader(self.step))
         since, since_step = time.perf_counter(), self.step
         with progress(total=self.settings.max_steps, initial=self.step, unit="step", shown=self.world.is_main) as bar:

@@ -1,4 +1,4 @@
-"""What a single picture's data set yields, and the picture that every test of it leaves."""
+"""Batches of single-picture data sets, and the strips of pictures that their tests save."""
 
 from __future__ import annotations
 

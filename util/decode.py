@@ -1,4 +1,4 @@
-"""Picture files decoded with care: of a few formats, regular, of bounded size, whole, and holding one picture."""
+"""Safe decoding of picture files: few formats, regular files of bounded size, complete, one picture each."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Decoded(NamedTuple):
 
 
 def decode(file: str | os.PathLike[str] | NamedBytes, what: str) -> Decoded:
-    """Decode a whole file. Pillow refuses truncated data, where OpenCV returns a grey rest without a word.
+    """Decode a whole file. Pillow refuses truncated data, where OpenCV silently fills the rest with grey.
 
     Args:
         file: its path, or its content.
@@ -72,7 +72,7 @@ def read_regular(path: str | os.PathLike[str], what: str) -> bytes:
 
 
 def _check_file(path: str | os.PathLike[str], what: str) -> None:
-    """Refuse what cannot be a picture without opening it: a pipe would be waited for, a device has no end."""
+    """Refuse files that cannot be pictures before opening them: reading a pipe or a device might never end."""
     try:
         state = os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as error:

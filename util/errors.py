@@ -18,7 +18,7 @@ EXIT_ABORTED = 130  # Ctrl-C at a time when nothing is to be saved
 EXIT_INTERRUPTED = 75  # SIGTERM or Ctrl-C: the state was saved, `--continue_train` goes on from it
 
 
-# Faults of a disk, a folder or a limit, not of the program: told in a sentence wherever they come from.
+# Faults of a disk, a folder or a limit, not of the program: reported in a sentence wherever they come from.
 _WAYS_OUT = {
     errno.ENOSPC: "the disk is full: free some space, or name a folder on another disk",
     errno.EDQUOT: "the quota is used up: free some space, or name a folder on another disk",
@@ -55,12 +55,12 @@ class LostProcessError(UserError):
 
 
 def way_out(error: OSError) -> str:
-    """Return the fault and what to do about it; empty for one that is no fault of a disk, a folder or a limit."""
+    """Return the fault and what to do about it; empty for an error that has no known one."""
     return _WAYS_OUT.get(error.errno or 0, "")
 
 
 def leave_on_interrupt() -> None:
-    """Let Ctrl-C end the process with a word: for the seconds in which a command imports, before `run_main`.
+    """Let Ctrl-C end the process with a short message while a command still imports, before `run_main`.
 
     A `KeyboardInterrupt` would be a traceback there, or whatever the library that is being imported makes of it.
     """
@@ -110,5 +110,5 @@ def _tell(message: str, code: int) -> int:
 
 
 def _drop_output() -> None:
-    """Let what was printed and cannot be written go nowhere: Python would complain again at its exit."""
+    """Discard printed text that cannot be written; Python would complain again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -50,7 +50,7 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _naming(path: Path, temp: Path | None = None) -> Iterator[None]:
-    """Let an `OSError` name the file that was to be written: one of a write names none, one of `temp` a passing one."""
+    """Make an `OSError` name the target file: errors of a write name none, those of `temp` a temporary one."""
     try:
         yield
     except OSError as error:
@@ -84,7 +84,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def require_writable(folder: Path, flag: str) -> None:
-    """Make a folder for results and write a byte there, before hours are spent on them.
+    """Create a folder for results and test that it can be written, before hours are spent.
 
     Raises:
         UserError: names `flag` and the folder: it cannot be made or written, or its disk is full.
@@ -100,13 +100,13 @@ def require_writable(folder: Path, flag: str) -> None:
 
 @contextmanager
 def results_in(folder: Path, flag: str) -> Iterator[None]:
-    """Context in which results are made: the folder takes files from the start, or a `UserError` says what is missing.
+    """Context for writing results; raises `UserError` at the start if the folder cannot be written.
 
-    No other process makes results there meanwhile: each removes what an earlier one left.
+    The folder is locked meanwhile, since each process removes what an earlier one left.
 
     Args:
         folder: of the results.
-        flag: that names another, for messages.
+        flag: the one that names another folder, for messages.
     """
     require_writable(folder, flag)
     busy = f"another process is writing its results here. Wait for it, or name another folder by {flag}"

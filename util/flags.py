@@ -1,4 +1,4 @@
-"""Types of command line flags that a wrong number cannot pass."""
+"""Types of command line flags that reject invalid numbers."""
 
 from __future__ import annotations
 

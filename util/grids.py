@@ -1,4 +1,4 @@
-"""The picture that every test leaves: input | mask | labels | result(s) | truth."""
+"""The overview picture of every editing test: input | mask | labels | result(s) | truth."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ def entries(folder: Path) -> list[Path]:
 def files_below(folder: Path) -> Iterator[Path]:
     """Yield every file below a folder, sorted; links to files and folders are followed, wherever they lead.
 
-    Each real folder is read once: a link to one that was read, such as a loop, is told and left out. Raises `DataError`
-    as `entries` does.
+    Each real folder is read once: a link to one that was read, such as a loop, is reported and left out. Raises
+    `DataError` as `entries` does.
     """
     seen = set()
     pending = [folder]
@@ -38,7 +38,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def check_name(name: str, place: Path) -> None:
-    """Raise `DataError` if a file's name is no UTF-8: it could stand in no result and no report."""
+    """Raise `DataError` if a file's name is no UTF-8: no result or report could hold it."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -28,11 +28,11 @@ os.register_at_fork(after_in_child=_let_go)
 def locked(folder: Path, *, busy: str, name: str = ".lock", wait: bool = False) -> Iterator[None]:
     """Hold `<folder>/<name>`, which the system drops with the process.
 
-    A folder that is made here and gets nothing else, since the start fails, is removed again.
+    A folder created here is removed again if the start fails and it holds nothing else.
 
     Args:
         folder: made if need be.
-        busy: what is said of the folder where another process holds the lock: the fault and the way out.
+        busy: message about the folder where another process holds the lock: the fault and the way out.
         name: of the lock's file.
         wait: wait for the other process instead.
 

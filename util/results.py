@@ -1,4 +1,4 @@
-"""What a test of an editing run leaves on the disk: pictures and a grid."""
+"""Files of a test of an editing run: pictures and a grid."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Checksums of whole files, kept in the files: a flipped bit anywhere is found before the content is used.
 
-Both formats stay what they are, and any other reader takes them: a ZIP archive (a checkpoint) carries its SHA-256 as
+Other readers take both formats as before: a ZIP archive (a checkpoint) carries its SHA-256 as
 the archive's comment, a safetensors file in its metadata. Files written without one are read all the same.
 """
 

@@ -1,4 +1,4 @@
-"""YAML and JSON of anybody, read without code, without expansion beyond bounds, and with one kind of error."""
+"""Safe reading of YAML and JSON from any source: no code, bounded expansion, one kind of error."""
 
 from __future__ import annotations
 

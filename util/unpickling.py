@@ -1,4 +1,4 @@
-"""Files of others that hold pickles, which can run any code: nothing but tensors and plain values is read from them."""
+"""Safe reading of files with pickles, which can run any code: only tensors and plain values are read."""
 
 from __future__ import annotations
 

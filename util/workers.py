@@ -1,4 +1,4 @@
-"""Loader processes: stop signals, and what is to happen when one of them dies."""
+"""Loader processes: stop signals, and the death of a worker."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ class MapEditor:
 
         A mirrored thing that does not touch its original becomes an instance of its own.
         """
-        mode = mode or ("mirror" if margin.side in ("left", "right") else "repeat")  # no streets upside down
+        mode = mode or ("mirror" if margin.side in ("left", "right") else "repeat")  # else streets would be upside down
         how = {"mirror": "symmetric", "repeat": "edge"}[mode]
         label, inst = (np.pad(ids, margin.pads(), mode=how) for ids in (scene.label, scene.inst))  # type: ignore[call-overload]
         fresh = np.pad(np.zeros(scene.label.shape, bool), margin.pads(), constant_values=True)

@@ -1,4 +1,4 @@
-"""Files of a data set as its makers hand them out: zip and tar archives, or the folders that they unpack to.
+"""Files of a data set as its authors distribute it: zip and tar archives, or the folders that they unpack to.
 
 Archives are read in place, one member at a time, so that nothing has to be unpacked.
 """
@@ -202,7 +202,7 @@ class SourceSet:
         return Found(files, ", ".join(where))
 
     def one(self, name: str, *, archive: str) -> Source:
-        """Return the file of a base name, wherever it lies; raises `UserError` if there is none."""
+        """Return the file of a base name, in any folder; raises `UserError` if there is none."""
         for listing in self.listings.values():
             for path, source in listing.items():
                 if PurePosixPath(path).name == name:

@@ -55,7 +55,7 @@ def add_common_flags(parser: argparse.ArgumentParser, *, output: str) -> None:
 
 # --- files ------------------------------------------------------------------------------------------------------------
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file that is complete or absent; folders are made."""
+    """Write a file by `write`, so that it is complete or absent; creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, durable=False) as file:  # it can be made again
         write(file)
@@ -95,7 +95,7 @@ def save_classes(dataset: BaseDataset, run_dir: Path) -> None:
 
 
 def claim_output(output: Path, script: str, settings: Mapping[str, Any]) -> None:
-    """Note in the folder what it is made with; raises `UserError` if it was made with other settings.
+    """Record in the folder the settings it is made with; raises `UserError` if it was made with other settings.
 
     Without this, a run that goes on with another split or size would mix the two.
     """
@@ -238,7 +238,7 @@ class MaskSet:
 
 @lru_cache(maxsize=1)
 def _mask_source(masks: MaskSet) -> BaseDataset:
-    """Return the very data set that test.py draws from."""
+    """Return the data set that test.py draws from."""
     dataset = DATASETS.get(masks.mode)
     opt = argparse.Namespace(
         dataset_mode=masks.mode, dataroot=str(masks.root), crop_size=masks.size, seed=masks.seed,

@@ -15,7 +15,7 @@ from util.files import require_writable, write_bytes
 
 
 def default_cache_dir() -> Path | None:
-    """Return the user's cache folder for this project ($XDG_CACHE_HOME, else ~/.cache); None: it takes no files."""
+    """Return the user's cache folder for this project ($XDG_CACHE_HOME, else ~/.cache); None if it is not writable."""
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semedit"
         require_writable(folder, "--cache_dir")
@@ -27,8 +27,8 @@ def default_cache_dir() -> Path | None:
 class FeatureCache:
     """A file per picture below `folder`, whose name tells network and preparation: float32 numbers and their SHA-1.
 
-    Files are written by rename, so that several tests may share a folder. A file that is not what was written (cut
-    short, changed, of an older form) is as good as none; `damaged` counts these.
+    Files are written by rename, so that several tests may share a folder. A file that was cut short,
+    changed or written in an older format is ignored and counted in `damaged`.
     """
 
     def __init__(self, folder: Path, *, width: int) -> None:

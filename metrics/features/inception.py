@@ -118,7 +118,7 @@ def resize_clean(pictures: Tensor) -> Tensor:
 
 
 def _blocks() -> nn.Sequential:
-    """The layers without memory: drawing their initial weights would take a second, only to be overwritten."""
+    """Build the layers without memory: initial weights would take a second to draw, only to be overwritten."""
     # Imported here: training machines may lack both packages.
     with torchvision_pair():
         from torchvision.models.inception import BasicConv2d, InceptionB, InceptionD

@@ -31,8 +31,8 @@ STYLE_SET = Flag("style_set", {"metavar": "DIR", "help": "art_fid: pictures of t
 class ArtFID(Metric):
     """`art_fid`: (1 + LPIPS to the content) (1 + FID to the style pictures), after Wright and Ommer 2022.
 
-    FID's network is the standard Inception, not ArtFID's own, which was trained on art: the published values do not
-    compare. One style picture counts as a set without spread.
+    FID's network is the standard Inception, not ArtFID's own, which was trained on art, so published values are not
+    comparable. One style picture counts as a set without spread.
 
     Args:
         net, files: of `load_lpips`.

@@ -2,7 +2,7 @@
 
 Take all pairs of neighbours (left-right, top-bottom) of which one pixel is generated and the other given. J is the mean
 over these pairs and the RGB channels of |x_p - x_q| / 255. The value of a picture is |ln((J_fake + c) / (J_real + c))|
-with c = 1/255, one grey level, so that flat skies do not divide by nothing. 0: the border is as strong as in the
+with c = 1/255, one grey level, so that flat regions do not divide by zero. 0: the border is as strong as in the
 truth. Our own definition. Shapes: B pictures, H x W pixels.
 """
 

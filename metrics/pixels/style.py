@@ -1,6 +1,6 @@
 """Style consistency: is the generated part of a partly erased instance like its visible part?
 
-Counted are instances with at least `MIN_PIXELS` generated and as many visible pixels. For each:
+Only instances with at least `MIN_PIXELS` generated and as many visible pixels count. For each:
 - `style_colour`: sqrt(sum over R, G, B of (m_g - m_v)^2 + (s_g - s_v)^2) / 255 of the means m and standard deviations s
   (over n) of the two parts' colours: the 2-Wasserstein distance of Gaussians without correlations between channels.
 - `style_texture`: |t_g - t_v| / 255, t the mean absolute step of the RGB mean between neighbours (right and below) that

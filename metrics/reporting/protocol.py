@@ -1,4 +1,4 @@
-"""Which result lines may stand in one table: those of one protocol.
+"""Which result lines may share a table: those measured under one protocol.
 
 A line is what `metrics.evaluator.result_line` makes and `metrics.jsonl` holds.
 """
@@ -53,7 +53,7 @@ def is_count(field: str) -> bool:
 
 
 def fields_of_seeds(line: Line) -> dict[str, Any]:
-    """Return what must agree between runs and seeds of one method: all but the seed, its masks, and what these allow.
+    """Return what must agree between runs and seeds of one method: all but the seed, its masks, and their counts.
 
     Masks of another seed leave other pictures without a masked value, so that a metric's counts may differ.
     """

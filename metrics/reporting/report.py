@@ -80,7 +80,7 @@ def load_results(folder: Path, name: str) -> dict[str, np.ndarray]:
 
 
 def subtitle(line: Mapping[str, Any]) -> str:
-    """Say in a line what was measured with what."""
+    """Return a line with data, step, settings and commit of the test."""
     protocol = line["protocol"]
     facts = [f"{line['num_images']} pictures"]
     for key, text in (("dataset_mode", "data {}"), ("split", "split {}"), ("crop_size", "{} pixels"),

@@ -125,7 +125,7 @@ def format_number(value: float | None, sign: str = "") -> str:
 
 
 def as_published(value: float | None) -> str:
-    """Return at least two decimals and no digit that the source does not have."""
+    """Format a published number with at least two decimals and no digit beyond the source's."""
     if value is None:
         return ""
     return f"{value:.2f}" if value == round(value, 2) else str(value)

@@ -1,4 +1,4 @@
-"""What the mappings of the releases share: taking tensors over as a whole, Adam's moments, and colours.
+"""Shared by the mappings of released weights: renaming tensors, Adam's moments, and the order of colours.
 
 The releases work in BGR, we in RGB: a method's colour rule reverses the three channels of exactly those tensors that
 meet a picture.
@@ -49,7 +49,7 @@ def renamed(
         to_rgb: the network's colour rule.
 
     Raises:
-        UserError: lists unknown, missing and misshaped keys; nothing is taken over halfway.
+        UserError: lists unknown, missing and misshaped keys; nothing is converted then.
     """
     wanted = {name(key): key for key in ours}
     faults = [f"missing: {key}" for key in wanted if key not in released]

@@ -1,8 +1,8 @@
-"""The authors' `embeddings.pt`: a pickled module, read without running anything that it asks for.
+"""The authors' `embeddings.pt`: a pickled module, read without running any code in it.
 
 The file is a pickle of whole Python objects, which could run any code. This reader admits only the classes of such a
 module by name and makes hollow objects of them; from these it takes the parameters. Anything else in the file is
-refused by its name, and so is what would take more memory than the file is large.
+refused and named, and so is anything that would take more memory than the size of the file.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def libraries() -> tuple[Any, Any]:
     except ImportError as error:
         raise UserError(f"--model s2prest needs `pip install -r {REQUIREMENTS}` ({error})") from error
     found[1].utils.logging.disable_progress_bar()
-    found[1].utils.logging.set_verbosity_error()  # tensors that a file holds beside those wanted are no news
+    found[1].utils.logging.set_verbosity_error()  # no warnings about extra tensors in a file
     return found
 
 

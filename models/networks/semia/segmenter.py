@@ -58,8 +58,8 @@ class LayoutSegmenter(nn.Module):
     def judge(self, picture: Tensor) -> Tensor:
         """Segment without dropout and by the picture's own statistics; the running ones are neither read nor moved.
 
-        They were gathered under dropout, which widens what they measure: without it they flatten the result, until
-        late in training, to nearly one colour.
+        The running statistics were gathered under dropout, which makes them too wide: used without it, they flatten
+        the result to nearly one colour until late in training.
         """
         training = self.training
         self.eval()

@@ -1,7 +1,7 @@
 """Objects of a batch: finding them, cutting them out and pasting them back (SIEDOB's `fusion/dataset.py`).
 
 Shapes: B pictures, H x W pixels, I instances of a picture (padded), N objects of the whole batch, S pixels of a crop.
-There are no slots: objects of all pictures lie in one list, so none is too many.
+Objects of all pictures are in one list, so their number is not limited.
 """
 
 from __future__ import annotations
