@@ -14,6 +14,8 @@ from torch import nn
 from trainers.ema import EMA
 from trainers.logger import Logger
 
+GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
+
 
 def test_average_follows_the_recurrence_and_buffers_are_copied() -> None:
     net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).double()
@@ -29,6 +31,30 @@ def test_average_follows_the_recurrence_and_buffers_are_copied() -> None:
     shadow = ema.state()["netG"]
     torch.testing.assert_close(shadow["0.weight"], want)
     assert torch.equal(shadow["1.running_mean"], net[1].running_mean) and shadow["1.num_batches_tracked"] == 4
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.9, 0.999])  # lerp computes from the nearer end
+@pytest.mark.parametrize(
+    ("device", "tolerance"), [("cpu", {"rtol": 0, "atol": 0}), pytest.param("cuda", {}, marks=GPU)]
+)
+def test_average_of_all_parameters_at_once_is_that_of_each(
+    decay: float, device: str, tolerance: dict[str, float]
+) -> None:
+    torch.manual_seed(0)
+    nets = {"netG": nn.Sequential(nn.Conv2d(3, 17, 3), nn.BatchNorm2d(17)), "netS": nn.Linear(5, 1031)}
+    for net in nets.values():
+        net.to(device)
+    ema = EMA(nets, decay=decay)
+    parameters = {(name, key): value for name, net in nets.items() for key, value in net.named_parameters()}
+    want = {place: value.detach().clone() for place, value in parameters.items()}
+    for _ in range(3):
+        with torch.no_grad():
+            for place, value in parameters.items():
+                value.add_(torch.randn_like(value))
+                want[place].lerp_(value, 1 - decay)
+        ema.update()
+    for (name, key), value in want.items():
+        torch.testing.assert_close(ema.state()[name][key], value, **tolerance)
 
 
 def test_swapped_returns_the_weights_bit_for_bit_even_after_an_error() -> None:
