@@ -15,7 +15,7 @@ DATASETS: Registry[BaseDataset] = Registry(flag="--dataset_mode", package="data"
 
 def scene_dataset(mode: str) -> type[BaseDataset]:
     """Return the data set of a mode for commands that need scenes; raises `UserError` for other kinds of data."""
-    found = DATASETS.get(mode)
-    if not found.scenes:
+    dataset = DATASETS.get(mode)
+    if not dataset.scenes:
         raise UserError(f"--dataset_mode {mode}: no scenes with label maps, so this command has no use for it")
-    return found
+    return dataset

@@ -187,8 +187,8 @@ class BaseDataset(Dataset, ABC):
         indices: list[int] = []
         looked_at = 0
         with ThreadPoolExecutor(_THREADS) as pool:
-            found = pool.map(lambda index: bool(self._erasable(self._centre_cut(index))), range(len(self)))
-            for fits in progress(found, total=len(self), desc=f"looking for a {WANTED}", unit="picture", leave=False):
+            usable = pool.map(lambda index: bool(self._erasable(self._centre_cut(index))), range(len(self)))
+            for fits in progress(usable, total=len(self), desc=f"looking for a {WANTED}", unit="picture", leave=False):
                 indices += [looked_at] if fits else []
                 looked_at += 1
                 if len(indices) == limit:

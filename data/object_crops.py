@@ -81,8 +81,8 @@ def read_objects_table(dataroot: str | None) -> ClassTable:
     table = read_class_table(path)
     if table is not None and table.names:
         return table
-    found = sorted(p.name for p in Path(dataroot).glob("*") if list(p.glob("*/inst_mask"))) or ["car", "person"]
-    entries = [{"id": i, "name": name, "scene_id": 0} for i, name in enumerate(found)]
+    classes = sorted(p.name for p in Path(dataroot).glob("*") if list(p.glob("*/inst_mask"))) or ["car", "person"]
+    entries = [{"id": i, "name": name, "scene_id": 0} for i, name in enumerate(classes)]
     example = json.dumps({"num_classes": len(entries), "classes": entries})
     raise UserError(
         f"{path} does not exist or names no class. scripts/prepare_objects.py writes it when done; for crops from "

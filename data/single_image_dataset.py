@@ -121,11 +121,11 @@ class SingleImageDataset(Dataset):
         for name, (unused, instead) in NOT_HERE.items():
             if getattr(opt, name, None) not in (None, unused):
                 raise UserError(f"--{name}: --dataset_mode single_image does not use it; {instead}")
-        found: dict[str, Any] = {} if opt.load_size is not None else {"load_size": 0}
+        values: dict[str, Any] = {} if opt.load_size is not None else {"load_size": 0}
         if opt.label_nc is None:
             layout = Reader(opt.label_kind, 1.0).stored_layout(find_picture(require_root(opt.dataroot), "label"))
-            found["label_nc"] = len(find_classes(layout, opt.label_kind, opt.label_tolerance).colours)
-        return found
+            values["label_nc"] = len(find_classes(layout, opt.label_kind, opt.label_tolerance).colours)
+        return values
 
     @classmethod
     def class_table(cls, dataroot: str | None) -> ClassTable:

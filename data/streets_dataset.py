@@ -63,14 +63,14 @@ class StreetsDataset(BaseDataset):
 
     @classmethod
     def complete_options(cls, opt: Any) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         if opt.label_nc is None:
-            found["label_nc"] = len(CLASSES.names)
+            values["label_nc"] = len(CLASSES.names)
         elif opt.label_nc < len(CLASSES.names):
             raise UserError(f"--label_nc {opt.label_nc}: streets has {len(CLASSES.names)} classes")
         if not opt.load_size:
-            found["load_size"] = opt.crop_size
-        return found
+            values["load_size"] = opt.crop_size
+        return values
 
     @classmethod
     def from_options(cls, opt: Any, *, split: str, augment: bool, task: str) -> Self:

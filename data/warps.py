@@ -70,8 +70,8 @@ def warp_coordinates(height: int, width: int, moves: np.ndarray) -> np.ndarray:
     coarse = [np.linspace(0, size - 1, (size - 1) // 2) for size in (height, width)]
     at = np.stack(np.meshgrid(*coarse, indexing="ij"), -1).reshape(-1, 2)
     basis = np.concatenate([_kernel(at, moved), np.ones((len(at), 1)), at], 1)
-    found = (basis @ weights).reshape(len(coarse[0]), len(coarse[1]), 2)
-    return _refine(_refine(found, height).swapaxes(0, 1), width).swapaxes(0, 1)
+    coarse_map = (basis @ weights).reshape(len(coarse[0]), len(coarse[1]), 2)
+    return _refine(_refine(coarse_map, height).swapaxes(0, 1), width).swapaxes(0, 1)
 
 
 def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -147,9 +147,9 @@ class Augmentation:
         moves = rng.uniform(-1, 1, (GRID**2, 2)) * factor * self.warp * width
         scale = 1 + self.zoom * factor * rng.uniform()
         coordinates = warp_coordinates(height, width, moves) if warped and self.warp else None
-        found = []
+        augmented = []
         for picture, ids in zip(pictures, nearest, strict=True):
             out = picture[:, ::-1] if flipped else picture
             out = out if coordinates is None else warp(out, coordinates, nearest=ids)
-            found.append(zoom(out, scale))
-        return found
+            augmented.append(zoom(out, scale))
+        return augmented

@@ -43,7 +43,7 @@ def with_intervals(
     value as their mean: a resample holds fewer distinct pictures, and FID grows with that. The interval is
     clipped to the metric's `limits`.
     """
-    found = dict(values)
+    with_ci = dict(values)
     for name, drawn in resampled.items():
         known = [value for value in drawn if not math.isnan(value)]
         if name in values and len(known) > 1:
@@ -53,8 +53,8 @@ def with_intervals(
             low, high = declared.limits if declared else (-math.inf, math.inf)
             interval = (each - each.mean() + values[name].value).quantile(ends).clamp(low, high).tolist()
             extra = {**values[name].extra, "ci95": interval, "bootstrap": len(known)}
-            found[name] = replace(values[name], extra=extra)
-    return found
+            with_ci[name] = replace(values[name], extra=extra)
+    return with_ci
 
 
 def with_bins(metric: Metric, values: Mapping[str, MetricValue], *, share: Tensor) -> dict[str, MetricValue]:

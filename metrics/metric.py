@@ -119,11 +119,11 @@ class Metric(ABC):
 
     def resampled(self, times: Tensor) -> dict[str, list[float]]:
         """Return the values of R bootstrap resamples, `times` (R,n) as of `subset`; fewer where more cost too much."""
-        found: dict[str, list[float]] = {}
+        values: dict[str, list[float]] = {}
         for each in times:
             for name, value in self.subset(each).items():
-                found.setdefault(name, []).append(value)
-        return found
+                values.setdefault(name, []).append(value)
+        return values
 
     @property
     def apart(self) -> tuple[int, int] | None:
@@ -165,10 +165,10 @@ class PerPicture(Metric):
 
     def update(self, pictures: Pictures) -> None:
         try:
-            found = self.score(pictures)
+            scores = self.score(pictures)
         except DataError as error:  # of their size, which all in a batch have
             raise DataError(f"{pictures.name[0]}: {error}; or leave the metric out of --metrics") from error
-        for name, values in found.items():
+        for name, values in scores.items():
             self.each[name] += values.tolist()
 
     @abstractmethod
@@ -200,13 +200,13 @@ class PerPicture(Metric):
         return found
 
     def subset(self, times: Tensor) -> dict[str, float]:
-        found = {}
+        means = {}
         for name, values in self.each.items():
             each = torch.tensor(values, dtype=torch.float64)
             weight = torch.where(each.isnan(), 0, times)
             if weight.any():
-                found[name] = float((each.nan_to_num() * weight).sum() / weight.sum())
-        return found
+                means[name] = float((each.nan_to_num() * weight).sum() / weight.sum())
+        return means
 
     def per_picture(self) -> dict[str, list[float]]:
         return {name: values for name, values in self.each.items() if not all(map(math.isnan, values))}

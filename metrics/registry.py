@@ -42,8 +42,8 @@ class MetricRegistry:
         Args:
             first: names that lead the others.
         """
-        found = [name for cls in self.classes() for kind in kinds or KINDS for name in cls.asked.get(kind, ())]
-        return list(dict.fromkeys([*first, *found]))
+        asked = [name for cls in self.classes() for kind in kinds or KINDS for name in cls.asked.get(kind, ())]
+        return list(dict.fromkeys([*first, *asked]))
 
     def parse(self, text: str, *kinds: str, first: Sequence[str] = ()) -> list[str]:
         """Return the names in --metrics, see `metric_names`."""
@@ -69,9 +69,9 @@ class MetricRegistry:
 
     def value(self, name: str) -> Value | None:
         """Return what is declared of a value by its full name or by the name that --metrics takes; None: unknown."""
-        found = [value for cls in self.classes() if (value := cls.declared(name)) is not None]
-        found += [v for cls in self.classes() for full, v in cls.values.items() if cls.asked_name(full) == name]
-        return found[0] if found else None
+        declared = [value for cls in self.classes() if (value := cls.declared(name)) is not None]
+        declared += [v for cls in self.classes() for full, v in cls.values.items() if cls.asked_name(full) == name]
+        return declared[0] if declared else None
 
     def gives(self, asked: str, value: str) -> bool:
         """Tell whether a value is one of those that a name in --metrics stands for, wherever it was measured."""

@@ -159,8 +159,8 @@ class SemIAModel(BaseModel):
 
     # --- training --------------------------------------------------------------------------------------------------
     def networks(self) -> dict[str, nn.Module]:
-        found: dict[str, nn.Module | None] = {"netG": self.netG, "netD": self.netD, "netS": self.netS}
-        return {name: net for name, net in found.items() if net is not None}
+        nets: dict[str, nn.Module | None] = {"netG": self.netG, "netD": self.netD, "netS": self.netS}
+        return {name: net for name, net in nets.items() if net is not None}
 
     def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """See the base; converted weights have no segmentation network, and generation needs none."""

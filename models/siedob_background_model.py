@@ -113,8 +113,8 @@ class SIEDOBBackgroundModel(SceneModel):
         return self.judge("netD", *(torch.cat([self.seg, x], 1) for x in (self.fake, self.real)))
 
     def losses_P(self) -> dict[str, Tensor]:
-        found = self.judge("netP", self.patched(self.fake), self.patched(self.real))
-        return {name: loss * self.patch_weight for name, loss in found.items()}
+        losses = self.judge("netP", self.patched(self.fake), self.patched(self.real))
+        return {name: loss * self.patch_weight for name, loss in losses.items()}
 
     def losses_G(self) -> dict[str, Tensor]:
         judged = torch.cat([self.seg, self.fake], 1)

@@ -275,6 +275,6 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         if len(objects):
             shapes = objects.crop_where(self.object_size)
             kinds = F.one_hot(objects.slot, len(self.rules) + 1)[..., None, None].float()
-            found = self.netS.encode(objects.crop(batch["image"], self.object_size) * shapes, kinds * shapes)
-            codes[objects.picture, objects.number] = found
+            object_codes = self.netS.encode(objects.crop(batch["image"], self.object_size) * shapes, kinds * shapes)
+            codes[objects.picture, objects.number] = object_codes
         return codes

@@ -211,8 +211,8 @@ def stylise_all(opt: Any, model: S2PreSTModel, contents: list[Content], folder: 
             pictures, edges = [content.picture() for content in group], [content.edges() for content in group]
             scaled, lines = ([resized(each, size) for each in whole] for whole in (pictures, edges))
             with autocast(model.frozen.device, opt.precision):
-                found = model.stylise(scaled, lines, [opt.seed] * len(group), coefficients(opt))
-            for content, picture, drawn, result in zip(group, pictures, edges, found, strict=True):
+                stylised = model.stylise(scaled, lines, [opt.seed] * len(group), coefficients(opt))
+            for content, picture, drawn, result in zip(group, pictures, edges, stylised, strict=True):
                 whole = composite(picture, resized(result, content.size), content.mask())
                 save_png(whole, folder / "stylized" / f"{content.name}.png")
                 save_png(drawn, folder / "canny" / f"{content.name}.png")

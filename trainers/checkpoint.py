@@ -92,8 +92,8 @@ class Checkpoints:
 
     def step_files(self) -> list[Path]:
         """All step files, newest first."""
-        found = [(int(m[1]), p) for p in self.run_dir.glob("step_*.pt") if (m := STEP_FILE.fullmatch(p.name))]
-        return [path for _, path in sorted(found, reverse=True)]
+        numbered = [(int(m[1]), p) for p in self.run_dir.glob("step_*.pt") if (m := STEP_FILE.fullmatch(p.name))]
+        return [path for _, path in sorted(numbered, reverse=True)]
 
     def save(self, state: dict[str, Any], step: int) -> Path:
         """Write `step_<step>.pt`, point `latest.pt` at it, remove what is older than the last `keep`."""

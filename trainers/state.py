@@ -63,11 +63,11 @@ def _load_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
 def optimizers(model: BaseModel) -> dict[str, Optimizer]:
     """Return the optimisers by the name of the first phase that uses them: phases may share one."""
-    found: dict[str, Optimizer] = {}
+    distinct: dict[str, Optimizer] = {}
     for phase in model.phases():
-        if not any(phase.optimizer is known for known in found.values()):
-            found[phase.name] = phase.optimizer
-    return found
+        if not any(phase.optimizer is known for known in distinct.values()):
+            distinct[phase.name] = phase.optimizer
+    return distinct
 
 
 def changed_options(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

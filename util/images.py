@@ -112,9 +112,9 @@ def save_labels(label: np.ndarray, palette: np.ndarray, path: str | os.PathLike[
 
 def read_labels_coloured(path: str | os.PathLike[str]) -> np.ndarray:
     """Return (H, W, 3) uint8 of a file of `save_labels`, to look at."""
-    found = read_id_map(path, "label map")
-    if found.bits > 8:
-        return colour_labels(found.ids, default_palette(int(found.ids.max()) + 1))
+    labels = read_id_map(path, "label map")
+    if labels.bits > 8:
+        return colour_labels(labels.ids, default_palette(int(labels.ids.max()) + 1))
     return read_image(path)
 
 

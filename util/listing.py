@@ -11,10 +11,10 @@ from util.errors import DataError
 
 def entries(folder: Path) -> list[Path]:
     """Return what a folder holds, sorted by name; raises `DataError` for a name that is no UTF-8."""
-    found = sorted(folder.iterdir())
-    for path in found:
+    paths = sorted(folder.iterdir())
+    for path in paths:
         check_name(path.name, folder)
-    return found
+    return paths
 
 
 def files_below(folder: Path) -> Iterator[Path]:

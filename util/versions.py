@@ -29,12 +29,12 @@ def current_commit() -> str | None:
 
 def library_versions() -> dict[str, str]:
     """Return the installed versions of the libraries that numbers depend on."""
-    found = {}
+    versions = {}
     for name in PACKAGES:
         with_version = _version(name)
         if with_version:
-            found[name] = with_version
-    return found
+            versions[name] = with_version
+    return versions
 
 
 @contextmanager

@@ -134,7 +134,7 @@ def list_files(path: Path) -> dict[str, Source]:
     """
     if path.is_dir():
         path = path.resolve()
-        found: dict[str, Source] = {file.relative_to(path.parent).as_posix(): file for file in files_below(path)}
+        sources: dict[str, Source] = {file.relative_to(path.parent).as_posix(): file for file in files_below(path)}
     elif not path.is_file():
         raise UserError(f"--source {path}: no such archive or folder")
     else:
@@ -142,8 +142,8 @@ def list_files(path: Path) -> dict[str, Source]:
         names = _zip_files(archive, path) if isinstance(archive, zipfile.ZipFile) else _tar_files(archive, path)
         for name in names:
             _check_name(path, name)
-        found = {name: Member(path, name) for name in names}
-    return {name: source for name, source in found.items() if not PurePosixPath(name).name.startswith(".")}
+        sources = {name: Member(path, name) for name in names}
+    return {name: source for name, source in sources.items() if not PurePosixPath(name).name.startswith(".")}
 
 
 @dataclass(frozen=True)

@@ -63,11 +63,11 @@ def find_inception(explicit: str | None = None) -> InceptionFile:
 
 def load_inception(explicit: str | None = None) -> tuple[FIDFeatures, InceptionFile]:
     """Find and load the feature network (CPU, eval mode)."""
-    found = find_inception(explicit)
-    state = read_inception(found)
+    file = find_inception(explicit)
+    state = read_inception(file)
     net = FIDFeatures()
-    load_exactly(net.blocks, state, source=str(found.path))
-    return net, found
+    load_exactly(net.blocks, state, source=str(file.path))
+    return net, file
 
 
 def read_inception(found: InceptionFile) -> dict[str, Tensor]:
@@ -97,8 +97,8 @@ class FIDFeatures(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Return (B,2048) of prepared pictures (B,3,299,299)."""
         with torch.autocast(x.device.type, enabled=False), no_tf32():
-            found: Tensor = self.blocks(x.to(memory_format=torch.channels_last))
-        return found.flatten(1)
+            pooled: Tensor = self.blocks(x.to(memory_format=torch.channels_last))
+        return pooled.flatten(1)
 
     def train(self, mode: bool = True) -> FIDFeatures:
         """Stay in eval mode: the features of a set may not depend on its batches."""

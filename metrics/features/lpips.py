@@ -95,12 +95,12 @@ class LPIPS(nn.Module):
         if min(pictures.shape[-2:]) < SMALLEST[self.net]:
             raise DataError(f"LPIPS ({self.net}) needs pictures of at least {SMALLEST[self.net]} pixels a side")
         x = (pictures.to(self.shift.device).float() / 127.5 - 1 - self.shift) / self.scale
-        found = []
+        maps = []
         with torch.autocast(x.device.type, enabled=False), no_tf32():
             for stage in self.stages:
                 x = stage(x)
-                found.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
-        return found
+                maps.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+        return maps
 
     @torch.no_grad()
     def distance(self, a: list[Tensor], b: list[Tensor]) -> list[Tensor]:

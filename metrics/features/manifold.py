@@ -73,8 +73,8 @@ def manifolds(generated: Tensor, real: Tensor) -> Manifolds:
 
 def prdc(generated: Tensor, real: Tensor) -> dict[str, float]:
     """Return the four values of features (n,d) and (m,d); each set needs more than `K_DENSITY` pictures."""
-    found = manifolds(generated, real).weighted(torch.ones(1, len(generated)), torch.ones(1, len(real)))
-    return {name: float(value) for name, value in found.items()}
+    values = manifolds(generated, real).weighted(torch.ones(1, len(generated)), torch.ones(1, len(real)))
+    return {name: float(value) for name, value in values.items()}
 
 
 def _distances(rows: Tensor, others: Tensor) -> Tensor:

@@ -72,13 +72,13 @@ class Perceptual(PerPicture):
         draws = pictures.draws if "div" in self.kinds and pictures.draws is not None else pictures.fake[:, None]
         self._draws, self._without_truth = draws.shape[1], self._without_truth or not pictures.has_truth
         taps = [self.net.taps(draw) for draw in draws.unbind(1)]
-        found: dict[str, Tensor] = {}
+        scores: dict[str, Tensor] = {}
         if "lpips" in self.kinds:
             real = [self.net.taps(pictures.real)] if pictures.has_truth else []
-            found |= self._scores("lpips", [(taps[0], truth) for truth in real], pictures)
+            scores |= self._scores("lpips", [(taps[0], truth) for truth in real], pictures)
         if "div" in self.kinds:
-            found |= self._scores("div", list(combinations(taps, 2)), pictures)
-        return found
+            scores |= self._scores("div", list(combinations(taps, 2)), pictures)
+        return scores
 
     def _scores(
         self, kind: str, pairs: list[tuple[list[Tensor], list[Tensor]]], pictures: Pictures
@@ -88,11 +88,11 @@ class Perceptual(PerPicture):
             return {f"{kind}_{where}": none for where in self.where}
         maps = [self.net.distance(a, b) for a, b in pairs]
         mask = pictures.mask
-        found = {f"{kind}_whole": _mean([whole(m) for m in maps])}
+        scores = {f"{kind}_whole": _mean([whole(m) for m in maps])}
         if "masked" in self.where:
             inside = none if mask is None else _mean([masked(m, mask.to(m[0].device)) for m in maps])
-            found[f"{kind}_masked"] = inside
-        return found
+            scores[f"{kind}_masked"] = inside
+        return scores
 
     def protocol(self, name: str) -> str:
         return f"LPIPS v0.1, {self.net.net}, {self.values[name].protocol}"

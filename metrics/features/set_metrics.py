@@ -131,8 +131,8 @@ class FeatureMetrics(Metric):
     def update(self, pictures: Pictures) -> None:
         fakes, reals, kept = list(pictures.fake), list(pictures.real), list(range(len(pictures)))
         if self.variant == "region":
-            found = [region_box(mask) for mask in pictures.mask] if pictures.mask is not None else []
-            boxes = {i: box for i, box in enumerate(found) if box}
+            regions = [region_box(mask) for mask in pictures.mask] if pictures.mask is not None else []
+            boxes = {i: box for i, box in enumerate(regions) if box}
             kept = list(boxes)
             fakes, reals = ([cut(p[i], boxes[i]) for i in kept] for p in (pictures.fake, pictures.real))
         names = [pictures.name[i] for i in kept]
@@ -194,21 +194,21 @@ class FeatureMetrics(Metric):
         sets = self.sets()
         generated, real = sets.generated, sets.real
         self.notes = self._damaged()
-        found: dict[str, MetricValue] = {}
+        values: dict[str, MetricValue] = {}
         for name in self.names:
             if not self._has(name, sets):
                 few = {2: "two", 4: "four"}.get(LEAST[name], str(LEAST[name]))
                 self.notes.append(f"{self._full(name)}: left out, it needs at least {few} pictures in each set")
             elif name == "fid":
                 note = {"note": FEW} if min(len(generated), len(real)) < FEATURES else {}
-                found[self._full(name)] = self._value(name, frechet_distance(generated, real), note)
+                values[self._full(name)] = self._value(name, frechet_distance(generated, real), note)
             elif name == "kid":
                 value, error, size = kid(generated, real)
                 extra = {"standard_error": error, "subsets": SUBSETS, "subset_size": size}
-                found[self._full(name)] = self._value(name, value, extra)
+                values[self._full(name)] = self._value(name, value, extra)
             else:
-                found |= {self._full(key): self._value(key, value, {}) for key, value in prdc(generated, real).items()}
-        return found
+                values |= {self._full(key): self._value(key, value, {}) for key, value in prdc(generated, real).items()}
+        return values
 
     def _full(self, name: str) -> str:
         return f"{name}_{self.variant}" if self.variant else name
@@ -236,14 +236,14 @@ class FeatureMetrics(Metric):
         if not times.any() or int(times.max()) > 1:  # repeats are their own nearest neighbours: see `resampled`
             return {}
         generated, real = sets.generated[times > 0], sets.real[sets.partner[times > 0].unique()]
-        part, found = Sets(generated, real, None, None), {}
+        part, values = Sets(generated, real, None, None), {}
         if self._has("fid", part):
-            found[self._full("fid")] = frechet_distance(generated, real)
+            values[self._full("fid")] = frechet_distance(generated, real)
         if self._has("kid", part):
-            found[self._full("kid")] = kid(generated, real)[0]
+            values[self._full("kid")] = kid(generated, real)[0]
         if self._has("prdc", part):
-            found |= {self._full(name): value for name, value in prdc(generated, real).items()}
-        return found
+            values |= {self._full(name): value for name, value in prdc(generated, real).items()}
+        return values
 
     def resampled(self, times: Tensor) -> dict[str, list[float]]:
         """Return values of resampled pairs: a generated picture is drawn with its truth. No feature is computed again.

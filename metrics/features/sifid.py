@@ -40,8 +40,8 @@ class LocalFeatures(nn.Module):
     def forward(self, picture: Tensor) -> Tensor:
         x = 2 * (picture[None].float() / 255) - 1
         with torch.autocast(x.device.type, enabled=False), no_tf32():
-            found: Tensor = self.layers(x)
-        return found[0].flatten(1).T
+            maps: Tensor = self.layers(x)
+        return maps[0].flatten(1).T
 
 
 @METRICS.register
@@ -79,12 +79,12 @@ class SIFID(PerPicture):
 
     def score(self, pictures: Pictures) -> dict[str, Tensor]:
         self._named += pictures.name
-        found = []
+        distances = []
         for fake, real in zip(pictures.fake, pictures.real, strict=True):
             reference = self.features(real) if self.source is None else self.source
             self._positions = len(reference)
-            found.append(frechet_distance(self.features(fake), reference))
-        return {"sifid": torch.tensor(found, dtype=torch.float64)}
+            distances.append(frechet_distance(self.features(fake), reference))
+        return {"sifid": torch.tensor(distances, dtype=torch.float64)}
 
     def extra(self, name: str) -> dict[str, Any]:
         each = dict(zip(self._named, self.each[name], strict=True))

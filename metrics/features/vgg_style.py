@@ -90,21 +90,21 @@ class VGGStyle(PerPicture):
         load_vgg19(opt.vgg_weights)
 
     def score(self, pictures: Pictures) -> dict[str, Tensor]:
-        found = {}
+        values = {}
         if "cfsd" in self.names:
             fake, real = (self.taps(p, (CFSD_LAYER,), CFSD_SIDE)[0] for p in (pictures.fake, pictures.real))
-            found["cfsd"] = cfsd(fake, real)
+            values["cfsd"] = cfsd(fake, real)
         if {"style_loss", "content_loss"} & set(self.names):
             fakes = self.taps(pictures.fake, STYLE_LAYERS, LOSS_SIDE)
             if "style_loss" in self.names and self.style is not None:
                 styles = self.taps(self.style[None], STYLE_LAYERS, LOSS_SIDE)
                 each = [(gram(a) - gram(b)).square().mean((1, 2)) for a, b in zip(fakes, styles, strict=True)]
-                found["style_loss"] = torch.stack(each).sum(0).double().cpu()
+                values["style_loss"] = torch.stack(each).sum(0).double().cpu()
             if "content_loss" in self.names:
                 real = self.taps(pictures.real, (CONTENT_LAYER,), LOSS_SIDE)[0]
                 difference = fakes[STYLE_LAYERS.index(CONTENT_LAYER)] - real
-                found["content_loss"] = difference.square().mean((1, 2, 3)).double().cpu()
-        return found
+                values["content_loss"] = difference.square().mean((1, 2, 3)).double().cpu()
+        return values
 
     @torch.no_grad()
     def taps(self, pictures: Tensor, layers: tuple[int, ...], side: int) -> list[Tensor]:
@@ -112,12 +112,12 @@ class VGGStyle(PerPicture):
         x = pictures.to(self.device).float() / 255
         x = F.interpolate(x, (side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-        x, found = (x - mean) / std, []
+        x, outputs = (x - mean) / std, []
         with torch.autocast(x.device.type, enabled=False), no_tf32():
             for number, layer in enumerate(self.features[: max(layers) + 1]):
                 x = layer(x)
-                found += [x] if number in layers else []
-        return found
+                outputs += [x] if number in layers else []
+        return outputs
 
     def extra(self, name: str) -> dict[str, str]:
         return {"weights": "VGG-19", "weights_sha256": self.sha256}
@@ -130,11 +130,11 @@ def cfsd(fake: Tensor, content: Tensor) -> Tensor:
     StyleID's release (evaluation/image_metrics.py).
     """
     ours, theirs = (_flat(features) for features in (fake, content))
-    found = ours.new_zeros(len(ours))
+    divergence = ours.new_zeros(len(ours))
     for rows in torch.arange(ours.shape[1], device=ours.device).split(CFSD_ROWS):
         q, p = ((flat[:, rows] @ flat.transpose(1, 2)).log_softmax(-1) for flat in (ours, theirs))
-        found += (p.exp() * (p - q)).sum((1, 2))
-    return found.cpu()
+        divergence += (p.exp() * (p - q)).sum((1, 2))
+    return divergence.cpu()
 
 
 def _flat(features: Tensor) -> Tensor:

@@ -91,11 +91,11 @@ class Reconstruction(PerPicture):
             maps["psnr"] = (fake - real).square()
         if "ssim" in kinds:
             maps["ssim"], _ = ssim_terms(fake, real, border="mirrored")
-        found = {}
+        scores = {}
         for name in self.names:
             kind, where = self._parts[name]
-            found[name] = _finish(kind, masked_mean(maps[kind], mask if where == "masked" else whole))
-        return found
+            scores[name] = _finish(kind, masked_mean(maps[kind], mask if where == "masked" else whole))
+        return scores
 
     def extra(self, name: str) -> dict[str, Any]:
         extra: dict[str, Any] = {} if name in WHOLE else {"pictures_with_empty_mask": len(self.empty)}

@@ -61,17 +61,17 @@ class Stylisation(PerPicture):
 
     def score(self, pictures: Pictures) -> dict[str, Tensor]:
         fake, real = pictures.fake.double(), pictures.real.double()
-        found = {}
+        scores = {}
         if "ms_ssim" in self.names:
             large = min(fake.shape[-2:]) >= MS_SSIM_SIDE
             undefined = torch.full((len(pictures),), torch.nan)
-            found["ms_ssim"] = ms_ssim(grey(fake), grey(real)) if large else undefined
+            scores["ms_ssim"] = ms_ssim(grey(fake), grey(real)) if large else undefined
         if "edge_f1" in self.names:
-            found["edge_f1"] = edge_f1(fake / 255, real / 255)
+            scores["edge_f1"] = edge_f1(fake / 255, real / 255)
         if "colour" in self.names and self.style is not None:
-            found["colour"] = hellinger(histogram(pictures.fake), self.style)
+            scores["colour"] = hellinger(histogram(pictures.fake), self.style)
             self._content_colour += hellinger(histogram(pictures.real), self.style).tolist()
-        return found
+        return scores
 
     def extra(self, name: str) -> dict[str, float]:
         if name != "colour":

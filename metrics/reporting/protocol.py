@@ -27,8 +27,8 @@ def columns(line: Line) -> dict[str, str]:
 
 
 def _detail(line: Line, name: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = line.get("details", {}).get(name, {})
-    return found
+    detail: Mapping[str, Any] = line.get("details", {}).get(name, {})
+    return detail
 
 
 def _column(name: str, detail: Mapping[str, Any]) -> str:

@@ -65,12 +65,12 @@ class Table:
     def columns(self) -> dict[str, str]:
         """Columns, published ones included, in the order of --metrics: {column: published metric or ""}."""
         ours = list(dict.fromkeys(column for line in self.lines.values() for column in columns(line)))
-        found = dict.fromkeys(ours, "")
+        chosen = dict.fromkeys(ours, "")
         for metric in dict.fromkeys(metric for entry in self.entries for metric in entry.published):
             alike = [column for column in ours if METRICS.gives(metric, column)]
-            found[metric if metric in alike or not alike else alike[0]] = metric
+            chosen[metric if metric in alike or not alike else alike[0]] = metric
         order = {metric: place for place, metric in enumerate(METRICS.names())}
-        return dict(sorted(found.items(), key=lambda item: order.get(METRICS.asked_name(item[0]), len(order))))
+        return dict(sorted(chosen.items(), key=lambda item: order.get(METRICS.asked_name(item[0]), len(order))))
 
     def full_name(self, column: str) -> str:
         """Return the metric's name with its segmenter."""

@@ -86,12 +86,12 @@ class Layout(PerPicture):
     def score(self, pictures: Pictures) -> dict[str, Tensor]:
         assert pictures.label is not None
         self._named += pictures.name
-        found = {}
+        scores = {}
         for reader, read in self.readers.items():
             pairs = zip(pictures.fake, pictures.label, strict=True)
             each = [agreement(read(fake), wanted, self.classes) for fake, wanted in pairs]
-            found[reader] = torch.tensor(each, dtype=torch.float64)
-        return {name: found[reader][:, k] for name, (reader, k) in self._parts.items()}
+            scores[reader] = torch.tensor(each, dtype=torch.float64)
+        return {name: scores[reader][:, k] for name, (reader, k) in self._parts.items()}
 
     def compute(self) -> dict[str, MetricValue]:
         found = super().compute()

@@ -140,12 +140,12 @@ class PatchLoss(nn.Module):
 
     def draw(self, size: tuple[int, int]) -> list[list[tuple[int, int]]]:
         """Draw corners (row, column) for each scale; `size` is the picture's."""
-        found = []
+        corners = []
         for scale in SCALES:
             highest = [side // scale.stride - scale.size + 1 for side in size]
             rows, columns = (torch.randint(high, (scale.picks,)).tolist() for high in highest)
-            found.append(list(zip(rows, columns, strict=True)))
-        return found
+            corners.append(list(zip(rows, columns, strict=True)))
+        return corners
 
     def forward(
         self, fake: Tensor, banks: list[PatchBank], classes: Tensor, corners: list[list[tuple[int, int]]] | None = None

@@ -45,15 +45,15 @@ def read_vgg_weights(arch: str, path: str | None, *, without: str = "--lambda_vg
     """
     name = TORCHVISION_FILE[arch]
     if path is None:
-        found = torchvision_file(
+        file = torchvision_file(
             name,
             reader="the perceptual loss",
             flag="--vgg_weights",
             otherwise=f"--perceptual vgg16 takes VGG-16 instead, and {without} trains without this loss",
         )
     else:
-        found = Path(path)
-    return read_weights(found, flag="--vgg_weights", needed=f"torchvision's {name}")
+        file = Path(path)
+    return read_weights(file, flag="--vgg_weights", needed=f"torchvision's {name}")
 
 
 def load_features(layers: nn.Sequential, arch: str, weights: str | None, *, without: str = "--lambda_vgg 0") -> None:
@@ -106,12 +106,12 @@ class PerceptualLoss(nn.Module):
         if self.input_scale == "imagenet":
             x = ((x + 1) / 2 - self.mean) / self.std
         x = x.flip(1) if self.order == "bgr" else x
-        found = []
+        maps = []
         for index, layer in enumerate(self.features):
             x = layer(x)
             if index in TAPS[self.arch]:
-                found.append(x)
-        return found
+                maps.append(x)
+        return maps
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
         with torch.no_grad():

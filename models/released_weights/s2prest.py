@@ -71,11 +71,11 @@ class RestrictedUnpickler(pickle.Unpickler):
 
     def read_entry(self, name: str) -> bytes:
         """Return an entry of the archive; all of them together may not be larger than the file."""
-        found = self.archive.getinfo(name)
-        self.left -= found.file_size
-        if found.compress_type != zipfile.ZIP_STORED or self.left < 0:
+        entry = self.archive.getinfo(name)
+        self.left -= entry.file_size
+        if entry.compress_type != zipfile.ZIP_STORED or self.left < 0:
             raise UserError(f"its entry {name} is packed; torch.save does not pack")
-        return self.archive.read(found)
+        return self.archive.read(entry)
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"

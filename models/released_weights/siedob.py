@@ -73,13 +73,13 @@ JUDGE = {f"layers.{i}": f"dis_model.{i}.conv" for i in range(6)}
 
 def unet(encoder: Sequence[Sequence[str]], decoder: Sequence[str], last: str) -> Modules:
     """Return a gated U-Net's convolutions, given the released names of its layers; without what refines them."""
-    found = {"unet.stem.conv": "init_conv.conv", "picture": "conv_img.conv", **below("unet.last", last, GATED)}
+    modules = {"unet.stem.conv": "init_conv.conv", "picture": "conv_img.conv", **below("unet.last", last, GATED)}
     for i, level in enumerate(encoder):
         for j, name in enumerate(level):
-            found |= below(f"unet.down.{i}.{j}", name, GATED)
+            modules |= below(f"unet.down.{i}.{j}", name, GATED)
     for k, name in enumerate(decoder):
-        found |= below(f"unet.up.{k}", f"{name}.gated_conv2d", GATED)
-    return found
+        modules |= below(f"unet.up.{k}", f"{name}.gated_conv2d", GATED)
+    return modules
 
 
 # --- networks ---

@@ -40,11 +40,11 @@ class Encoder(nn.Module):
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the outputs of the halvings, finest first."""
         x = self.head_block(x)
-        found = []
+        outputs = []
         for down in self.down_block:
             x = down(x)
-            found.append(x)
-        return found
+            outputs.append(x)
+        return outputs
 
     def forward(self, x: Tensor, alpha: list[Tensor], beta: list[Tensor]) -> Tensor:
         x = self.head_block(x)

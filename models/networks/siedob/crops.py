@@ -98,8 +98,8 @@ class Objects:
             scale = torch.full_like(end, size) / (end - first)  # in float32, as PyTorch's own nearest
             place.append((offset.float() * scale).floor().long().clamp(0, size - 1))
         own = torch.arange(len(self), device=shapes.device)[:, None, None]
-        found = shapes[own, place[0][:, :, None], place[1][:, None]]
-        return found & inside[0][:, :, None] & inside[1][:, None]
+        inside_shape = shapes[own, place[0][:, :, None], place[1][:, None]]
+        return inside_shape & inside[0][:, :, None] & inside[1][:, None]
 
     def _paste_last(self, crops: Tensor, covers: Tensor, count: int) -> Tensor:
         """Paste so that at each pixel the last object that covers it is seen."""
