@@ -29,21 +29,12 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
     leave_on_interrupt()
 
 import numpy as np
+from data.prepare.writing.data_set import write_data_set
 
 from data.ade20k_classes import NAMES, THINGS
 from data.prepare.archives import Found, SourceSet, content
-from data.prepare.writing import (
-    ANY_LABEL,
-    Job,
-    add_common_flags,
-    check_ids,
-    claim_output,
-    convert_all,
-    finish,
-    target_files,
-    write_class_table,
-)
-from data.records import ClassTable, MapRules, Maps
+from data.prepare.writing import Job, add_common_flags, target_files
+from data.records import ClassTable, Maps
 from data.transforms import scale_short_side
 from options.parser import script_parser
 from util.errors import EXIT_OK, DataError, UserError, run_main
@@ -127,8 +118,7 @@ def cut_long_side(maps: Maps, limit: int) -> Maps:
 
 def convert(job: Job) -> Mapping[str, np.ndarray]:
     """Return the scaled parts of one picture; an instance is a colour: red its category, green its number."""
-    maps = job.load(MapRules(label_nc=ANY_LABEL, inst_rgb=True))
-    check_ids(job.label, maps.label, len(NAMES), "scene-parsing labels 0 to 150")
+    maps = job.load_known(len(NAMES), "scene-parsing labels 0 to 150", inst_rgb=True)
     maps = cut_long_side(scale_short_side(maps, SHORT_SIDE), LONG_SIDE)
     parts = {"images": maps.image, "labels": maps.label.astype(np.uint8)}
     if maps.inst is not None:
@@ -158,14 +148,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     room = opt.subset == "room"
     jobs = find_jobs(sources, chosen, opt.output, with_instances=room)
     settings = {"subset": opt.subset, "scenes": list(wanted), "short_side": SHORT_SIDE, "long_side": LONG_SIDE}
-    claim_output(opt.output, "prepare_ade20k.py", settings)
-    convert_all(convert, jobs, num_workers=opt.num_workers, title=mode)
-    # without instance maps a class is one region, not several things
-    write_class_table(opt.output, ClassTable(NAMES, default_palette(len(NAMES)), THINGS if room else frozenset()))
     print("scenes: " + ", ".join(f"{scene} {n}" for scene, n in Counter(scenes[j.name] for j in jobs).most_common()))
-    splits = [job.targets["images"].parents[1].name for job in jobs]
-    counts = {split: splits.count(split) for split in dict.fromkeys(splits)}
-    finish(opt, mode, counts, official=PUBLISHED[opt.subset])
+    # without instance maps a class is one region, not several things
+    classes = ClassTable(NAMES, default_palette(len(NAMES)), THINGS if room else frozenset())
+    write_data_set(
+        opt, jobs, convert,
+        mode=mode, classes=classes, script="prepare_ade20k.py", settings=settings, official=PUBLISHED[opt.subset],
+    )  # fmt: skip
     return EXIT_OK
 
 

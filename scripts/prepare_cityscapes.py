@@ -22,21 +22,11 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
     leave_on_interrupt()
 
 import numpy as np
+from data.prepare.writing.data_set import write_data_set
 
 from data.cityscapes_dataset import CityscapesDataset
 from data.prepare.archives import SourceSet
-from data.prepare.writing import (
-    ANY_LABEL,
-    Job,
-    add_common_flags,
-    check_ids,
-    claim_output,
-    convert_all,
-    finish,
-    target_files,
-    write_class_table,
-)
-from data.records import MapRules
+from data.prepare.writing import Job, add_common_flags, target_files
 from data.transforms import scale_short_side
 from options.parser import script_parser
 from util.errors import EXIT_OK, DataError, run_main
@@ -45,7 +35,6 @@ PICTURES, MAPS = "leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip"
 OUR_SPLIT = {"train": "train", "val": "test"}
 OFFICIAL = {"train": 2975, "test": 500}
 SHORT_SIDE, FULL_WIDTH = 256, 2048
-MODE = "cityscapes"
 
 
 def find_jobs(sources: SourceSet, output: Path, *, hires: bool) -> list[Job]:
@@ -70,8 +59,7 @@ def find_jobs(sources: SourceSet, output: Path, *, hires: bool) -> list[Job]:
 
 def convert(job: Job) -> Mapping[str, np.ndarray]:
     """Return the scaled parts of one frame; raises `DataError` for other annotations than the official ones."""
-    maps = job.load(MapRules(label_nc=ANY_LABEL))
-    check_ids(job.label, maps.label, len(CityscapesDataset.built_in.names), "labelIds 0 to 33 (not trainIds)")
+    maps = job.load_known(len(CityscapesDataset.built_in.names), "labelIds 0 to 33 (not trainIds)")
     height, width = maps.label.shape
     if width != 2 * height:
         raise DataError(f"{job.image}: {width}x{height}; Cityscapes frames are twice as wide as high")
@@ -96,11 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_common_flags(parser, output="datasets/cityscapes")
     opt = parser.parse_args(arguments)
     jobs = find_jobs(SourceSet(opt.source), opt.output, hires=opt.hires)
-    claim_output(opt.output, "prepare_cityscapes.py", {"short_side": SHORT_SIDE})
-    convert_all(convert, jobs, num_workers=opt.num_workers, title=MODE)
-    write_class_table(opt.output, CityscapesDataset.built_in)
-    splits = [job.targets["images"].parents[1].name for job in jobs]
-    finish(opt, MODE, {split: splits.count(split) for split in dict.fromkeys(splits)}, official=OFFICIAL)
+    write_data_set(
+        opt, jobs, convert,
+        mode="cityscapes", classes=CityscapesDataset.built_in, script="prepare_cityscapes.py",
+        settings={"short_side": SHORT_SIDE}, official=OFFICIAL,
+    )  # fmt: skip
     return EXIT_OK
 
 

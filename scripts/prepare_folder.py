@@ -27,17 +27,9 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
     leave_on_interrupt()
 
 import numpy as np
+from data.prepare.writing.data_set import write_data_set
 
-from data.prepare.writing import (
-    Job,
-    add_common_flags,
-    claim_output,
-    convert_all,
-    finish,
-    target_files,
-    thing_components,
-    write_class_table,
-)
+from data.prepare.writing import Job, add_common_flags, target_files, thing_components
 from data.records import EMPTY_TABLE, MOST_CLASSES, ClassTable, MapRules, parse_label_map, read_class_table
 from data.transforms import scale_short_side
 from options.parser import script_parser
@@ -49,7 +41,6 @@ from util.registry import did_you_mean
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAPS = (".png", ".bmp", ".tif", ".tiff")
-MODE = "custom"
 MOST_IDS = 1 << 16  # in an instance map
 
 
@@ -262,17 +253,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             target_files(opt.output / split, name, kinds, picture=".png" if opt.png else ".jpg"))
         for split, members in splits.items() for name in members
     ]  # fmt: skip
-    claim_output(
-        opt.output, "prepare_folder.py",
-        {
-            "splits": hashlib.sha256(repr(sorted(splits.items())).encode()).hexdigest()[:12], "kinds": list(kinds),
-            "short_side": opt.short_side, "png": opt.png, "label_map": opt.label_map, "label_nc": len(table.names),
-            "things": sorted(table.things), "ignore_label": table.ignore,
-        },
+    settings = {
+        "splits": hashlib.sha256(repr(sorted(splits.items())).encode()).hexdigest()[:12], "kinds": list(kinds),
+        "short_side": opt.short_side, "png": opt.png, "label_map": opt.label_map, "label_nc": len(table.names),
+        "things": sorted(table.things), "ignore_label": table.ignore,
+    }  # fmt: skip
+    write_data_set(
+        opt, jobs, partial(convert, table, opt.label_map, opt.short_side),
+        mode="custom", classes=table, script="prepare_folder.py", settings=settings, official={},
     )  # fmt: skip
-    convert_all(partial(convert, table, opt.label_map, opt.short_side), jobs, num_workers=opt.num_workers, title=MODE)
-    write_class_table(opt.output, table)
-    finish(opt, MODE, {split: len(members) for split, members in splits.items()}, official={})
     return EXIT_OK
 
 

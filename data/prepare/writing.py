@@ -1,4 +1,4 @@
-"""What the scripts/prepare_*.py share: parallel conversion that can be resumed, class tables, masks, the report.
+"""What the scripts/prepare_*.py share: parallel conversion that can be resumed, class tables, masks.
 
 A picture's files are written under another name and renamed, so that what is there is whole: a second run skips it.
 """
@@ -26,7 +26,7 @@ from data.base_dataset import BaseDataset
 from data.checks import load_record
 from data.masks import MASK_TYPES
 from data.prepare.archives import Source, opened
-from data.records import CLASSES_FILE, ClassTable, MapRules, Maps, Record, find_records
+from data.records import CLASSES_FILE, ClassTable, MapRules, Maps, Record
 from util.errors import DataError, LostProcessError, UserError
 from util.files import atomic_file
 from util.progress import progress
@@ -130,6 +130,13 @@ class Job:
         inst = None if self.inst is None else opened(self.inst)
         return load_record(Record(self.name, opened(self.image), opened(self.label), inst), rules)
 
+    def load_known(self, label_nc: int, needed: str, *, inst_rgb: bool = False) -> Maps:
+        """Return the decoded parts; raises `DataError`, which says what is `needed`, for ids from `label_nc` on."""
+        maps = self.load(MapRules(label_nc=ANY_LABEL, inst_rgb=inst_rgb))
+        if maps.label.max() >= label_nc:
+            raise DataError(f"{self.label}: id {maps.label.max()}; {needed} are needed")
+        return maps
+
     def finished(self) -> bool:
         return all(path.is_file() for path in self.targets.values())
 
@@ -137,12 +144,6 @@ class Job:
 def target_files(folder: Path, name: str, kinds: Sequence[str], *, picture: str = ".jpg") -> dict[str, Path]:
     """Return <folder>/<kind>/<name> with the ending of its kind."""
     return {kind: folder / kind / f"{name}{picture if kind.startswith('images') else '.png'}" for kind in kinds}
-
-
-def check_ids(source: Source, label: np.ndarray, label_nc: int, needed: str) -> None:
-    """Raise `DataError` if a label map holds ids beyond the data set's classes."""
-    if label.max() >= label_nc:
-        raise DataError(f"{source}: id {label.max()}; {needed} are needed")
 
 
 def thing_components(label: np.ndarray, things: Sequence[int], *, least_area: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -266,28 +267,3 @@ def write_masks(opt: argparse.Namespace, mode: str, splits: Sequence[str]) -> No
                 old.unlink()
             jobs = [(masks, index) for index in range(len(_mask_source(masks)))]
             run_jobs(_write_mask, jobs, num_workers=opt.num_workers, title=f"{split}: masks of {task}")
-
-
-def finish(opt: argparse.Namespace, mode: str, expected: Mapping[str, int], *, official: Mapping[str, int]) -> None:
-    """Check that the folder holds what it should, write the masks, and print the counts.
-
-    Args:
-        opt: with the common flags.
-        mode: `--dataset_mode` that reads the folder.
-        expected: pictures per split that were made.
-        official: pictures per split of the published data set, where they are known.
-
-    Raises:
-        DataError: files are left over from elsewhere, or are gone.
-    """
-    for split, count in expected.items():
-        records, faults = find_records(opt.output / split)
-        if faults or len(records) != count:
-            fault = faults[0] if faults else f"{len(records)} pictures, {count} were prepared"
-            raise DataError(f"{opt.output / split} holds files that this run did not make: {fault}; clear the folder")
-    write_masks(opt, mode, list(expected))
-    print(f"{opt.output}: " + ", ".join(f"{split} {count}" for split, count in expected.items()))
-    for split, count in official.items():
-        if expected.get(split) != count:
-            print(f"note: {split} has {expected.get(split, 0)} pictures, the published set {count}")
-    print(f"use: --dataset_mode {mode} --dataroot {opt.output}")
