@@ -65,7 +65,7 @@ class Evaluator:
         return found
 
     def _resampled(self, metric: Metric) -> dict[str, list[float]]:
-        """Draw pictures with their truth; of sets that are no pairs, from each apart."""
+        """Draw pictures with their truth; of unpaired sets, from each apart."""
         if metric.apart:
             sizes = dict(zip(("generated", "real"), metric.apart, strict=True))
             drawn = (draw_times(self.bootstrap, torch.arange(n), f"bootstrap {which}") for which, n in sizes.items())
@@ -79,7 +79,7 @@ class Evaluator:
 
     @property
     def smallest_side(self) -> int:
-        """Pixels a side that pictures need for every metric here."""
+        """The smallest side, in pixels, that every metric here accepts."""
         return max((metric.smallest_side for metric in self.metrics), default=1)
 
     @property
@@ -96,7 +96,7 @@ def build_evaluator(names: Sequence[str], setup: Setup, *, bootstrap: int = 0, r
     """Load what `names` (see `MetricRegistry.parse`) need and return the evaluator.
 
     Args:
-        required: a network that cannot be had is an error; otherwise its metrics are left out with a note.
+        required: an unavailable network is an error; otherwise its metrics are left out with a note.
 
     Raises:
         UserError: missing weights, a segmenter that is missing or has other classes, nothing to compute.

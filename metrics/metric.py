@@ -104,7 +104,7 @@ class Metric(ABC):
         """Take a batch."""
 
     def add_sets(self, *, fake: Mapping[str, Tensor], real: Mapping[str, Tensor]) -> None:
-        """Take generated and real pictures (3,H,W) uint8 by name, which are no pairs, if the metric reads such."""
+        """Take generated and real pictures (3,H,W) uint8 by name, unpaired, if the metric reads such."""
 
     @abstractmethod
     def compute(self) -> dict[str, MetricValue]:
@@ -127,7 +127,7 @@ class Metric(ABC):
 
     @property
     def apart(self) -> tuple[int, int] | None:
-        """Numbers of generated and real pictures where these are no pairs, else None."""
+        """Numbers of generated and real pictures where these are unpaired, else None."""
         return None
 
     def resampled_sets(self, times: Tensor, real_times: Tensor) -> dict[str, list[float]]:

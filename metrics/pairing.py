@@ -20,7 +20,7 @@ class Pairing:
     """What the folders hold.
 
     Args:
-        items: to be decoded, in the order of their names; of sets that are no pairs one per picture.
+        items: to be decoded, in the order of their names; of unpaired sets, one per picture.
         faults: what is wrong with a name.
         notes: what was not used, a line per folder.
     """

@@ -50,7 +50,7 @@ class MetricRegistry:
         return metric_names(text, self.names(*kinds, first=first))
 
     def members(self, names: Sequence[str]) -> list[tuple[type[Metric], tuple[str, ...]]]:
-        """Return the classes that compute `names`, each with those that are its own, in the order of `names`."""
+        """Return the classes that compute `names`, each with its own names, in the order of `names`."""
         found = []
         for cls in self.classes():
             own = {name for asked in cls.asked.values() for name in asked}

@@ -35,7 +35,7 @@ class DivSemModel(CascadeGAN, BankedModel):
 
     @property
     def draws_codes(self) -> bool:
-        """Whether fully erased instances take codes from `bank`; not so in the ablations without a second source."""
+        """Whether fully erased instances take codes from `bank`; False in the ablations without a second source."""
         return self.encoder is not None and self.encoder.dual_encoding
 
     @classmethod

@@ -1,4 +1,4 @@
-"""SIEDOB, background generator (CVPR 2023; `background/` of its release): fills what is no object."""
+"""SIEDOB, background generator (CVPR 2023; `background/` of its release): fills everything but the objects."""
 
 from __future__ import annotations
 

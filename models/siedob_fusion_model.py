@@ -33,8 +33,8 @@ from util.object_rules import ObjectRule
 class SIEDOBFusionModel(SceneModel, BankedModel):
     """Step 4: composes a picture of three trained networks, which stay as they are, and learns to harmonise it.
 
-    An object with a visible pixel is completed, one without is made in a style of the bank; an instance that is no
-    object by the rules is background. The three networks and the bank are part of this run's checkpoints.
+    An object with a visible pixel is completed, one without is made in a style of the bank; an instance that the
+    rules reject is background. The three networks and the bank are part of this run's checkpoints.
 
     Args:
         netG: the fusion network; None composes only (ablation).
@@ -241,7 +241,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         return self.judge("netD", self.fake, self.real)
 
     def losses_G(self) -> dict[str, Tensor]:
-        """L1 is no part of the release: it is for runs without a perceptual network, and has no weight by default."""
+        """L1 is not in the release: it is for runs without a perceptual network, and its weight is 0 by default."""
         return self.generator_losses(self.fake, self.raw, self.real)
 
     # --- inference -------------------------------------------------------------------------------------------------

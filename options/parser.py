@@ -13,7 +13,7 @@ from util.registry import did_you_mean
 from util.text_files import load_yaml
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, and files made from a run's name add to it
-PROVENANCE = "provenance"  # the part of a saved opt.yaml that is no flag
+PROVENANCE = "provenance"  # the part of a saved opt.yaml that is not a flag
 
 
 class ShowDefaults(argparse.ArgumentDefaultsHelpFormatter):
@@ -68,7 +68,7 @@ class StrictParser(argparse.ArgumentParser):
         """Turn a mapping of a YAML file into arguments, so that it is checked as the command line is.
 
         Raises:
-            UserError: a key is no flag, or a value does not have its form.
+            UserError: a key is not a flag, or a value does not have its form.
         """
         actions = self.actions_by_name()
         args: list[str] = []

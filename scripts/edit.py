@@ -168,7 +168,9 @@ class Session:
             batch = to_device(self.painter.batch(scene.maps, scene.mask, window, scene.name), self.device)
             place = (batch["inst_id"][0] == number).nonzero().flatten()  # none: too small to survive the scaling
             found = self.model.instance_codes(batch)[0, place]
-            codes.append(found[found.any(1)])  # a model may have no code of what is no object to it
+            codes.append(
+                found[found.any(1)]
+            )  # a model may have no code for an instance that it does not take for an object
         if not sum(len(rows) for rows in codes):
             present = ", ".join(self.names[i] for i in sorted(set(whole["inst_class"].tolist())))
             which = "no instance" if not codes else "no single instance with a style (--style_inst tells them apart)"

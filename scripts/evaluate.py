@@ -200,7 +200,7 @@ def run(evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, faults
     sets: dict[str, list[str]] = {"fake": [], "real": [], "mask": []}
     for loaded in progress(load(items, evaluator, opt), desc=opt.name, unit="batch"):
         for one in loaded:
-            if one.fault:  # in sets that are no pairs two files may have one name
+            if one.fault:  # in unpaired sets two files may have one name
                 faults[f"{one.name}, second" if one.name in faults else one.name] = one.fault
         refuse(faults, opt)
         good = [one for one in loaded if not one.fault]
@@ -277,7 +277,7 @@ def shown(item: Item) -> dict[str, Any]:
 
 
 def strips(items: list[Item]) -> dict[str, dict[str, np.ndarray]]:
-    """Return some pictures of two sets that are no pairs, for the report; those that were skipped stay out."""
+    """Return some pictures of two unpaired sets for the report, without those that were skipped."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for title in ("generated", "real"):
         shown = [i for i in items if bool(i.fake) == (title == "generated")]

@@ -147,7 +147,7 @@ def read_names(path: Path) -> ClassTable:
 
 
 def read_lines(path: Path, flag: str) -> list[str]:
-    """Return the lines of a text file that are not blank; raises `UserError` for what is no UTF-8."""
+    """Return the lines of a text file that are not blank; raises `UserError` unless it is UTF-8."""
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:

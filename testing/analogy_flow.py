@@ -129,7 +129,7 @@ class AnalogyTest(Test):
         self.reconstruction.update(Pictures(own.saved[None], picture, None, None, own.batch["name"]))
         for name, found in zip(self.targets.names, results, strict=True):
             saved, label = found.saved[None], found.batch["target_label"]
-            # There is no picture of a target layout: what is read beside the result is the source, of `Setup`.
+            # A target layout has no picture: results are compared with the source in `Setup`.
             self.evaluator.update(Pictures(saved, saved, None, label, [name], has_truth=False))
         values = {**of_reconstruction(self.reconstruction.compute()), **self.evaluator.compute()}
         notes = ["rendering is deterministic: no diversity", *self.reconstruction.notes, *self.evaluator.notes]

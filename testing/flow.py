@@ -97,7 +97,7 @@ class Flow(ABC):
 
     @classmethod
     def require_inputs(cls, opt: argparse.Namespace) -> None:
-        """Raise `UserError` if files that a test with these flags reads are missing; before days of training."""
+        """Raise `UserError` if files that a test with these flags reads are missing; checked before training."""
         if opt.metrics != "all":  # everything available
             for metric, names in METRICS.members(cls.metrics(opt.metrics)):
                 metric.check(names, opt)

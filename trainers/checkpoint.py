@@ -1,7 +1,7 @@
 """Checkpoints: one file with all state, written atomically, verified when read.
 
 A file is complete or absent under its name: it is written beside it, flushed to the disk, then renamed. Reading
-checks every byte against the file's checksum first, since a flipped bit would otherwise load without an error.
+first checks every byte against the file's checksum, since a flipped bit would otherwise load without an error.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from util.seeds import derive_seed
 class BatchKeys(Iterable[list[tuple[int, int]]]):
     """Batches of sample keys (epoch, index), endless; a `batch_sampler` for a `DataLoader`.
 
-    The seeded permutations of epoch 0, 1, 2, ... laid end to end make one endless row of keys. Step t (from 0) takes
+    The seeded permutations of epoch 0, 1, 2, ... are joined into one endless row of keys. Step t (from 0) takes
     the positions [t*B*W, (t+1)*B*W), B the batch of one process and W the number of processes; rank r takes rows
     [r*B, (r+1)*B) of them. No sample is left out and none comes twice in an epoch, whatever B and W.
 

@@ -10,7 +10,7 @@ from util.errors import DataError
 
 
 def entries(folder: Path) -> list[Path]:
-    """Return what a folder holds, sorted by name; raises `DataError` for a name that is no UTF-8."""
+    """Return what a folder holds, sorted by name; raises `DataError` for a name that is not UTF-8."""
     paths = sorted(folder.iterdir())
     for path in paths:
         check_name(path.name, folder)
@@ -38,7 +38,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def check_name(name: str, place: Path) -> None:
-    """Raise `DataError` if a file's name is no UTF-8: no result or report could hold it."""
+    """Raise `DataError` if a file's name is not UTF-8: no result or report could hold it."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""Progress: a bar in a terminal, a line now and then where there is none (a log, a batch system)."""
+"""Progress: a bar in a terminal, occasional lines elsewhere (a log, a batch system)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def progress(
 
 
 class Lines:
-    """What the trainer and the commands use of a `tqdm`, in lines."""
+    """The part of `tqdm`'s interface that the trainer and the commands use, in lines."""
 
     def __init__(
         self, items: Iterable[Any] | None, *, desc: str, total: int | None, unit: str, initial: int = 0

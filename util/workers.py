@@ -69,7 +69,7 @@ def defer_deaths() -> None:
     """Let the death of a worker raise inside `waiting()` alone; call it once a DataLoader has started its workers.
 
     The DataLoader's handler of SIGCHLD raises at whatever line the main thread has reached, such as the middle of an
-    optimiser's update, after which the state is no longer whole.
+    optimiser's update, which would leave the state inconsistent.
     """
     global _torch_handler
     if threading.current_thread() is not threading.main_thread():

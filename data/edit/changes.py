@@ -131,7 +131,7 @@ class MapEditor:
     radius: int
 
     def add_object(self, scene: Scene, class_id: int, shape: np.ndarray) -> Scene:
-        """Put an object of a class where `shape` (H, W) is; a class that is no thing joins its visible region."""
+        """Put an object of a class where `shape` (H, W) is; a class of stuff joins its visible region."""
         is_thing = not self.things or class_id in self.things
         number = self.new_id(scene.inst, class_id) if is_thing else self.region_id(scene, class_id)
         label, inst = scene.label.copy(), scene.inst.copy()

@@ -10,7 +10,7 @@ REGION_SIDE = 32
 def region_box(mask: Tensor) -> tuple[int, int, int, int] | None:
     """Return (top, bottom, left, right) of the box around a mask (1,H,W), None if it is empty.
 
-    Sides under 32 pixels are grown about the middle, shifted to stay within the picture.
+    Sides under 32 pixels are grown around the centre and shifted to stay within the picture.
     """
     inside = mask[0] > 0
     if not bool(inside.any()):

@@ -145,7 +145,7 @@ class FeatureMetrics(Metric):
         self._add(fakes, [reals[i] for i in fresh])
 
     def add_sets(self, *, fake: Mapping[str, Tensor], real: Mapping[str, Tensor]) -> None:
-        """Take generated and real pictures (3,H,W) uint8 of any sizes by name, which are no pairs."""
+        """Take generated and real pictures (3,H,W) uint8 of any sizes by name, unpaired."""
         self._names["generated"] += fake
         self._names["real"] += real
         self._add(list(fake.values()), list(real.values()))
@@ -186,7 +186,7 @@ class FeatureMetrics(Metric):
 
     @property
     def apart(self) -> tuple[int, int] | None:
-        """Sizes of the two sets where they are no pairs, else None."""
+        """Sizes of the two sets where they are unpaired, else None."""
         sizes = len(self._names["generated"]), len(self._names["real"])
         return None if len(self._place) == sizes[0] else sizes
 
@@ -261,7 +261,7 @@ class FeatureMetrics(Metric):
         return self._resampled(sets, times, real_times, pairs=pairs, partner_times=times)
 
     def resampled_sets(self, times: Tensor, real_times: Tensor) -> dict[str, list[float]]:
-        """Return values of resamples of two sets that are no pairs, drawn apart: `times` (R,n), `real_times` (R,m)."""
+        """Return values of resamples of two unpaired sets, drawn apart: `times` (R,n), `real_times` (R,m)."""
         sets = self.sets()
         pairs = Resampled(sets.generated, sets.real) if self._has("fid", sets) else None
         return self._resampled(sets, times, real_times, pairs=pairs, partner_times=real_times)

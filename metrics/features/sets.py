@@ -18,7 +18,7 @@ class Sets:
 
     Args:
         generated: (n,2048); real: (m,2048).
-        place: (n,) where each generated picture stands among those seen; None: the sets are no pairs.
+        place: (n,) where each generated picture stands among those seen; None: the sets are unpaired.
         partner: (n,) its truth's row of `real`; None likewise.
     """
 

@@ -140,7 +140,7 @@ def overview(evaluator: Evaluator, load: Load, thumbnails: Thumbnails) -> str:
 
 
 def strips(sets: Mapping[str, Mapping[str, np.ndarray]], thumbnails: Thumbnails) -> str:
-    """Some pictures of each of two sets that are no pairs."""
+    """Some pictures of each of two unpaired sets."""
     parts = []
     for title, pictures in sets.items():
         shown = (

@@ -8,7 +8,7 @@ What the file itself does not say stands in a YAML class map (`--segmenter_class
     mean: [123.7, 116.3, 103.5]          # of RGB 0..255, subtracted; default 0
     std: [58.4, 57.1, 57.4]              # then divided by; default 1
     label_map: {7: 0, 8: 1}              # data set's label id: class; ids left out are ignored. Default: equal ids
-    void: 19                             # a channel that is no class
+    void: 19                             # a channel that is not a class
 
 A saved graph is a program: torch evaluates expressions of an exported one, and TorchScript has operators that write
 files. It is read only if its SHA-256 was given (`--trust`).

@@ -30,7 +30,7 @@ class Segmenter:
         class_names: one per output channel.
         short_side: the pictures' short side in pixels that the network was trained at.
         weights, sha256: the file's name and hash.
-        void: the output channel that is no class; it is never averaged.
+        void: the output channel that is not a class; it is never averaged.
         notes: what else a reader should know (accuracy on real test pictures, other weights than the released ones).
         label_map: class of each label id of the data set; None: ids mean the same.
     """

@@ -69,7 +69,7 @@ JUDGED_PICTURE = re.compile(r"dis_model\.0\.conv\.weight_(?:orig|v)")  # labels,
 def to_rgb(key: str, value: Tensor) -> Tensor:
     """Reverse the colour channels of a released tensor (or of Adam's moments of it); others are returned as they are.
 
-    A discriminator's three output channels are no colours.
+    A discriminator's three output channels are not colours.
     """
     if PICTURE_INPUTS.fullmatch(key):
         return value.flip(1)

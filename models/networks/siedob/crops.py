@@ -162,7 +162,7 @@ def find_objects(
     """Select the objects of a batch that a mask touches.
 
     An instance's class is the foreground class that most of its erased pixels are labelled with, the lowest on a tie;
-    its object is all its pixels of that class. A region whose id is its class (stuff, groups) is no instance.
+    its object is all its pixels of that class. A region whose id is its class (stuff, groups) is not an instance.
 
     Args:
         label, inst: (B, H, W), see `util.batch.Batch`; inst_id: (B, I); mask: (B, 1, H, W).
