@@ -169,16 +169,19 @@ class BaseModel(ABC):
 
     # --- shared machinery ------------------------------------------------------------------------------------------
     def to(self, device: torch.device) -> BaseModel:
+        """Move all networks."""
         for net in self.networks().values():
             net.to(device)
         return self
 
     def train(self, mode: bool = True) -> BaseModel:
+        """Put all networks in training or evaluation mode."""
         for net in self.networks().values():
             net.train(mode)
         return self
 
     def eval(self) -> BaseModel:
+        """Put all networks in evaluation mode."""
         return self.train(False)
 
     def distribute(self, wrap: Callable[[nn.Module], nn.Module]) -> None:

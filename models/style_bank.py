@@ -71,7 +71,7 @@ class StyleBank:
             "weights": self.weights,
             "codes": {str(label): [asdict(o) for o in origins] for label, origins in sorted(self.origins.items())},
         }
-        # Several tests of a new run may each have made one: the two files are of the same.
+        # Several tests of a new run may write at once: both files must come from the same one.
         with locked(path.parent, busy="another process writes a style bank", name=".bank.lock", wait=True):
             write_text(path.with_suffix(".json"), json.dumps(told, indent=1) + "\n")
             save_tensors(path, tensors, {"weights": self.weights})

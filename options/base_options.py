@@ -115,6 +115,7 @@ class BaseOptions:
     model: type[BaseModel]  # the chosen method, known before the flags are added
 
     def add_flags(self, parser: StrictParser) -> None:
+        """Add the flags of the command."""
         add_run_flags(parser)
         parser.add_argument("--config", metavar="FILE.yaml", help="options as 'name: value' lines; flags override them")
         models = "; ".join(f"{name}: {MODELS.get(name).summary}" for name in MODELS.names())

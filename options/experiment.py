@@ -51,9 +51,11 @@ class Row:
     more_test: tuple[str, ...] = ()
 
     def train_args(self) -> list[str]:
+        """Return the arguments of train.py."""
         return ["--name", self.run, *to_args(self.train), *self.more_train]
 
     def test_args(self, task: str) -> list[str]:
+        """Return the arguments of test.py for a task."""
         return ["--name", self.run, "--task", task, *to_args(self.test), *self.more_test]
 
     def built_on(self) -> list[str]:
