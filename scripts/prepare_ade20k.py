@@ -29,11 +29,11 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
     leave_on_interrupt()
 
 import numpy as np
-from data.prepare.writing.data_set import write_data_set
 
 from data.ade20k_classes import NAMES, THINGS
 from data.prepare.archives import Found, SourceSet, content
 from data.prepare.writing import Job, add_common_flags, target_files
+from data.prepared import write_data_set
 from data.records import ClassTable, Maps
 from data.transforms import scale_short_side
 from options.parser import script_parser

@@ -22,10 +22,10 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
     leave_on_interrupt()
 
 import numpy as np
-from data.prepare.writing.data_set import write_data_set
 
 from data.camvid_dataset import CLASSES, THINGS
 from data.prepare.writing import Job, add_common_flags, target_files, thing_components
+from data.prepared import write_data_set
 from data.transforms import scale_short_side
 from options.parser import script_parser
 from util.errors import EXIT_OK, UserError, run_main

@@ -22,11 +22,11 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
     leave_on_interrupt()
 
 import numpy as np
-from data.prepare.writing.data_set import write_data_set
 
 from data.cityscapes_dataset import CityscapesDataset
 from data.prepare.archives import SourceSet
 from data.prepare.writing import Job, add_common_flags, target_files
+from data.prepared import write_data_set
 from data.transforms import scale_short_side
 from options.parser import script_parser
 from util.errors import EXIT_OK, DataError, run_main
