@@ -41,7 +41,10 @@ def find_picture(folder: Path, stem: str) -> Path:
 
 
 def find_targets(folder: Path) -> list[Path]:
-    """Return the target layouts, by name; raises `DataError` if there are none or two of one name."""
+    """Return the target layouts, by name; raises `DataError` if there are none or two of one name.
+
+    Files of any ending count, unlike in `util.listing.files_by_name`: what is no picture is an error when it is read.
+    """
     files = [path for path in entries(folder) if path.is_file() and path.name[0] != "."] if folder.is_dir() else []
     if not files:
         raise DataError(f"{folder}: no target layouts; put pictures there, or name another folder with --cond DIR")

@@ -197,7 +197,7 @@ MOST_ERASED = 0.5  # share of a picture that is usually left as it is
 
 
 def mask_files(folder: str | Path, count: int) -> list[Path]:
-    """Return the first `count` PNGs of a folder by name: mask i belongs to sample i, as released."""
+    """Return the first `count` PNGs of a folder by name: mask i belongs to sample i, as released, whatever its name."""
     if not Path(folder).is_dir():
         raise UserError(f"--mask_dir {folder} is no folder")
     files = [path for path in entries(Path(folder)) if path.suffix == ".png"]

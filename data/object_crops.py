@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data.records import CLASSES_FILE, PICTURE_ENDINGS, ClassTable, Record, files_by_name, read_class_table
+from data.records import CLASSES_FILE, PICTURE_ENDINGS, ClassTable, Record, read_class_table
 from util.errors import DataError, UserError
+from util.listing import files_by_name
 
 OUTSIDE = "outside"  # name of the last label
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from util.errors import DataError, UserError
 from util.images import default_palette
-from util.listing import entries
+from util.listing import files_by_name
 from util.object_rules import ANY_ASPECT, DEFAULT_FILL, ObjectRule
 from util.text_files import parse_json
 
@@ -172,18 +172,6 @@ def _read_rules(entries: Mapping[int, Any], order: Any, count: int) -> tuple[Obj
     if len({rule.label for rule in rules}) < len(rules):
         raise ValueError("a class stands twice in the list of objects")
     return tuple(rules)
-
-
-def files_by_name(folder: Path, endings: tuple[str, ...], faults: list[str]) -> dict[str, Path]:
-    """Return the folder's files of these endings by base name, sorted; two of one name are added to `faults`."""
-    files: dict[str, Path] = {}
-    for path in entries(folder):
-        if path.suffix.lower() not in endings or path.name.startswith("."):
-            continue
-        if path.stem in files:
-            faults.append(f"{path}: a second file of this name beside {files[path.stem].name}; keep one")
-        files.setdefault(path.stem, path)
-    return files
 
 
 def find_records(folder: Path) -> tuple[list[Record], list[str]]:

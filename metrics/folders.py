@@ -30,7 +30,8 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 def list_pictures(folder: str, flag: str) -> tuple[dict[str, Path], dict[str, str]]:
     """Return {base name: path} of a folder, not recursive, and {name: fault} of names that two files share.
 
-    Hidden files (a leading dot) are skipped; `other_entries` lists everything else that is not read.
+    Hidden files (a leading dot) are skipped; `other_entries` lists everything else that is not read. Unlike
+    `util.listing.files_by_name` it takes neither of two files of one name: a metric would have to guess which is meant.
 
     Raises:
         DataError: there is no such folder, or no picture in it.

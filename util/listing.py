@@ -17,6 +17,21 @@ def entries(folder: Path) -> list[Path]:
     return paths
 
 
+def files_by_name(folder: Path, endings: tuple[str, ...], faults: list[str]) -> dict[str, Path]:
+    """Return the folder's files of these endings by base name, sorted, without hidden ones.
+
+    Two of one name are told in `faults`, and the first is returned.
+    """
+    files: dict[str, Path] = {}
+    for path in entries(folder):
+        if path.suffix.lower() not in endings or path.name.startswith("."):
+            continue
+        if path.stem in files:
+            faults.append(f"{path}: a second file of this name beside {files[path.stem].name}; keep one")
+        files.setdefault(path.stem, path)
+    return files
+
+
 def files_below(folder: Path) -> Iterator[Path]:
     """Yield every file below a folder, sorted; links to files and folders are followed, wherever they lead.
 

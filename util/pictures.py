@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from util.errors import DataError, UserError
-from util.listing import entries
+from util.listing import files_by_name
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -25,13 +25,10 @@ def find_pictures(place: str, flag: str) -> dict[str, Path]:
         return {path.stem: path}
     if not path.is_dir():
         raise UserError(f"{flag} {path}: no such file or folder")
-    found: dict[str, Path] = {}
-    for file in entries(path):
-        if file.suffix.lower() not in ENDINGS or file.name.startswith("."):
-            continue
-        if file.stem in found:
-            raise DataError(f"{file}: a second picture of this name beside {found[file.stem].name}; keep one")
-        found[file.stem] = file
+    faults: list[str] = []
+    found = files_by_name(path, ENDINGS, faults)
+    if faults:
+        raise DataError(faults[0])
     if not found:
         raise UserError(f"{flag} {path}: no picture there ({', '.join(ENDINGS)})")
     return found

@@ -10,9 +10,10 @@ import numpy as np
 
 from data.checks import check_sample, read_inst
 from data.masks import read_binary
-from data.records import PICTURE_ENDINGS, MapRules, Maps, Record, files_by_name
+from data.records import PICTURE_ENDINGS, MapRules, Maps, Record
 from util.errors import DataError, UserError
 from util.images import read_id_map, read_image
+from util.listing import files_by_name
 
 SIDES = ("left", "right", "up", "down")
 
