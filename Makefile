@@ -44,7 +44,7 @@ audit: $(TOOLS)/.done
 	@if $(TOOLS)/bin/pip-audit --strict --disable-pip -r requirements-dev.lock > $(TOOLS)/audit 2>&1; then cat $(TOOLS)/audit; \
 	else cat $(TOOLS)/audit; \
 	if grep -q '^Name .*Fix Versions' $(TOOLS)/audit; then echo 'make audit: raise the versions listed above (make lock UPGRADE=--upgrade)'; \
-	else echo "make audit: no verdict, PyPI's list of advisories could not be read here: run it where pypi.org can be reached"; fi; exit 1; fi
+	else echo "make audit: no verdict, PyPI's list of advisories could not be read here: run it where the index can be reached"; fi; exit 1; fi
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SemEdit needs Python 3.11 or newer, this is %s: make PYTHON=python3.12 ..." % sys.version.split()[0])'
