@@ -32,8 +32,8 @@ import numpy as np
 
 from data.ade20k_classes import NAMES, THINGS
 from data.prepare.archives import Found, SourceSet, content
+from data.prepare.data_set import write_data_set
 from data.prepare.writing import Job, add_common_flags, target_files
-from data.prepared import write_data_set
 from data.records import ClassTable, Maps
 from data.transforms import scale_short_side
 from options.parser import script_parser

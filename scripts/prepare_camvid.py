@@ -24,8 +24,8 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 import numpy as np
 
 from data.camvid_dataset import CLASSES, THINGS
+from data.prepare.data_set import write_data_set
 from data.prepare.writing import Job, add_common_flags, target_files, thing_components
-from data.prepared import write_data_set
 from data.transforms import scale_short_side
 from options.parser import script_parser
 from util.errors import EXIT_OK, UserError, run_main

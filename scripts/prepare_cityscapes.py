@@ -25,8 +25,8 @@ import numpy as np
 
 from data.cityscapes_dataset import CityscapesDataset
 from data.prepare.archives import SourceSet
+from data.prepare.data_set import write_data_set
 from data.prepare.writing import Job, add_common_flags, target_files
-from data.prepared import write_data_set
 from data.transforms import scale_short_side
 from options.parser import script_parser
 from util.errors import EXIT_OK, DataError, run_main
