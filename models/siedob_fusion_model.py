@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,8 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
 
     def take_bank(self, run_dir: Path, weights: str) -> None:
         """Take over the style run's bank, its classes renamed to those of the scenes; raises `UserError`."""
-        make = f"make it by scripts/build_style_bank.py --name {run_dir.name} --checkpoints_dir {run_dir.parent}"
+        place = shlex.join(["--name", run_dir.name, "--checkpoints_dir", str(run_dir.parent)])
+        make = f"make it by scripts/build_style_bank.py {place}"
         if not (run_dir / BANK_FILE).is_file():
             raise UserError(f"--style_run {run_dir}: has no style bank yet; {make}")
         bank = StyleBank.load(run_dir / BANK_FILE, style_dim=self.style_dim)

@@ -146,7 +146,7 @@ def timed(command: list[str], out: Path) -> dict[str, float]:
     if done.returncode:
         raise UserError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"wall_s": wall, "cpu_s": cpu, "fid": float(json.loads(out.read_text())["metrics"]["fid"])}
+    return {"wall_s": wall, "cpu_s": cpu, "fid": float(json.loads(out.read_text(encoding="utf-8"))["metrics"]["fid"])}
 
 
 def official_tensors(weights: str | None) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def torch_fidelity(opt: argparse.Namespace) -> None:
 
 def write(path: str, value: float) -> None:
     """Leave the value where `timed` reads it."""
-    Path(path).write_text(json.dumps({"metrics": {"fid": value}}))
+    Path(path).write_text(json.dumps({"metrics": {"fid": value}}), encoding="utf-8")
 
 
 if __name__ == "__main__":

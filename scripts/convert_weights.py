@@ -10,6 +10,7 @@ SIEDOB is converted in four steps; siedob_fusion takes the runs of the other thr
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -301,9 +302,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.name:
         raise UserError("--name is missing: give the run a name")
+    test = shlex.join(["python", "test.py", "--name", args.name, "--checkpoints_dir", str(args.checkpoints_dir)])
     if args.model == "s2prest":
         print(f"{args.source} -> {convert_s2prest(args)}")
-        print(f"python test.py --name {args.name} --checkpoints_dir {args.checkpoints_dir} --content FILE_OR_DIR")
+        print(f"{test} --content FILE_OR_DIR")
         return EXIT_OK
     if args.style_codes and args.model != "divsem":
         raise UserError(f"--style_codes: --model {args.model} has no style codes")
@@ -319,7 +321,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         folder = convert_siedob(args) if args.model in siedob.CHECKPOINTS else convert(args)
     print(f"{args.source} -> {folder}")
-    print(f"python test.py --name {args.name} --checkpoints_dir {args.checkpoints_dir} --dataroot DIR")
+    print(f"{test} --dataroot DIR")
     return EXIT_OK
 
 

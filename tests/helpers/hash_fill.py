@@ -100,11 +100,11 @@ def formula_inputs(label_nc: int, case: str = "A") -> dict[str, Tensor]:
     }
 
 
-def assert_stats(actual: Tensor, expected: dict[str, Any], *, val: float = 5e-4, moments: float = 1e-4) -> None:
+def assert_stats(actual: Tensor, expected: dict[str, Any], *, val: float = 5e-4, moments: float = 2e-4) -> None:
     """Compare shape, mean, std (population) and the listed values, if any, of a tensor with golden statistics.
 
     `moments` counts in units of the deviation where that exceeds 1: inner layers of the hash-filled networks have a
-    std of up to 79, where float32 itself leaves 4e-5 of it, and 7e-5 without AVX.
+    std of up to 79, where float32 itself leaves 4e-5 of it, and 1.4e-4 without AVX.
     """
     assert list(actual.shape) == expected["shape"]
     moments *= max(1.0, expected["std"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -146,7 +148,8 @@ def test_a_style_run_without_its_bank_says_how_to_make_it(root: Path, tmp_path: 
     run = changed_run(root, "siedob_style", tmp_path)
     bank = run / "style_bank.safetensors"
     StyleBank(StyleBank.load(bank, style_dim=128).codes, weights="step 7").save(bank)
-    command = rf"scripts/build_style_bank\.py --name siedob_style --checkpoints_dir {tmp_path}"
+    place = re.escape(shlex.quote(str(tmp_path)))
+    command = rf"scripts/build_style_bank\.py --name siedob_style --checkpoints_dir {place}"
     wrong(root, rf"made with step 7, now step 0; make it by {command}", "siedob_fusion", f"--style_run={run}")
     bank.unlink()
     wrong(root, rf"has no style bank yet; make it by {command}", "siedob_fusion", f"--style_run={run}")
