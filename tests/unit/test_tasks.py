@@ -147,7 +147,7 @@ def root(tmp_path_factory):
         label = np.zeros((64, 64), np.uint8)
         label[: {1: 0, 4: 50}.get(i, 20), :30] = 3
         save_png(label, path / "test/labels" / f"p{i}.png")
-        save_png(np.where(label == 3, 3000, label).astype(np.uint16), path / "test/inst_map" / f"p{i}.png")
+        save_png(np.where(label == 3, 3000, label.astype(np.uint16)), path / "test/inst_map" / f"p{i}.png")
     return path
 
 
