@@ -6,7 +6,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 TOOLS := .venv-tools
 UV := $(TOOLS)/bin/uv
 
-.PHONY: setup demo test test-faults soak fuzz test-lowest test-newest lint lock audit clean
+.PHONY: setup demo test test-faults test-matrix soak fuzz test-lowest test-newest lint lock audit clean
 
 setup: $(VENV)/.run
 demo: setup
@@ -24,6 +24,9 @@ soak: $(VENV)/.dev
 FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/.dev
 	$(PY) tests/fuzz/follow_coverage.py $(FUZZ_SECONDS)
+# Under other processors' instructions, threads, locales and users; --whole runs all tests under each.
+test-matrix: $(VENV)/.dev
+	$(PY) tests/matrix.py
 # The lowest versions that the requirements admit, and the newest that there are.
 test-lowest test-newest: test-%: .venv-%/.dev
 	.venv-$*/bin/python -m pytest
