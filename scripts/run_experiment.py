@@ -42,7 +42,7 @@ from options.experiment import Experiment, Row, read_experiment
 from options.parser import script_parser
 from testing.preflight import preflight
 from testing.rows import MARKER, Step, in_order, needs, plan_test, plan_training, test_line
-from util.errors import EXIT_OK, UserError, run_main
+from util.errors import EXIT_OK, UserError, disk_fault, run_main
 from util.files import cause, write_text
 from util.images import picture_grid, read_image, save_png
 from util.progress import progress
@@ -127,8 +127,10 @@ def run_here(rows: list[Row], checkpoints_dir: str, faults: Faults, *, quiet: bo
         except UserError as error:
             faults.add(row, str(error))
         except Exception as error:  # the other rows can do without it
-            traceback.print_exc()
-            faults.add(row, f"{type(error).__name__}: {cause(error)}")
+            told = disk_fault(error) if isinstance(error, OSError) else ""
+            if not told:
+                traceback.print_exc()
+            faults.add(row, told or f"{type(error).__name__}: {cause(error)}")
     return tested
 
 

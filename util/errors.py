@@ -59,6 +59,12 @@ def way_out(error: OSError) -> str:
     return _WAYS_OUT.get(error.errno or 0, "")
 
 
+def disk_fault(error: OSError) -> str:
+    """Return the sentence of a fault of a disk or a folder, which names the file; empty for another error."""
+    where = error.filename2 or error.filename or "standard output"  # writers of files name theirs
+    return f"{os.fsdecode(where)}: {way_out(error)} ({error.strerror})" if way_out(error) else ""
+
+
 def leave_on_interrupt() -> None:
     """Let Ctrl-C end the process with a short message while a command still imports, before `run_main`.
 
@@ -90,8 +96,7 @@ def run_main(main: Callable[[], int | None]) -> None:
     except OSError as error:
         if not way_out(error):
             raise
-        where = error.filename2 or error.filename or "standard output"  # writers of files name theirs
-        code = _tell(f"{os.fsdecode(where)}: {way_out(error)} ({error.strerror})", EXIT_USER_ERROR)
+        code = _tell(disk_fault(error), EXIT_USER_ERROR)
     except MemoryError:
         code = _tell("out of memory: smaller pictures, --batch_size and --num_workers need less", EXIT_USER_ERROR)
     except KeyboardInterrupt:
