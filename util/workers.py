@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from types import FrameType
@@ -100,6 +101,7 @@ def waiting(workers: Sequence[BaseProcess]) -> Iterator[None]:
     except (MemoryError, RuntimeError, OSError, EOFError) as error:
         if not _tells_of_loss(error):
             raise
+        _await_death(workers)
         require_alive(workers)  # knows more of a dead one
         raise LostProcessError(f"the data workers failed ({cause(error)}); {WAY_OUT}") from error
     finally:
@@ -113,6 +115,14 @@ def require_alive(workers: Sequence[BaseProcess]) -> None:
             code = worker.exitcode or 0
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             raise LostProcessError(f"a data worker died (process {worker.pid}, {how}); {WAY_OUT}")
+
+
+def _await_death(workers: Sequence[BaseProcess]) -> None:
+    """Let a worker that is about to end do so: its connections are closed some time before it is gone."""
+    ending = wait([worker.sentinel for worker in workers], timeout=1) if workers else []
+    for worker in workers:
+        if worker.sentinel in ending:
+            worker.join()
 
 
 def _tells_of_loss(error: BaseException) -> bool:

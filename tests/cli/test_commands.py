@@ -287,7 +287,7 @@ def test_earlier_pictures_of_the_same_test_do_not_stay(tmp_path: Path) -> None:
 
 
 def test_wrong_use_is_told_without_a_traceback(tmp_path: Path) -> None:
-    run = train("spmpgan", tmp_path, "run", "--max_steps", "0")
+    run = train("spmpgan", tmp_path, "run", "--max_steps", "1")  # one of no steps may be begun anew
     tiny = MODELS.get("spmpgan").tiny(tmp_path)
     where = ["--checkpoints_dir", str(tmp_path)]
     with pytest.raises(UserError, match="--continue_train"):

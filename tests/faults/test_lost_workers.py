@@ -28,20 +28,20 @@ from util.errors import EXIT_LOST_PROCESS, LostProcessError
 ROOT = Path(__file__).resolve().parents[2]
 TOYS = ROOT / "tests" / "helpers" / "trainer_toys.py"
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-FOREVER = 10**6  # steps
+FOREVER = 5000  # steps: a worker that is not killed ends in a failure, not in a test without end
 
 
 @pytest.fixture
 def killer() -> Callable[[], None]:
     """Kill one of this process's workers a little after they have started."""
 
-    def work() -> None:
-        while not active_children():
+    def work(others: set[Any]) -> None:
+        while not (workers := [child for child in active_children() if child not in others]):
             time.sleep(0.001)
         time.sleep(random.random() * 0.3)
-        os.kill(random.choice(active_children()).pid or 0, signal.SIGKILL)
+        os.kill(random.choice(workers).pid or 0, signal.SIGKILL)
 
-    return lambda: threading.Thread(target=work, daemon=True).start()
+    return lambda: threading.Thread(target=work, args=(set(active_children()),), daemon=True).start()
 
 
 @pytest.mark.fault(
