@@ -194,7 +194,10 @@ class Trainer:
             fault = error
         if self.world.all_any([fault is not None])[0]:
             self._rescue()
-            raise fault or LostProcessError("another process of this run has no further pictures; see its message")
+            try:
+                raise fault or LostProcessError("another process of this run has no further pictures; see its message")
+            finally:
+                del fault  # its traceback holds this frame: together they would keep the loader's processes
         assert batch is not None
         return batch
 

@@ -20,7 +20,7 @@ from util.files import cause
 
 WAY_OUT = "usually memory or /dev/shm ran out: lower --num_workers or --batch_size, or pass --num_workers 0"
 _torch_handler: Callable[[int, FrameType | None], Any] | None = None
-_waiting = False
+_waiting = _missed = False  # whether a death may raise; whether one came when it might not
 
 
 # --- in a worker ------------------------------------------------------------------------------------------------------
@@ -82,7 +82,10 @@ def defer_deaths() -> None:
 
 
 def _on_death(number: int, frame: FrameType | None) -> None:
-    if _waiting and _torch_handler is not None:
+    global _missed
+    if not _waiting:
+        _missed = True
+    elif _torch_handler is not None:
         _torch_handler(number, frame)
 
 
@@ -93,19 +96,23 @@ def waiting(workers: Sequence[BaseProcess]) -> Iterator[None]:
     Raises:
         LostProcessError: one of them has died, or ran out of memory.
     """
-    global _waiting
+    global _waiting, _missed
+    _missed = False
+    require_alive(workers)  # not while a death may raise: it would interrupt the reading of an exit code
     try:
-        _waiting = True
-        require_alive(workers)
-        yield
+        try:
+            _waiting = True
+            if _missed:
+                _on_death(signal.SIGCHLD, None)
+            yield
+        finally:
+            _waiting = False
     except (MemoryError, RuntimeError, OSError, EOFError) as error:
         if not _tells_of_loss(error):
             raise
         _await_death(workers)
         require_alive(workers)  # knows more of a dead one
         raise LostProcessError(f"the data workers failed ({cause(error)}); {WAY_OUT}") from error
-    finally:
-        _waiting = False
 
 
 def require_alive(workers: Sequence[BaseProcess]) -> None:
