@@ -62,8 +62,9 @@ def label_faults(label: np.ndarray, rules: MapRules) -> str:
     shown = ", ".join(f"{i} ({n} pixels)" for i, n in bad[:6]) + (f" and {len(bad) - 6} more" if len(bad) > 6 else "")
     first, last = bad[0][0], bad[-1][0]
     return (
-        f"label ids outside the {rules.label_nc} classes: {shown}. Ways out: --ignore_label {first} (no class), "
-        f"--label_map {first}:0 (another class), --label_nc {last + 1} (more classes, in a new run)"
+        f"label ids outside the {rules.label_nc} classes: {shown}. Leave them out with "
+        f"--ignore_label {first} or make them another class, as in --label_map {first}:0. A run of more classes has "
+        f"to be trained as such, with --label_nc {last + 1}"
     )
 
 

@@ -307,7 +307,11 @@ def test_mistakes_are_told(root: Path, tmp_path: Path) -> None:
     style = ["--style_image", str(tmp_path / "b.png"), "--style_label", str(tmp_path / "sky.png")]
     wrong("the mask is empty", f"--mask={tmp_path / 'empty.png'}")
     wrong(r"small\.png: the mask is 50x50, its picture .* is 128x96", f"--mask={tmp_path / 'small.png'}")
-    wrong(r"outside the 9 classes: 77 \(1 pixels\)", f"--label={tmp_path / 'label.png'}", mask=True)
+    ways_out = (
+        "--ignore_label 77 or .* --label_map 77:0. A run of more classes has to be trained as such, with --label_nc"
+    )
+    wrong(rf"outside the 9 classes: 77 \(1 pixels\)\. .*{ways_out}", f"--label={tmp_path / 'label.png'}", mask=True)
+    wrong("does not fit the model .* leave the model's flags out", "--label_nc", "78", mask=True)
     wrong("--add_object: no class 'cart'. Did you mean 'car'", "--add_object", "cart", "--box", "1,1,9,9")
     wrong("--replace_class: no class 'oak'", "--replace_class", "oak:tree")
     wrong("no instance 9999 in the instance map", "--remove", "9999")
