@@ -45,7 +45,7 @@ def find_targets(folder: Path) -> list[Path]:
 
     Files of any ending count, unlike in `util.listing.files_by_name`: what is no picture is an error when it is read.
     """
-    files = [path for path in entries(folder) if path.is_file() and path.name[0] != "."] if folder.is_dir() else []
+    files = [path for path in entries(folder) if path.is_file()] if folder.is_dir() else []
     if not files:
         raise DataError(f"{folder}: no target layouts; put pictures there, or name another folder with --cond DIR")
     stems = [path.stem for path in files]

@@ -82,7 +82,7 @@ def read_objects_table(dataroot: str | None) -> ClassTable:
     table = read_class_table(path)
     if table is not None and table.names:
         return table
-    classes = sorted(p.name for p in Path(dataroot).glob("*") if list(p.glob("*/inst_mask"))) or ["car", "person"]
+    classes = sorted(p.name for p in Path(dataroot).glob("[!.]*") if list(p.glob("*/inst_mask"))) or ["car", "person"]
     entries = [{"id": i, "name": name, "scene_id": 0} for i, name in enumerate(classes)]
     example = json.dumps({"num_classes": len(entries), "classes": entries})
     raise UserError(

@@ -55,12 +55,12 @@ def list_pictures(folder: str, flag: str) -> tuple[dict[str, Path], dict[str, st
 
 def other_entries(folder: str) -> list[str]:
     """Return the entries that are not read: other files, and folders with a slash; hidden ones are left out."""
-    others = [entry for entry in entries(Path(folder)) if not (entry.name.startswith(".") or _is_picture(entry))]
+    others = [entry for entry in entries(Path(folder)) if not _is_picture(entry)]
     return [f"{entry.name}/" if entry.is_dir() else entry.name for entry in others]
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and not path.is_dir()
+    return path.suffix.lower() in EXTENSIONS and not path.is_dir()
 
 
 def read_exact(path: Path) -> tuple[np.ndarray, str]:

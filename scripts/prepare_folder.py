@@ -52,7 +52,7 @@ def by_name(folder: Path, suffix: str, endings: tuple[str, ...], flag: str) -> d
     files: dict[str, Path] = {}
     for path in files_below(folder):
         inside = path.relative_to(folder)
-        if path.suffix.lower() not in endings or not path.stem.endswith(suffix) or path.name.startswith("."):
+        if path.suffix.lower() not in endings or not path.stem.endswith(suffix):
             continue
         name = "_".join([*inside.parts[:-1], path.stem.removesuffix(suffix)])
         if name in files:

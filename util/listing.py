@@ -10,21 +10,25 @@ from util.errors import DataError
 
 
 def entries(folder: Path) -> list[Path]:
-    """Return what a folder holds, sorted by name; raises `DataError` for a name that is not UTF-8."""
-    paths = sorted(folder.iterdir())
+    """Return what a folder holds, sorted by name and without hidden files, such as the `._x.png` of macOS.
+
+    Raises:
+        DataError: a name that is not UTF-8.
+    """
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     for path in paths:
         check_name(path.name, folder)
     return paths
 
 
 def files_by_name(folder: Path, endings: tuple[str, ...], faults: list[str]) -> dict[str, Path]:
-    """Return the folder's files of these endings by base name, sorted, without hidden ones.
+    """Return the folder's files of these endings by base name, sorted; hidden ones are left out.
 
-    Two of one name are told in `faults`, and the first is returned.
+    Of two files of one name the first is returned, and `faults` gets a sentence about the second.
     """
     files: dict[str, Path] = {}
     for path in entries(folder):
-        if path.suffix.lower() not in endings or path.name.startswith("."):
+        if path.suffix.lower() not in endings:
             continue
         if path.stem in files:
             faults.append(f"{path}: a second file of this name beside {files[path.stem].name}; keep one")

@@ -17,10 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.analogy import find_targets
 from data.masks import mask_files
+from data.object_crops import find_crops
 from data.prepare.archives import Member, content, list_files
 from data.records import find_records
-from metrics.folders import list_pictures
+from metrics.folders import list_pictures, other_entries
 from scripts import prepare_folder
 from util.errors import DataError, UserError
 from util.files import append_line, write_text
@@ -201,6 +203,27 @@ def test_names(ledger, tmp_path: Path) -> None:
                 read = lists(str(number))
             with pytest.raises(UserError, match=r"the name 'caf\\xe9.png' in it is no UTF-8; rename it"):
                 read()
+
+
+@pytest.mark.parametrize("kind", ["scenes", "objects", "masks", "analogy", "metrics", "content", "source", "prepare"])
+def test_hidden_files_are_passed_over(tmp_path: Path, kind: str) -> None:
+    """macOS leaves a `._x.png` beside each x.png that it copies to a foreign disk."""
+    inner = {"scenes": ("images", "labels"), "objects": ("car/test/images", "car/test/inst_mask")}.get(kind, ("",))
+    for part in inner:
+        save_png(np.zeros((8, 8), np.uint8), tmp_path / part / "a.png")
+        for hidden in ("._a.png", ".b.png"):
+            (tmp_path / part / hidden).write_bytes(b"\0\5\x16\7")
+    listed: dict[str, Callable[[], list[Path | str]]] = {
+        "scenes": lambda: [record.name for record in find_records(tmp_path)[0]],
+        "objects": lambda: [crop.name for crop, _ in find_crops(tmp_path, ["car"], "test", every_class=True)],
+        "masks": lambda: mask_files(tmp_path, 1),
+        "analogy": lambda: find_targets(tmp_path),
+        "metrics": lambda: [*list_pictures(str(tmp_path), "--real")[0], *other_entries(str(tmp_path))],
+        "content": lambda: [*find_pictures(str(tmp_path), "--content")],
+        "source": lambda: [*list_files(tmp_path)],
+        "prepare": lambda: [*prepare_folder.by_name(tmp_path, "", (".png",), "images")],
+    }
+    assert [Path(entry).stem.removeprefix("car_") for entry in listed[kind]()] == ["a"]
 
 
 def test_paths_that_are_no_utf8_can_be_printed_and_written(tmp_path: Path) -> None:
