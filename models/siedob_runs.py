@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from util.errors import UserError
 from util.object_rules import parse_rules
 
 STEPS = {"background_run": "siedob_background", "inpaint_run": "siedob_inpaint", "style_run": "siedob_style"}
+Check = tuple[Callable[[Any], bool], str]  # of a value, and what it should be
 TAKEN = {  # our option: the run and its own option
     "background_ngf": ("background_run", "ngf"),
     "background_saspm": ("background_run", "saspm"),
@@ -18,6 +19,18 @@ TAKEN = {  # our option: the run and its own option
     "style_ngf": ("style_run", "ngf"),
     "style_dim": ("style_run", "style_dim"),
 }
+
+_WHOLE: Check = (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number")
+_SWITCH: Check = (lambda value: isinstance(value, bool), "true or false")
+_TEXT: Check = (lambda value: isinstance(value, str), "a text")
+READ: dict[str, dict[str, Check]] = {  # by run: what must stand in its opt.yaml
+    "background_run": {
+        "label_nc": _WHOLE, "ngf": _WHOLE, "saspm": _SWITCH, "things": _TEXT, "foreground": _TEXT,
+        "separation": _SWITCH,
+    },
+    "inpaint_run": {"ngf": _WHOLE, "crop_size": _WHOLE},
+    "style_run": {"ngf": _WHOLE, "style_dim": _WHOLE, "crop_size": _WHOLE},
+}  # fmt: skip
 
 Runs = Mapping[str, Mapping[str, Any]]
 
@@ -41,6 +54,7 @@ def options_of_runs(opt: Any, classes: Any, runs: Runs) -> dict[str, Any]:
     needed = STEPS if opt.separation else {"background_run": STEPS["background_run"]}
     for flag, model in needed.items():
         require_run(flag, getattr(opt, flag), model, runs)
+        require_options(flag, getattr(opt, flag), runs[flag])
     background = runs["background_run"]
     if background["label_nc"] != opt.label_nc:
         raise UserError(
@@ -73,6 +87,16 @@ def require_run(flag: str, name: str | None, model: str, runs: Runs) -> None:
         )
     if runs[flag].get("model") != model:
         raise UserError(f"--{flag} {name}: a run of {runs[flag].get('model')}, wanted: {model}")
+
+
+def require_options(flag: str, name: str, values: Mapping[str, Any]) -> None:
+    """Raise `UserError` if the opt.yaml of a run lacks what is read here, or holds another kind of value."""
+    for option, (fits, wanted) in READ[flag].items():
+        if option not in values or not fits(values[option]):
+            raise UserError(
+                f"--{flag} {name}: '{option}' of its opt.yaml is missing or is not {wanted}. Correct the file, or take "
+                "a run whose opt.yaml is as training or scripts/convert_weights.py wrote it"
+            )
 
 
 def require_nothing_left_out(opt: Any, background: Mapping[str, Any], made: str, names: list[str]) -> None:

@@ -112,6 +112,21 @@ def changed_run(root: Path, run: str, folder: Path, **options: Any) -> Path:
     return folder / run
 
 
+@pytest.mark.parametrize(
+    ("kind", "option", "value"),
+    [
+        ("background", "foreground", None), ("background", "label_nc", "nine"), ("background", "things", 5),
+        ("inpaint", "crop_size", None), ("style", "style_dim", [128]),
+    ],
+)  # fmt: skip
+def test_a_run_whose_options_are_incomplete(root: Path, tmp_path: Path, kind: str, option: str, value: object) -> None:
+    run = changed_run(root, f"siedob_{kind}", tmp_path, **{option: value})
+    wrong(root, f"--{kind}_run .*: '{option}' of its opt.yaml is missing or", "siedob_fusion", f"--{kind}_run={run}")
+    path = run / "opt.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in yaml.safe_load(path.read_text()).items() if k != option}))
+    wrong(root, f"--{kind}_run .*: '{option}' of its opt.yaml is missing or", "siedob_fusion", f"--{kind}_run={run}")
+
+
 def test_runs_that_do_not_fit_each_other(root: Path, tmp_path: Path) -> None:
     size = changed_run(root, "siedob_style", tmp_path / "size", crop_size=128)
     wrong(root, "--inpaint_run .* and --style_run .*: --crop_size 64 and 128", "siedob_fusion", f"--style_run={size}")
