@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -31,6 +32,13 @@ def does_not_fit(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"{path}: does not fit the model ({lines[min(1, len(lines) - 1)].strip()}). Its architecture comes from the "
         "run's opt.yaml: leave the model's flags out."
+    )
+
+
+def are_networks(held: Any) -> TypeGuard[Mapping[str, Mapping[str, Any]]]:
+    """Tell whether a value has the form {network: {name: tensor}}."""
+    return isinstance(held, Mapping) and all(
+        isinstance(state, Mapping) and all(isinstance(name, str) for name in state) for state in held.values()
     )
 
 

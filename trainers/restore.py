@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from models.base_model import BaseModel
-from trainers.checkpoint import CheckpointError, Checkpoints, does_not_fit, load_checkpoint
+from trainers.checkpoint import CheckpointError, Checkpoints, are_networks, does_not_fit, load_checkpoint
 from trainers.weights import WEIGHTS_FILE, load_weights
 from util.errors import UserError
 from util.files import cause
@@ -80,14 +80,7 @@ def read_run(run_dir: Path, *, step: int | None, averaged: bool) -> tuple[Mappin
             raise UserError(f"--step {step}: there is no {path}. Steps kept: {steps}")
         state = load_checkpoint(path)
     model, averages, count = state.get("model"), state.get("ema"), state.get("step")
-    if not (_are_networks(model) and (averages is None or _are_networks(averages)) and isinstance(count, int)):
+    if not (are_networks(model) and (averages is None or are_networks(averages)) and isinstance(count, int)):
         raise CheckpointError(f"{path}: no checkpoint of training: its 'model', 'ema' or 'step' are missing or odd")
     ema = (averages or {}) if averaged else {}
     return {**model, **ema}, Loaded(count, describe_weights(count, averaged=bool(ema))), path
-
-
-def _are_networks(held: Any) -> TypeGuard[Mapping[str, Mapping[str, Any]]]:
-    """Tell whether a value has the form {network: {name: tensor}}."""
-    return isinstance(held, Mapping) and all(
-        isinstance(state, Mapping) and all(isinstance(name, str) for name in state) for state in held.values()
-    )

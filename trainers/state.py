@@ -5,16 +5,25 @@ Random states are not in it: a step's draws and samples are functions of (seed, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch.optim import Optimizer
 
 from models.base_model import BaseModel
-from trainers.checkpoint import CheckpointError, does_not_fit
+from trainers.checkpoint import CheckpointError, are_networks, does_not_fit
 from trainers.ema import EMA
 
 FORMAT = 1
+_FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "step": (lambda held: isinstance(held, int), "a number"),
+    "nimg": (lambda held: isinstance(held, int), "a number"),
+    "model": (are_networks, "tensors by network"),
+    "optimizers": (lambda held: isinstance(held, Mapping), "states by phase"),
+    "ema": (lambda held: held is None or are_networks(held), "tensors by network"),
+    "options": (lambda held: isinstance(held, Mapping), "values by name"),
+}
 # Flags that may change from one start of a run to the next and leave its weights as they would have been.
 FREE_TO_CHANGE = frozenset(
     "cache checkpoints_dir config continue_train dataroot dist_timeout image_every keep log_every max_steps name "
@@ -39,17 +48,23 @@ def unpack(state: dict[str, Any], path: Path, *, model: BaseModel, ema: EMA | No
     """Load networks, optimisers and averages; an average that is new to the run begins at the loaded weights.
 
     Raises:
-        CheckpointError: the file at `path` was written by another method, architecture or version.
+        CheckpointError: the file at `path` was written by another method, architecture or version, or is incomplete.
     """
     if state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: has format {state.get('format')}, this version reads {FORMAT}")
+    for name, (fits, wanted) in _FORMS.items():
+        if name not in state or not fits(state[name]):
+            raise CheckpointError(
+                f"{path}: no checkpoint of training: its '{name}' is missing or is not {wanted}. Remove the file to go "
+                "on from the one before it"
+            )
     try:
         model.load_state(state["model"])
         for name, optimizer in optimizers(model).items():
             _load_moments(optimizer, state["optimizers"][name])
         if ema:
             ema.load_state(state["ema"] or state["model"])
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:  # of optimisers: any form
         raise does_not_fit(path, error) from error
 
 

@@ -122,6 +122,12 @@ def results_in(folder: Path, flag: str) -> Iterator[None]:
         ) from error
 
 
+def require_regular(path: Path) -> None:
+    """Raise `ValueError` for a folder, pipe or device, before it is opened: reading a pipe might never end."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is a folder, pipe or device, no regular file")
+
+
 def flush_folder(folder: Path) -> None:
     """Make a rename durable. Some network file systems refuse to sync a folder; the rename stays atomic there."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from util.files import write_bytes
+from util.files import require_regular, write_bytes
 
 _CHUNK = 1 << 20
 _MARK = b"sha256 of the archive without this comment: "
@@ -57,7 +57,9 @@ def verify_zip(path: Path) -> None:
 
     Raises:
         zipfile.BadZipFile: a checksum is wrong, or the file is cut short. (Other errors may come from a damaged one.)
+        ValueError: it is no regular file.
     """
+    require_regular(path)
     size = path.stat().st_size
     with open(path, "rb") as file:
         file.seek(max(0, size - _COMMENT - 2))
@@ -110,6 +112,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _verify_tensors(path: Path) -> None:
+    require_regular(path)
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = file.read(8)

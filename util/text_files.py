@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from util.files import cause
+from util.files import cause, require_regular
 
 MOST_BYTES = 1 << 20  # of a YAML file; ours have a few thousand
 MOST_DEPTH = 100  # of brackets
@@ -61,8 +61,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def _read(path: Path) -> str:
-    if path.exists() and not path.is_file():
-        raise ValueError("it is a folder, pipe or device, no regular file")
+    require_regular(path)
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"it has {path.stat().st_size} bytes; at most {MOST_BYTES} are read")
     return path.read_text(encoding="utf-8")

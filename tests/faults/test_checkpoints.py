@@ -7,6 +7,7 @@ import math
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from data.prepare.writing import write_class_table
 from data.records import CLASSES_FILE, read_class_table
 from models.style_bank import StyleBank
 from options.parser import read_yaml
-from trainers.checkpoint import CheckpointError, Checkpoints, load_checkpoint
+from trainers.checkpoint import CheckpointError, Checkpoints, load_checkpoint, save_checkpoint
 from trainers.failures import NonFiniteError
 from trainers.logger import Logger
 from trainers.weights import load_weights, save_weights
@@ -116,6 +117,43 @@ def test_changed_bank(ledger: Any, tmp_path: Path) -> None:
     for attempt in ledger.attempts(1500, quick=60):
         with attempt as number:
             same_or_refused(path, read, 1 + number % 3)
+
+
+@pytest.mark.parametrize("name", ["step_9.pt", "weights.safetensors", "style_bank.safetensors"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    os.mkfifo(path)
+    readers: dict[str, Callable[[Path], object]] = {
+        "step_9.pt": load_checkpoint,
+        "weights.safetensors": load_weights,
+        "style_bank.safetensors": lambda path: StyleBank.load(path, style_dim=8),
+    }
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits for a pipe"))
+    signal.alarm(20)
+    try:
+        with pytest.raises(UserError, match=rf"{name}: .*pipe or device, no regular file"):
+            readers[name](path)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("step", "nine"), ("nimg", None), ("model", [1]), ("ema", 3), ("options", None), ("optimizers", []),
+     ("optimizers", {"G": 5, "D": 5})],
+)  # fmt: skip
+def test_a_checkpoint_of_another_form_is_named(tmp_path: Path, name: str, value: object) -> None:
+    """Its checksum is right; it was not written by a training."""
+    fit(tmp_path, max_steps=1)
+    path = tmp_path / "step_1.pt"
+    state = load_checkpoint(path)
+    for changed in ({**state, name: value}, {k: v for k, v in state.items() if k != name}):
+        save_checkpoint(changed, path)
+        with pytest.raises(
+            CheckpointError, match=rf"step_1\.pt: (no checkpoint of training: its '{name}'|does not fit)"
+        ):
+            fit(tmp_path, max_steps=2, resume=True)
 
 
 @pytest.mark.fault("6", "the disk gets full at a checkpoint", sees="file and cause; the older one stays, and goes on")
