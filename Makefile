@@ -6,7 +6,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 TOOLS := .venv-tools
 UV := $(TOOLS)/bin/uv
 
-.PHONY: setup demo test test-faults test-matrix soak fuzz test-lowest test-newest lint lock audit clean
+.PHONY: setup demo test test-faults test-matrix soak fuzz test-lowest test-newest lint opt lock audit clean
 
 setup: $(VENV)/.run
 demo: setup
@@ -34,6 +34,9 @@ lint: $(VENV)/.dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+# The typed view of all options (util/opt.py), after a flag has come, changed or gone.
+opt: $(VENV)/.run
+	$(PY) -m options.view
 clean:
 	rm -rf checkpoints/demo_* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 

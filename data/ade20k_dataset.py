@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from data.instances import unique_ids
 from data.masks import MASK_TYPES
 from data.records import ClassTable, MapRules
 from util.images import default_palette
+from util.opt import Opt
 
 _PALETTE = default_palette(len(NAMES))
 
@@ -31,7 +31,7 @@ class Ade20kRoomDataset(FolderDataset):
     built_in = ClassTable(NAMES, _PALETTE, THINGS)
 
     @classmethod
-    def map_rules(cls, opt: Any) -> MapRules:
+    def map_rules(cls, opt: Opt) -> MapRules:
         return replace(super().map_rules(opt), inst_rgb=True, inst_zero_is_none=True)
 
     def instance_candidates(self, inst: np.ndarray, label: np.ndarray) -> list[int]:

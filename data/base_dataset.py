@@ -38,6 +38,7 @@ from data.tasks import WANTED, Selection, object_task, suitable, thing_instances
 from data.transforms import scale_short_side
 from util.batch import Sample
 from util.errors import DataError, UserError
+from util.opt import Opt
 from util.progress import progress
 from util.seeds import derive_seed, random_pair
 
@@ -119,12 +120,12 @@ class BaseDataset(Dataset, ABC):
 
     @classmethod
     @abstractmethod
-    def complete_options(cls, opt: Any) -> dict[str, Any]:
+    def complete_options(cls, opt: Opt) -> dict[str, Any]:
         """Return values for the flags label_nc, ignore_label and load_size that were not given (are None)."""
 
     @classmethod
     @abstractmethod
-    def from_options(cls, opt: Any, *, split: str, augment: bool, task: str) -> BaseDataset:
+    def from_options(cls, opt: Opt, *, split: str, augment: bool, task: str) -> BaseDataset:
         """Build from completed options; the only place of a data set that reads `opt`."""
 
     @classmethod
@@ -133,13 +134,13 @@ class BaseDataset(Dataset, ABC):
         return EMPTY_TABLE
 
     @staticmethod
-    def shared_settings(opt: Any) -> dict[str, Any]:
+    def shared_settings(opt: Opt) -> dict[str, Any]:
         """Return the constructor arguments that all data sets read alike; not every command has all of them."""
         names = ("crop_size", "load_size", "mask_schedule", "mask_types", "mask_boxes", "mask_dir", "seed", "cache")
         return {name: getattr(opt, name) for name in (*names, "inst_class_rule") if hasattr(opt, name)}
 
     @classmethod
-    def map_rules(cls, opt: Any) -> MapRules:
+    def map_rules(cls, opt: Opt) -> MapRules:
         """Return what the maps may hold under these options."""
         ignore = opt.ignore_label if opt.ignore_label is not None and opt.ignore_label >= 0 else None
         return MapRules(label_nc=opt.label_nc, ignore_label=ignore, label_map=parse_label_map(opt.label_map))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from data import DATASETS
 from data.folder import FolderDataset
 from data.records import MapRules
+from util.opt import Opt
 
 
 @DATASETS.register("custom")
@@ -17,5 +17,5 @@ class CustomDataset(FolderDataset):
     summary = "any folder of pictures, label and instance maps, with a classes.json"
 
     @classmethod
-    def map_rules(cls, opt: Any) -> MapRules:
+    def map_rules(cls, opt: Opt) -> MapRules:
         return replace(super().map_rules(opt), inst_8bit=True)

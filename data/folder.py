@@ -12,6 +12,7 @@ from data.checks import bits_note, load_record, read_inst
 from data.records import CLASSES_FILE, EMPTY_TABLE, ClassTable, MapRules, Maps, find_records, read_class_table
 from util.errors import DataError, UserError
 from util.listing import entries
+from util.opt import Opt
 
 
 class FolderDataset(BaseDataset):
@@ -50,7 +51,7 @@ class FolderDataset(BaseDataset):
         return found or cls.built_in
 
     @classmethod
-    def complete_options(cls, opt: Any) -> dict[str, Any]:
+    def complete_options(cls, opt: Opt) -> dict[str, Any]:
         if not opt.dataroot and opt.label_nc is None:
             raise UserError(f"--dataset_mode {opt.dataset_mode} needs --dataroot DIR (see datasets/README.md)")
         table = cls.class_table(opt.dataroot)
@@ -66,7 +67,7 @@ class FolderDataset(BaseDataset):
         return found
 
     @classmethod
-    def from_options(cls, opt: Any, *, split: str, augment: bool, task: str) -> Self:
+    def from_options(cls, opt: Opt, *, split: str, augment: bool, task: str) -> Self:
         if not opt.dataroot:
             raise UserError(f"--dataset_mode {opt.dataset_mode} needs --dataroot DIR (see datasets/README.md)")
         shared = cls.shared_settings(opt)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader
 from data.base_dataset import BaseDataset
 from util.batch import Batch, collate
 from util.errors import UserError
+from util.opt import Opt
 from util.seeds import random_pair
 from util.workers import defer_deaths, shield_worker, waiting
 
@@ -71,7 +71,7 @@ def make_loader(
     return Loader(loader)
 
 
-def plain_pictures(opt: Any, split: str, limit: int | None = None, *, task: str = "none") -> Loader:
+def plain_pictures(opt: Opt, split: str, limit: int | None = None, *, task: str = "none") -> Loader:
     """Return batches of a split for other uses than training: centre cuts, no flips, the masks of `task`.
 
     Args:
@@ -81,7 +81,7 @@ def plain_pictures(opt: Any, split: str, limit: int | None = None, *, task: str 
     from data import DATASETS
 
     # Few pictures, read once: a second copy of a split in RAM would be a waste.
-    own = argparse.Namespace(**{k: v for k, v in vars(opt).items() if not k.startswith("_")} | {"cache": "none"})
+    own = Opt(**{k: v for k, v in vars(opt).items() if not k.startswith("_")} | {"cache": "none"})
     dataset = DATASETS.get(opt.dataset_mode).from_options(own, split=split, augment=False, task=task)
     order = random_pair(split, "choice")[1].permutation(len(dataset))[:limit]
     chosen = [order[i : i + opt.batch_size].tolist() for i in range(0, len(order), opt.batch_size)]

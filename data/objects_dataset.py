@@ -27,6 +27,7 @@ from data.transforms import nearest
 from util.batch import Sample
 from util.errors import DataError, UserError
 from util.images import read_image, to_tensor
+from util.opt import Opt
 from util.seeds import random_pair
 
 _OBJECT = 1000  # instance id of the object; outside keeps its label
@@ -88,7 +89,7 @@ class ObjectsDataset(BaseDataset):
         return with_outside(read_objects_table(dataroot))
 
     @classmethod
-    def complete_options(cls, opt: Any) -> dict[str, Any]:
+    def complete_options(cls, opt: Opt) -> dict[str, Any]:
         label_nc = len(read_objects_table(opt.dataroot).names) + 1
         if opt.label_nc not in (None, label_nc):
             raise UserError(f"--label_nc {opt.label_nc}: {opt.dataroot} has {label_nc - 1} classes, and outside")
@@ -101,9 +102,16 @@ class ObjectsDataset(BaseDataset):
         return {"label_nc": label_nc, "load_size": opt.crop_size}
 
     @classmethod
-    def from_options(cls, opt: Any, *, split: str, augment: bool, task: str) -> Self:
-        own = {"dataroot": opt.dataroot, "table": read_objects_table(opt.dataroot), "rules": cls.map_rules(opt)}
-        return cls(**own, split=split, augment=augment, task=task, **cls.shared_settings(opt))
+    def from_options(cls, opt: Opt, *, split: str, augment: bool, task: str) -> Self:
+        return cls(
+            dataroot=opt.dataroot,
+            table=read_objects_table(opt.dataroot),
+            rules=cls.map_rules(opt),
+            split=split,
+            augment=augment,
+            task=task,
+            **cls.shared_settings(opt),
+        )
 
     # --- access ----------------------------------------------------------------------------------------------------
     def __len__(self) -> int:

@@ -32,6 +32,7 @@ from util.analogy import AnalogyBatch
 from util.errors import UserError
 from util.flags import fraction, positive, positive_int, weight
 from util.images import to_tensor
+from util.opt import Opt
 from util.seeds import random_pair
 
 COND = "cond"
@@ -117,7 +118,7 @@ class SingleImageDataset(Dataset):
                                help="largest move of a thin-plate control point over the width")  # fmt: skip
 
     @classmethod
-    def complete_options(cls, opt: Any) -> dict[str, Any]:
+    def complete_options(cls, opt: Opt) -> dict[str, Any]:
         for name, (unused, instead) in NOT_HERE.items():
             if getattr(opt, name, None) not in (None, unused):
                 raise UserError(f"--{name}: --dataset_mode single_image does not use it; {instead}")
@@ -132,7 +133,7 @@ class SingleImageDataset(Dataset):
         return EMPTY_TABLE
 
     @classmethod
-    def from_options(cls, opt: Any, *, split: str, augment: bool, task: str) -> Self:
+    def from_options(cls, opt: Opt, *, split: str, augment: bool, task: str) -> Self:
         """Build; `split` "train" is the source's own layout, "test" the targets; there is no other `task`."""
         root = require_root(opt.dataroot)
         targets = None if split == "train" else find_targets(Path(getattr(opt, "cond", None) or root / COND))

@@ -13,6 +13,7 @@ from data.records import ClassTable, MapRules, Maps
 from data.streets.scene import CLASSES, render_street
 from util.errors import UserError
 from util.flags import numpy_seed
+from util.opt import Opt
 
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 
@@ -62,7 +63,7 @@ class StreetsDataset(BaseDataset):
         return CLASSES
 
     @classmethod
-    def complete_options(cls, opt: Any) -> dict[str, Any]:
+    def complete_options(cls, opt: Opt) -> dict[str, Any]:
         values: dict[str, Any] = {}
         if opt.label_nc is None:
             values["label_nc"] = len(CLASSES.names)
@@ -73,10 +74,17 @@ class StreetsDataset(BaseDataset):
         return values
 
     @classmethod
-    def from_options(cls, opt: Any, *, split: str, augment: bool, task: str) -> Self:
+    def from_options(cls, opt: Opt, *, split: str, augment: bool, task: str) -> Self:
         count = opt.streets_train_size if split == "train" else opt.streets_test_size
-        own = {"split": split, "count": count, "scene_seed": opt.streets_seed, "rules": cls.map_rules(opt)}
-        return cls(**own, augment=augment, task=task, **cls.shared_settings(opt))
+        return cls(
+            split=split,
+            count=count,
+            scene_seed=opt.streets_seed,
+            rules=cls.map_rules(opt),
+            augment=augment,
+            task=task,
+            **cls.shared_settings(opt),
+        )
 
     def decode(self, index: int) -> Maps:
         height = self.load_size

@@ -16,6 +16,7 @@ from data.samples import make_sample
 from util.batch import Sample
 from util.errors import DataError, UserError
 from util.images import read_image
+from util.opt import Opt
 from util.seeds import derive_seed, random_pair
 
 SMALLEST = 32  # pixels a side
@@ -43,14 +44,15 @@ class StyleImageDataset(BaseDataset):
         parser.set_defaults(cache="ram")
 
     @classmethod
-    def complete_options(cls, opt: Any) -> dict[str, Any]:
+    def complete_options(cls, opt: Opt) -> dict[str, Any]:
         return {"label_nc": 1, "load_size": 0}
 
     @classmethod
-    def from_options(cls, opt: Any, *, split: str, augment: bool, task: str) -> Self:
-        if not getattr(opt, "style_image", None):
+    def from_options(cls, opt: Opt, *, split: str, augment: bool, task: str) -> Self:
+        style = getattr(opt, "style_image", None)
+        if not style:
             raise UserError("--dataset_mode style_image is one --style_image FILE, for train.py --model s2prest alone")
-        path = Path(opt.style_image)
+        path = Path(style)
         if path.is_dir():
             raise UserError(f"--style_image {path} is a folder; name one picture, a run learns one style")
         return cls(path=path, split=split, augment=augment, task=task, **cls.shared_settings(opt))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from util.errors import UserError
+from util.opt import Opt
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Setup:
         source: the one picture that all results are renderings of.
     """
 
-    opt: Any
+    opt: Opt
     device: torch.device
     whole: bool = False
     masks: bool = True

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from metrics.declaration import Flag
 from metrics.features.cache import default_cache_dir
 from metrics.registry import METRICS
 from util.errors import UserError
+from util.opt import Opt
 
 INCEPTION_WEIGHTS = Flag("inception_weights", {"metavar": "FILE", "help": "weights of FID's network"})
 LPIPS_NET = Flag("lpips_net", {"choices": ("alex", "vgg"), "default": "alex", "help": "LPIPS's features"})
@@ -29,7 +29,7 @@ CACHE_DIR = Flag(
 )
 
 
-def cache_folder(opt: Any) -> Path | None:
+def cache_folder(opt: Opt) -> Path | None:
     """Return where --cache_dir keeps features; None: nowhere."""
     if opt.cache_dir == "none":
         return None
@@ -51,7 +51,7 @@ def add_metric_flags(parser: argparse.ArgumentParser, *kinds: str, default: str)
     METRICS.add_flags(group, *kinds)
 
 
-def validate_metric_flags(opt: argparse.Namespace) -> None:
+def validate_metric_flags(opt: Opt) -> None:
     """Raise `UserError` for values that cannot be."""
     if opt.bootstrap < 0 or opt.bootstrap == 1:
         raise UserError(f"--bootstrap {opt.bootstrap}: 0 for none, or a number of resamples such as 1000")

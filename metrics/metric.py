@@ -17,6 +17,7 @@ from torch import Tensor
 from metrics.declaration import Flag, Setup, Value
 from metrics.pictures import Pictures
 from util.errors import DataError
+from util.opt import Opt
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Metric(ABC):
         raise NotImplementedError
 
     @classmethod
-    def check(cls, names: tuple[str, ...], opt: Any) -> None:
+    def check(cls, names: tuple[str, ...], opt: Opt) -> None:
         """Raise `UserError` if files that `load` will want are missing; cheap, for checks before a training."""
 
     @classmethod

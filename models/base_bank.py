@@ -7,7 +7,6 @@ import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from models.style_sources import MeanSource, NoiseSource, StyleSource
 from util.batch import PAD, Batch, to_device
 from util.errors import UserError
 from util.flags import positive_int
+from util.opt import Opt
 
 BANK_FILE = "style_bank.safetensors"
 
@@ -48,7 +48,7 @@ class BankedModel(BaseModel):
             "--style_bank_pictures", type=positive_int, default=500, help="training pictures read for the bank"
         )
 
-    def set_bank_options(self, opt: Any) -> None:
+    def set_bank_options(self, opt: Opt) -> None:
         """Take the values of `add_bank_flags`."""
         self.bank_size, self.bank_pictures = opt.style_bank_size, opt.style_bank_pictures
         self.bank_seed = opt.style_bank_seed

@@ -19,6 +19,7 @@ from models.networks.cascade.stages import Cascade, CascadeGenerator
 from util.batch import Batch, one_hot
 from util.errors import UserError
 from util.flags import positive_int, weight
+from util.opt import Opt
 
 PerScale = dict[str, list[Tensor]]
 
@@ -66,7 +67,7 @@ class CascadeGAN(GANModel):
         group.add_argument("--lambda_feat", type=weight, default=0.0, help="weight of feature matching")
 
     @staticmethod
-    def generator_arguments(opt: Any) -> dict[str, Any]:
+    def generator_arguments(opt: Opt) -> dict[str, Any]:
         """Return the keyword arguments of `CascadeGenerator` from options."""
         return {
             "label_nc": opt.label_nc,
@@ -78,7 +79,7 @@ class CascadeGAN(GANModel):
         }
 
     @staticmethod
-    def training_arguments(opt: Any, *, is_train: bool) -> dict[str, Any]:
+    def training_arguments(opt: Opt, *, is_train: bool) -> dict[str, Any]:
         """Return the constructor's keyword arguments that training needs, from options."""
         if not is_train:
             return {}

@@ -15,6 +15,7 @@ from models.losses.perceptual import PerceptualLoss
 from models.shared_flags import add_perceptual_flags
 from util.errors import UserError
 from util.flags import fraction, positive, positive_int, weight
+from util.opt import Opt
 
 
 class GANModel(BaseModel):
@@ -66,7 +67,7 @@ class GANModel(BaseModel):
         )  # fmt: skip
 
     @staticmethod
-    def optimisation(opt: Any) -> dict[str, Any]:
+    def optimisation(opt: Opt) -> dict[str, Any]:
         """Return the constructor's arguments for the optimisers and the perceptual loss, from options."""
         perceptual = None
         if opt.lambda_vgg:
@@ -80,7 +81,7 @@ class GANModel(BaseModel):
         return {"perceptual": perceptual, "lr_G": opt.lr_G, "lr_D": opt.lr_D, "betas": betas}
 
     @staticmethod
-    def require_a_loss(opt: Any, names: Sequence[str]) -> None:
+    def require_a_loss(opt: Opt, names: Sequence[str]) -> None:
         """Raise `UserError` if all of these weights are zero."""
         if not any(getattr(opt, name) for name in names):
             flags = [f"--{name}" for name in names]

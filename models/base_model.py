@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from util.batch import Batch, to_device
 from util.errors import UserError
 from util.grids import editing_grid, editing_rows
+from util.opt import Opt
 
 
 @dataclass
@@ -73,7 +74,7 @@ class BaseModel(ABC):
         """Add this method's flags in a group of its own; `parser.set_defaults` changes shared defaults."""
 
     @classmethod
-    def complete_options(cls, opt: Any, *, classes: Any, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def complete_options(cls, opt: Opt, *, classes: Any, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return values for this method's flags that were not given and follow from others.
 
         Args:
@@ -86,7 +87,7 @@ class BaseModel(ABC):
 
     @classmethod
     @abstractmethod
-    def from_options(cls, opt: Any, *, is_train: bool) -> BaseModel:
+    def from_options(cls, opt: Opt, *, is_train: bool) -> BaseModel:
         """Build from parsed options; the only place of a method that reads `opt`. Optimisers only if `is_train`."""
 
     @classmethod

@@ -28,6 +28,7 @@ from util.files import write_text
 from util.flags import positive_int
 from util.images import save_png
 from util.object_rules import ObjectRule, parse_rules
+from util.opt import Opt
 
 LR = 2e-4  # of all networks, as released
 
@@ -112,13 +113,13 @@ class SceneModel(SIEDOBModel):
             parser.set_defaults(mask_types="free_form,extension,outpainting", mask_boxes=0.5)
 
     @staticmethod
-    def scene_arguments(opt: Any) -> dict[str, Any]:
+    def scene_arguments(opt: Opt) -> dict[str, Any]:
         """Return the constructor's arguments that say what is foreground."""
         rules = parse_rules(opt.foreground, [], (), "--foreground") if opt.separation else ()
         return {"rules": rules, "label_nc": opt.label_nc, "ignore_label": opt.ignore_label}
 
     @staticmethod
-    def scene_options(opt: Any, classes: Any) -> dict[str, Any]:
+    def scene_options(opt: Opt, classes: Any) -> dict[str, Any]:
         """Return `foreground` and `things` with ids instead of names, from the data set where they are not given."""
         rules = classes.foreground
         if opt.foreground is not None:
@@ -139,7 +140,7 @@ class SceneModel(SIEDOBModel):
         return {"foreground": ",".join(map(str, rules)), "things": things}
 
     @staticmethod
-    def thing_ids(opt: Any) -> list[int]:
+    def thing_ids(opt: Opt) -> list[int]:
         """Return the ids of --things; raises `UserError`."""
         try:
             ids = [int(part) for part in opt.things.split(",") if part]
@@ -175,7 +176,7 @@ class ObjectModel(SIEDOBModel):
         return shape, one_hot(label, self.label_nc) * shape
 
     @classmethod
-    def build(cls, opt: Any, netG: nn.Module, *, judged: int, weights: dict[str, float], is_train: bool) -> Any:
+    def build(cls, opt: Opt, netG: nn.Module, *, judged: int, weights: dict[str, float], is_train: bool) -> Any:
         """Return the model with discriminator and optimisers if it is to be trained.
 
         Args:

@@ -20,6 +20,7 @@ from models.networks.cascade.style_encoder import StyleEncoder
 from models.networks.cascade.style_generator import StyleCodeGenerator
 from util.batch import PAD, Batch
 from util.flags import positive_int
+from util.opt import Opt
 
 
 @MODELS.register("divsem")
@@ -58,7 +59,7 @@ class DivSemModel(CascadeGAN, BankedModel):
         BankedModel.add_bank_flags(group)
 
     @classmethod
-    def from_options(cls, opt: Any, *, is_train: bool) -> DivSemModel:
+    def from_options(cls, opt: Opt, *, is_train: bool) -> DivSemModel:
         cascade = cls.generator_arguments(opt)
         if opt.style_encoding:
             style_encoder = StyleEncoder(

@@ -30,6 +30,7 @@ from util.edge_maps import EDGES, edge_picture
 from util.errors import UserError
 from util.flags import positive
 from util.images import picture_grid, read_image, save_png, to_tensor, to_uint8
+from util.opt import Opt
 from util.pictures import resized
 
 STYLE_FILE, BASE_FILE = "style.png", "base_model.json"  # in a run's folder
@@ -80,7 +81,7 @@ class S2PreSTModel(BaseModel):
             parser.set_defaults(max_steps=6100, save_every=500, image_every=0)
 
     @classmethod
-    def complete_options(cls, opt: Any, *, classes: Any, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def complete_options(cls, opt: Opt, *, classes: Any, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         wanted = {"style_image": "the picture whose style is learnt", "base_model": "Stable Diffusion v1",
                   "clip_model": "CLIP ViT-L/14, such as openai/clip-vit-large-patch14"}  # fmt: skip
         for name, what in wanted.items():
@@ -89,7 +90,7 @@ class S2PreSTModel(BaseModel):
         return {}
 
     @classmethod
-    def from_options(cls, opt: Any, *, is_train: bool) -> S2PreSTModel:
+    def from_options(cls, opt: Opt, *, is_train: bool) -> S2PreSTModel:
         frozen = load_diffusion(opt.base_model, opt.clip_model)
         width = frozen.width
         dim_head = 64 if width == RELEASED_WIDTH else max(1, width // HEADS)

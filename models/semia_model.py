@@ -31,6 +31,7 @@ from util.analogy import AnalogyBatch, analogy_row, analogy_strip
 from util.batch import Batch
 from util.errors import UserError
 from util.images import save_png
+from util.opt import Opt
 
 NETWORK_INPUTS = ("image", "seg", "target_image", "target_seg")
 COLOUR_CHANNELS = 3  # of a layout that is a picture; a map of ids has one per class
@@ -107,7 +108,7 @@ class SemIAModel(BaseModel):
         add_flags(parser, is_train=is_train)
 
     @classmethod
-    def from_options(cls, opt: Any, *, is_train: bool) -> SemIAModel:
+    def from_options(cls, opt: Opt, *, is_train: bool) -> SemIAModel:
         if opt.batch_size != 1:
             raise UserError(f"--batch_size {opt.batch_size}: semia works on one picture; leave the flag out")
         seg_nc = COLOUR_CHANNELS if opt.label_kind == "colours" else opt.label_nc
@@ -119,7 +120,7 @@ class SemIAModel(BaseModel):
             return cls(netG=netG, netS=netS)
         netD = PyramidDiscriminator(ndf=opt.ndf)
         init_analogy(netD)
-        network = {"arch": opt.perceptual, "weights": opt.vgg_weights}
+        network: dict[str, Any] = {"arch": opt.perceptual, "weights": opt.vgg_weights}
         patch = None
         if opt.lambda_patch:
             patch = PatchLoss(features=PatchFeatures(**network), semantic=opt.patch_loss == "semantic")

@@ -18,6 +18,7 @@ from models.networks.siedob.background_generator import BackgroundGenerator
 from models.networks.siedob.boundary import Patch, choose_patches, cut_patches
 from util.batch import Batch
 from util.flags import fraction, weight
+from util.opt import Opt
 
 
 @MODELS.register("siedob_background")
@@ -51,11 +52,11 @@ class SIEDOBBackgroundModel(SceneModel):
                                help="weight of the patch discriminator on the mask's boundary")  # fmt: skip
 
     @classmethod
-    def complete_options(cls, opt: Any, *, classes: Any, runs: Any) -> dict[str, Any]:
+    def complete_options(cls, opt: Opt, *, classes: Any, runs: Any) -> dict[str, Any]:
         return cls.scene_options(opt, classes)
 
     @classmethod
-    def from_options(cls, opt: Any, *, is_train: bool) -> SIEDOBBackgroundModel:
+    def from_options(cls, opt: Opt, *, is_train: bool) -> SIEDOBBackgroundModel:
         netG = BackgroundGenerator(label_nc=opt.label_nc, ngf=opt.ngf, saspm=opt.saspm, things=cls.thing_ids(opt))
         own: dict[str, Any] = {"netG": netG, "min_erased": opt.min_erased, **cls.scene_arguments(opt)}
         if not is_train:

@@ -28,6 +28,7 @@ from util.batch import Batch
 from util.errors import UserError
 from util.flags import positive_int
 from util.object_rules import ObjectRule
+from util.opt import Opt
 
 
 @MODELS.register("siedob_fusion")
@@ -96,14 +97,14 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
             )  # fmt: skip
 
     @classmethod
-    def complete_options(cls, opt: Any, *, classes: Any, runs: Any) -> dict[str, Any]:
+    def complete_options(cls, opt: Opt, *, classes: Any, runs: Any) -> dict[str, Any]:
         if not runs and not is_new(opt):
             return cls.scene_options(opt, classes)
         found = options_of_runs(opt, classes, runs)
-        return found | cls.scene_options(argparse.Namespace(**{**vars(opt), **found}), classes)
+        return found | cls.scene_options(Opt(**vars(opt) | found), classes)
 
     @classmethod
-    def from_options(cls, opt: Any, *, is_train: bool) -> SIEDOBFusionModel:
+    def from_options(cls, opt: Opt, *, is_train: bool) -> SIEDOBFusionModel:
         own = cls.scene_arguments(opt)
         things = cls.thing_ids(opt)
         saspm = opt.background_saspm

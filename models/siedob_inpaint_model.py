@@ -12,6 +12,7 @@ from models import MODELS
 from models.base_siedob import ObjectModel
 from models.networks.siedob.object_generators import ObjectInpainter
 from util.batch import Batch
+from util.opt import Opt
 
 
 @MODELS.register("siedob_inpaint")
@@ -26,7 +27,7 @@ class SIEDOBInpaintModel(ObjectModel):
         cls.add_flags(parser, is_train=is_train, lambda_l1=10.0)
 
     @classmethod
-    def from_options(cls, opt: Any, *, is_train: bool) -> SIEDOBInpaintModel:
+    def from_options(cls, opt: Opt, *, is_train: bool) -> SIEDOBInpaintModel:
         netG = ObjectInpainter(class_channels=opt.label_nc, ngf=opt.ngf)
         return cls.build(opt, netG, judged=3 + 1 + opt.label_nc, weights={}, is_train=is_train)
 

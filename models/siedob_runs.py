@@ -7,6 +7,7 @@ from typing import Any
 
 from util.errors import UserError
 from util.object_rules import parse_rules
+from util.opt import Opt
 
 STEPS = {"background_run": "siedob_background", "inpaint_run": "siedob_inpaint", "style_run": "siedob_style"}
 Check = tuple[Callable[[Any], bool], str]  # of a value, and what it should be
@@ -35,12 +36,12 @@ READ: dict[str, dict[str, Check]] = {  # by run: what must stand in its opt.yaml
 Runs = Mapping[str, Mapping[str, Any]]
 
 
-def is_new(opt: Any) -> bool:
+def is_new(opt: Opt) -> bool:
     """Tell whether options are those of a new run, not of one that goes on or is tested."""
     return getattr(opt, "continue_train", None) is False
 
 
-def options_of_runs(opt: Any, classes: Any, runs: Runs) -> dict[str, Any]:
+def options_of_runs(opt: Opt, classes: Any, runs: Runs) -> dict[str, Any]:
     """Return the options that follow from the runs.
 
     Args:
@@ -99,7 +100,7 @@ def require_options(flag: str, name: str, values: Mapping[str, Any]) -> None:
             )
 
 
-def require_nothing_left_out(opt: Any, background: Mapping[str, Any], made: str, names: list[str]) -> None:
+def require_nothing_left_out(opt: Opt, background: Mapping[str, Any], made: str, names: list[str]) -> None:
     """Raise `UserError` if the background network was not trained on classes that nothing else makes here.
 
     Args:
@@ -123,7 +124,7 @@ def require_nothing_left_out(opt: Any, background: Mapping[str, Any], made: str,
         )
 
 
-def require_same_objects(opt: Any, runs: Runs) -> None:
+def require_same_objects(opt: Opt, runs: Runs) -> None:
     """Raise `UserError` if the two object runs make different things."""
     inpaint, style = runs["inpaint_run"], runs["style_run"]
     for what, a, b in (
@@ -134,7 +135,7 @@ def require_same_objects(opt: Any, runs: Runs) -> None:
             raise UserError(f"--inpaint_run {opt.inpaint_run} and --style_run {opt.style_run}: {what} {a} and {b}")
 
 
-def object_classes(opt: Any, classes: Any, objects: Any) -> str:
+def object_classes(opt: Opt, classes: Any, objects: Any) -> str:
     """Return the foreground classes, in the order of the object networks.
 
     Args:

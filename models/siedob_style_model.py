@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import random
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from models.losses.style import style_consistency
 from models.networks.siedob.object_generators import StyleObjectGenerator
 from util.batch import Batch
 from util.flags import positive_int, weight
+from util.opt import Opt
 
 
 @MODELS.register("siedob_style")
@@ -34,7 +34,7 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
             group.add_argument("--lambda_scc", type=weight, default=1.0, help="weight of the style consistency loss")
 
     @classmethod
-    def from_options(cls, opt: Any, *, is_train: bool) -> SIEDOBStyleModel:
+    def from_options(cls, opt: Opt, *, is_train: bool) -> SIEDOBStyleModel:
         netG = StyleObjectGenerator(class_channels=opt.label_nc, ngf=opt.ngf, style_dim=opt.style_dim)
         weights = {"G/scc": opt.lambda_scc} if is_train else {}
         if is_train and not opt.lambda_scc:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from models import MODELS
 from models.base_cascade_gan import CascadeGAN
 from models.networks.blocks.init import init_normal
 from models.networks.cascade.stages import CascadeGenerator
+from util.opt import Opt
 
 
 @MODELS.register("spmpgan")
@@ -23,7 +23,7 @@ class SPMPGANModel(CascadeGAN):
         CascadeGAN.add_flags(parser, "model spmpgan", is_train=is_train)
 
     @classmethod
-    def from_options(cls, opt: Any, *, is_train: bool) -> SPMPGANModel:
+    def from_options(cls, opt: Opt, *, is_train: bool) -> SPMPGANModel:
         netG = CascadeGenerator(**cls.generator_arguments(opt))
         init_normal(netG)
         training = cls.training_arguments(opt, is_train=is_train)

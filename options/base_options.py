@@ -22,6 +22,7 @@ from models.base_model import BaseModel
 from options.parser import PROVENANCE, StrictParser, check_name, read_yaml
 from util.errors import UserError
 from util.files import write_text
+from util.opt import Opt
 from util.registry import did_you_mean
 from util.versions import current_commit, library_versions
 
@@ -29,18 +30,14 @@ OPTIONS_FILE = "opt.yaml"
 CROP_MULTIPLE = 64  # pixels: three stages at 1/4, 1/2 and 1, the smallest at 16
 
 
-class Options(argparse.Namespace):
-    """Parsed values, read-only once frozen. `set_by` tells for each name which layer set it."""
+class Options(Opt):
+    """Parsed values, read-only. `set_by` tells for each name which layer set it."""
 
     def __init__(self, values: dict[str, Any], set_by: dict[str, str]) -> None:
-        super().__init__(**values)
-        object.__setattr__(self, "_set_by", set_by)
-        object.__setattr__(self, "_frozen", True)
+        super().__init__(**values, _set_by=set_by)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if getattr(self, "_frozen", False):
-            raise AttributeError(f"options are frozen: cannot set {name}")
-        super().__setattr__(name, value)
+        raise AttributeError(f"options are frozen: cannot set {name}")
 
     def values(self) -> dict[str, Any]:
         """All options by name."""
@@ -55,7 +52,7 @@ class Options(argparse.Namespace):
         provenance = {
             "commit": current_commit(),
             "versions": {"python": sys.version.split()[0], **library_versions()},
-            "set_by": {k: v for k, v in sorted(self._set_by.items()) if v != "default" and k in values},
+            "set_by": {k: v for k, v in sorted(vars(self)["_set_by"].items()) if v != "default" and k in values},
         }
         text = yaml.safe_dump({**values, PROVENANCE: provenance}, sort_keys=False)
         write_text(path, text)
@@ -148,7 +145,7 @@ class BaseOptions:
         self.validate(opt)
         return Options(vars(opt), set_by)
 
-    def _complete(self, opt: argparse.Namespace, set_by: dict[str, str], dataset: type[BaseDataset]) -> None:
+    def _complete(self, opt: Opt, set_by: dict[str, str], dataset: type[BaseDataset]) -> None:
         """Add what follows from the data set, then what follows from the model, to `opt` and `set_by`."""
 
         def add(derived: Mapping[str, Any], layer: str) -> None:
@@ -184,7 +181,7 @@ class BaseOptions:
         parser.add_argument("-h", "--help", action="store_true")
         return parser.parse_known_args(argv)[0]
 
-    def validate(self, opt: argparse.Namespace) -> None:
+    def validate(self, opt: Opt) -> None:
         """Check what a flag's type cannot say; raises `UserError`."""
         check_name(opt.name)
         if opt.crop_size <= 0 or opt.crop_size % CROP_MULTIPLE:
@@ -225,7 +222,7 @@ def strongest_layers(parser: StrictParser, layers: Mapping[str, list[str]]) -> d
     return set_by
 
 
-def read_input_runs(opt: argparse.Namespace, flags: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+def read_input_runs(opt: Opt, flags: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Return the options of the runs that flags name, with their class tables; raises `UserError`."""
     found = {}
     for flag in flags:
@@ -241,11 +238,11 @@ def read_input_runs(opt: argparse.Namespace, flags: tuple[str, ...]) -> dict[str
     return found
 
 
-def input_folder(opt: argparse.Namespace, name: str) -> Path:
+def input_folder(opt: Opt, name: str) -> Path:
     """Return the folder of another run, given by its name in --checkpoints_dir or by its path."""
     return Path(name) if "/" in name else Path(opt.checkpoints_dir) / name
 
 
-def run_folder(opt: argparse.Namespace) -> Path:
+def run_folder(opt: Opt) -> Path:
     """Return the folder of the run."""
     return Path(opt.checkpoints_dir) / opt.name

@@ -9,6 +9,7 @@ from data.edit.scenes import SIDES
 from options.parser import StrictParser
 from options.run_options import RunOptions
 from util.errors import UserError
+from util.opt import Opt
 
 CHANGES = ("add_object", "remove", "replace_class", "outpaint", "panorama")
 REFERENCE = ("style_image", "style_label", "style_inst", "style_class")
@@ -83,7 +84,7 @@ class EditOptions(RunOptions):
         group.add_argument("--style_inst", metavar="RN", help="its instance map")
         group.add_argument("--style_class", metavar="CLASS", help="class that takes its style from --style_image")
 
-    def validate(self, opt: argparse.Namespace) -> None:
+    def validate(self, opt: Opt) -> None:
         super().validate(opt)
         for name in ("image", "label", "output"):
             if getattr(opt, name) is None:
@@ -99,7 +100,7 @@ class EditOptions(RunOptions):
             raise UserError(f"--output {opt.output} would overwrite --image; give another name")
 
     @staticmethod
-    def _validate_changes(opt: argparse.Namespace) -> None:
+    def _validate_changes(opt: Opt) -> None:
         if (opt.add_object is None) != (opt.box is None):
             raise UserError("--add_object CLASS and --box x0,y0,x1,y1 belong together")
         if opt.add_object is None and (opt.add_from or opt.add_shape):
@@ -118,7 +119,7 @@ class EditOptions(RunOptions):
                 raise UserError(f"--outpaint {side} {pixels}: give a side ({', '.join(SIDES)}) and a number of pixels")
 
     @staticmethod
-    def _validate_styles(opt: argparse.Namespace) -> None:
+    def _validate_styles(opt: Opt) -> None:
         if opt.num_samples < 1:
             raise UserError(f"--num_samples {opt.num_samples} is less than 1")
         if opt.interpolate is not None and opt.interpolate < 2:

@@ -10,6 +10,7 @@ from options.base_options import OPTIONS_FILE, BaseOptions
 from options.parser import PROVENANCE, StrictParser, read_yaml
 from options.train_options import TrainOptions
 from util.errors import UserError
+from util.opt import Opt
 from util.registry import did_you_mean
 
 # How a command runs, as opposed to what the run is: not taken over from the run.
@@ -24,7 +25,7 @@ class RunOptions(BaseOptions):
     is_train = False
     takes_styles = False  # runs that hold a style, not edits
 
-    def validate(self, opt: argparse.Namespace) -> None:
+    def validate(self, opt: Opt) -> None:
         super().validate(opt)
         if self.model.flow == "stylising" and not self.takes_styles:
             raise UserError(f"a run of {opt.model} has a style, no edits: stylise pictures with test.py --content")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-
 from options.base_options import add_deterministic_flag
 from options.parser import StrictParser
 from options.run_options import RunOptions
 from testing.flow import FLOWS
+from util.opt import Opt
 
 
 class TestOptions(RunOptions):
@@ -20,6 +19,6 @@ class TestOptions(RunOptions):
         add_deterministic_flag(parser)
         FLOWS.get(self.model.flow).add_flags(parser)
 
-    def validate(self, opt: argparse.Namespace) -> None:
+    def validate(self, opt: Opt) -> None:
         super().validate(opt)
         FLOWS.get(self.model.flow).validate(opt)

@@ -11,6 +11,7 @@ from data.masks import MASK_TYPES, parse_mask_types
 from options.base_options import OPTIONS_FILE, BaseOptions, add_deterministic_flag
 from options.parser import PROVENANCE, StrictParser, read_yaml
 from util.errors import UserError
+from util.opt import Opt
 
 
 class TrainOptions(BaseOptions):
@@ -54,7 +55,7 @@ class TrainOptions(BaseOptions):
             if k not in ("name", "checkpoints_dir", "config", "continue_train", PROVENANCE)
         }
 
-    def validate(self, opt: argparse.Namespace) -> None:
+    def validate(self, opt: Opt) -> None:
         super().validate(opt)
         for name, least in (("max_steps", 0), ("save_every", 1), ("keep", 0), ("log_every", 1), ("image_every", 0)):
             if getattr(opt, name) < least:

@@ -5,7 +5,6 @@ Prints classes, sizes and instance counts of each split. Exit code 0: usable; 2:
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -24,6 +23,7 @@ from data.checks import SplitReport, check_split, quick_check
 from data.folder import FolderDataset
 from options.parser import script_parser
 from util.errors import EXIT_OK, EXIT_USER_ERROR, UserError, run_main
+from util.opt import Opt
 from util.progress import progress
 
 __all__ = ["main", "quick_check"]
@@ -33,7 +33,7 @@ def folder_modes() -> list[str]:
     return [name for name in DATASETS.names() if issubclass(DATASETS.get(name), FolderDataset)]
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> Opt:
     parser = script_parser(__doc__)
     parser.add_argument("dataroot", metavar="DIR", help="folder with <split>/{images,labels,inst_map}/")
     parser.add_argument("--dataset_mode", default="custom", choices=folder_modes())
@@ -42,7 +42,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ignore_label", type=int, help="id without a class; from classes.json if not given")
     parser.add_argument("--label_map", help="ids to replace, e.g. 255:0,3:4")
     parser.add_argument("--crop_size", type=int, help="also report pictures whose short side is smaller")
-    opt = parser.parse_args(arguments)
+    opt: Opt = parser.parse_args(arguments)
     opt.load_size = 0  # as stored
     return opt
 

@@ -54,6 +54,7 @@ from util.device import autocast, resolve_device
 from util.errors import EXIT_OK, UserError, run_main
 from util.files import require_writable
 from util.images import colour_labels, picture_grid, save_png
+from util.opt import Opt
 from util.pictures import shrunk
 from util.regions import Region, bounding_box, plan_regions, window_around
 from util.seeds import derive_seed
@@ -71,7 +72,7 @@ class Session:
         opt: options of the command.
     """
 
-    def __init__(self, opt: Any) -> None:
+    def __init__(self, opt: Opt) -> None:
         self.opt, self.device = opt, resolve_device(opt.device)
         if "objects" in MODELS.get(opt.model).dataset_modes:
             raise UserError(f"--name {opt.name}: a run of {opt.model} makes crops of single objects, and no scenes")
@@ -160,7 +161,7 @@ class Session:
         files = {n: Path(path) for n, path in paths.items() if path is not None}
         record = Record(files["image"].stem, files["image"], files["label"], files.get("inst"))
         scene = load_scene(SceneFiles(record, None), self.rules)
-        rule = {"rules": self.rules, "inst_class_rule": opt.inst_class_rule}
+        rule: dict[str, Any] = {"rules": self.rules, "inst_class_rule": opt.inst_class_rule}
         whole = make_sample(scene.maps, scene.mask, name=scene.name, **rule)
         codes = []
         for number in whole["inst_id"][whole["inst_class"] == chosen].tolist():
@@ -231,7 +232,7 @@ class Session:
         return result
 
 
-def output_paths(opt: Any, scenes: list[SceneFiles], count: int) -> list[tuple[list[Path], Path]]:
+def output_paths(opt: Opt, scenes: list[SceneFiles], count: int) -> list[tuple[list[Path], Path]]:
     """Return the files of each scene: O.png, O_2.png, ... and O_strip.png; raises `UserError` if two coincide."""
     output, folder = Path(opt.output), Path(opt.image).is_dir()
     if folder and output.exists() and not output.is_dir():

@@ -50,6 +50,7 @@ from util.errors import DataError, UserError, run_main
 from util.files import require_writable, write_text
 from util.flags import positive_int
 from util.images import read_map
+from util.opt import Opt
 from util.progress import progress
 from util.workers import shield_worker
 
@@ -184,7 +185,7 @@ def make_setup(opt: argparse.Namespace) -> Setup:
         label = torch.from_numpy(read_map(opt.source_label, "layout").astype(np.int64))
         source = Source(picture(opt.source), label, int(label.max()) + 1)
     return Setup(
-        opt=opt,
+        opt=Opt(**vars(opt)),
         device=device,
         label_nc=opt.label_nc,
         ignore_label=opt.ignore_label,

@@ -47,6 +47,7 @@ from util.errors import EXIT_OK, DataError, UserError, run_main
 from util.flags import natural, positive_int
 from util.images import picture_grid, read_image, save_png, to_uint8
 from util.object_rules import ObjectRule, parse_rules
+from util.opt import Opt
 
 JPEG_QUALITY = 95
 HIRES = "images2048"
@@ -89,7 +90,7 @@ class Outcome:
 @lru_cache(maxsize=1)
 def open_scenes(options: tuple[tuple[str, Any], ...], split: str) -> BaseDataset:
     torch.set_num_threads(1)  # a process does one scene at a time, too small for several
-    opt = argparse.Namespace(**dict(options))
+    opt = Opt(**dict(options))
     return DATASETS.get(opt.dataset_mode).from_options(opt, split=split, augment=False, task="none")
 
 

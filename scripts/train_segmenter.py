@@ -11,7 +11,6 @@ on two cores.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import tempfile
@@ -45,6 +44,7 @@ from util.device import autocast, resolve_device
 from util.errors import EXIT_OK, UserError, run_main
 from util.files import require_writable, write_text
 from util.flags import positive
+from util.opt import Opt
 from util.progress import progress
 from util.sealed import save_tensors
 from util.seeds import torch_generator
@@ -52,7 +52,13 @@ from util.seeds import torch_generator
 FREQUENCY_SAMPLES = 100  # pictures whose labels set the class weights
 
 
-def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
+class SegmenterOpt(Opt):
+    arch: str
+    width: int
+    overwrite: bool
+
+
+def parse_options(argv: list[str] | None = None) -> SegmenterOpt:
     """Parse the command line; the chosen data set adds its flags and fills in what was not given."""
     probe = StrictParser(add_help=False)
     probe.add_argument("--dataset_mode", default="streets")
@@ -67,7 +73,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--lr", type=positive, default=2e-3, help="highest learning rate (AdamW, warm-up and cosine)")
     group.add_argument("--overwrite", action="store_true", help="replace the segmenter of this name")
     mode.modify_commandline_options(parser, is_train=True)
-    opt = parser.parse_args(argv)
+    opt: SegmenterOpt = parser.parse_args(argv)
     check_name(opt.name)
     if min(opt.max_steps, opt.batch_size, opt.width) < 1 or opt.crop_size < 16 or opt.crop_size % 8:
         raise UserError(
@@ -113,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     return EXIT_OK
 
 
-def train(net: nn.Module, dataset: BaseDataset, opt: argparse.Namespace, device: torch.device) -> None:
+def train(net: nn.Module, dataset: BaseDataset, opt: SegmenterOpt, device: torch.device) -> None:
     """Minimise the class-weighted cross-entropy."""
     weight = class_weights(dataset).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=opt.lr, weight_decay=1e-4)
@@ -176,7 +182,7 @@ def _order(length: int, seed: int, epoch: int) -> list[int]:
     return torch.randperm(length, generator=torch_generator(seed, "segmenter", epoch)).tolist()
 
 
-def score(opt: argparse.Namespace, dataset: BaseDataset, device: torch.device, folder: Path) -> dict[str, float | int]:
+def score(opt: SegmenterOpt, dataset: BaseDataset, device: torch.device, folder: Path) -> dict[str, float | int]:
     """Return mIoU and accuracy in percent of the network saved in `folder` on the centre cuts of real test pictures."""
     segmenter = load_trained(opt.name, folder, weights=folder / WEIGHTS_FILE, device=device)
     table = label_table(segmenter, label_nc=dataset.label_nc, ignore_label=dataset.ignore_label).to(device)

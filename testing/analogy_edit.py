@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,12 +14,13 @@ from options.edit_options import CHANGES, REFERENCE
 from testing.analogy_flow import Renderer
 from util.errors import UserError
 from util.images import read_image, save_png, to_uint8
+from util.opt import Opt
 
 NOT_HERE = (*CHANGES, *REFERENCE, "box", "add_from", "add_shape", "dilate", "extend_labels", "interpolate", "inst",
             "style_source")  # fmt: skip
 
 
-def edit(opt: Any) -> int:
+def edit(opt: Opt) -> int:
     """Make the edit that `opt` (of `EditOptions`) asks for; pixels outside the mask stay as they are, to the byte.
 
     Raises:
@@ -50,7 +50,7 @@ def edit(opt: Any) -> int:
     return 0
 
 
-def refuse(opt: Any) -> None:
+def refuse(opt: Opt) -> None:
     """Raise `UserError` for flags of scenes' edits: here the edited layout says it all."""
     for name in NOT_HERE:
         if getattr(opt, name) is not None:

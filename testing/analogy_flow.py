@@ -31,6 +31,7 @@ from util.device import autocast, resolve_device
 from util.errors import DataError, UserError
 from util.files import write_text
 from util.images import save_png, to_uint8
+from util.opt import Opt
 
 MARKER = ".pictures"  # lists what a test wrote, for the next one to remove
 
@@ -51,7 +52,7 @@ class Renderer:
         opt: of `TestOptions` or `EditOptions`.
     """
 
-    def __init__(self, opt: Any) -> None:
+    def __init__(self, opt: Opt) -> None:
         self.opt, self.device = opt, resolve_device(opt.device)
         self.run_dir = run_folder(opt)
         self.model: BaseModel = MODELS.get(opt.model).from_options(opt, is_train=False)
@@ -92,11 +93,11 @@ class AnalogyFlow(Flow):
         group.add_argument("--results_dir", metavar="DIR", help="default: <run>/results/analogy")
 
     @classmethod
-    def results_folder(cls, opt: Any) -> Path:
+    def results_folder(cls, opt: Opt) -> Path:
         return Path(opt.results_dir or run_folder(opt) / "results" / "analogy")
 
     @classmethod
-    def tests(cls, opt: Any) -> list[Test]:
+    def tests(cls, opt: Opt) -> list[Test]:
         return [AnalogyTest(opt)]
 
 
@@ -112,7 +113,7 @@ class AnalogyTest(Test):
 
     task = "analogy"
 
-    def __init__(self, opt: Any) -> None:
+    def __init__(self, opt: Opt) -> None:
         self.opt, self.name = opt, opt.name
         self.renderer = Renderer(opt)
         self.run_dir, self.folder = self.renderer.run_dir, AnalogyFlow.results_folder(opt)

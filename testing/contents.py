@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from util.edge_maps import edge_picture
 from util.errors import DataError, UserError
 from util.images import read_image, read_map
+from util.opt import Opt
 from util.pictures import find_pictures
 from util.progress import progress
 
@@ -50,7 +50,7 @@ class Content:
         return None if self.region is None else read_region(self.region, self.classes, self.size)
 
 
-def read_contents(opt: Any) -> list[Content]:
+def read_contents(opt: Opt) -> list[Content]:
     """Look at all contents and masks; raises `UserError` or `DataError` for those that will not do."""
     files = find_pictures(opt.content, "--content")
     masks = mask_files(opt, files)
@@ -73,7 +73,7 @@ def read_contents(opt: Any) -> list[Content]:
     return contents
 
 
-def mask_files(opt: Any, contents: dict[str, Path]) -> dict[str, Path]:
+def mask_files(opt: Opt, contents: dict[str, Path]) -> dict[str, Path]:
     """Pair the files of --masks with the contents: a file with the only content, a folder's files by base name."""
     if not opt.masks:
         return {}

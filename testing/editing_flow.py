@@ -28,6 +28,7 @@ from util.device import autocast, resolve_device
 from util.errors import DataError, UserError
 from util.flags import positive_int
 from util.images import to_uint8
+from util.opt import Opt
 from util.progress import progress
 from util.results import ResultFolder
 from util.seeds import derive_seed
@@ -60,7 +61,7 @@ class EditingFlow(Flow):
         group.add_argument("--results_dir", metavar="DIR", help="default: <run>/results/<split>_<task>")
 
     @classmethod
-    def validate(cls, opt: Any) -> None:
+    def validate(cls, opt: Opt) -> None:
         super().validate(opt)
         if (opt.task == "folder") != (opt.mask_dir is not None):
             raise UserError("--task folder and --mask_dir DIR belong together")
@@ -74,17 +75,17 @@ class EditingFlow(Flow):
             )
 
     @classmethod
-    def require_data(cls, opt: Any) -> None:
+    def require_data(cls, opt: Opt) -> None:
         dataset = DATASETS.get(opt.dataset_mode).from_options(opt, split=opt.split, augment=False, task=opt.task)
         dataset.select(1)
         new_evaluator(opt, dataset, torch.device("cpu"))
 
     @classmethod
-    def results_folder(cls, opt: Any) -> Path:
+    def results_folder(cls, opt: Opt) -> Path:
         return Path(opt.results_dir or run_folder(opt) / "results" / f"{opt.split}_{opt.task}")
 
     @classmethod
-    def tests(cls, opt: Any) -> list[Test]:
+    def tests(cls, opt: Opt) -> list[Test]:
         return [EditingTest(opt)]
 
 
@@ -95,7 +96,7 @@ class EditingTest(Test):
         opt: of `TestOptions`.
     """
 
-    def __init__(self, opt: Any) -> None:
+    def __init__(self, opt: Opt) -> None:
         self.opt, self.name, self.task = opt, opt.name, opt.task
         self.device, self.run_dir = resolve_device(opt.device), run_folder(opt)
         self.folder = EditingFlow.results_folder(opt)
@@ -156,7 +157,7 @@ class EditingTest(Test):
         return f"{count} pictures, {self.loaded.name}, masks {masks}: {self.folder / 'grid.png'}, {report}"
 
 
-def new_evaluator(opt: Any, dataset: BaseDataset, device: torch.device) -> Evaluator:
+def new_evaluator(opt: Opt, dataset: BaseDataset, device: torch.device) -> Evaluator:
     """Load what the metrics need; raises `UserError` for what is missing or does not fit the data."""
     setup = Setup(
         opt=opt,
@@ -169,7 +170,7 @@ def new_evaluator(opt: Any, dataset: BaseDataset, device: torch.device) -> Evalu
     return build_evaluator(names, setup, bootstrap=opt.bootstrap, required=opt.metrics != "all")
 
 
-def generate_draws(model: Any, batch: Batch, opt: Any) -> list[Tensor]:
+def generate_draws(model: Any, batch: Batch, opt: Opt) -> list[Tensor]:
     """Return `--num_samples` composites (B, 3, H, W) of a batch; a draw's seed is (seed, task, index, draw)."""
     draws = []
     for k in range(opt.num_samples):

@@ -19,6 +19,7 @@ from metrics.registry import METRICS
 from metrics.reporting.result import format_table, result_line, write_result
 from metrics.segments.segmentation import class_table
 from util.files import require_writable, results_in
+from util.opt import Opt
 from util.registry import Registry
 
 
@@ -90,37 +91,37 @@ class Flow(ABC):
         """Add the flags of this kind of test."""
 
     @classmethod
-    def validate(cls, opt: argparse.Namespace) -> None:
+    def validate(cls, opt: Opt) -> None:
         """Raise `UserError` for flags that cannot be."""
         validate_metric_flags(opt)
         cls.metrics(opt.metrics)
 
     @classmethod
-    def require_inputs(cls, opt: argparse.Namespace) -> None:
+    def require_inputs(cls, opt: Opt) -> None:
         """Raise `UserError` if files that a test with these flags reads are missing; checked before training."""
         if opt.metrics != "all":  # everything available
             for metric, names in METRICS.members(cls.metrics(opt.metrics)):
                 metric.check(names, opt)
 
     @classmethod
-    def require_data(cls, opt: Any) -> None:
+    def require_data(cls, opt: Opt) -> None:
         """Raise `UserError` if the data, once they are looked at, do not allow a test with the options of a run."""
 
     @classmethod
     @abstractmethod
-    def results_folder(cls, opt: Any) -> Path:
+    def results_folder(cls, opt: Opt) -> Path:
         """Return where the results of a test go."""
 
     @classmethod
     @abstractmethod
-    def tests(cls, opt: Any) -> list[Test]:
+    def tests(cls, opt: Opt) -> list[Test]:
         """Return the tests that `opt` (of `TestOptions`) asks for; raises `UserError` before any work is done."""
 
 
 FLOWS: Registry[Flow] = Registry(flag="kind of test", package="testing", suffix="flow")
 
 
-def run_tests(flow: type[Flow], opt: Any) -> int:
+def run_tests(flow: type[Flow], opt: Opt) -> int:
     """Run the tests of a command line; returns the exit code."""
     tests = flow.tests(opt)
     for test in tests:

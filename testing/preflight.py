@@ -6,7 +6,6 @@ will train are stood in for by their options alone.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,6 +25,7 @@ from testing.rows import in_order, needs, plan_test, plan_training
 from trainers.checkpoint import Checkpoints
 from trainers.weights import WEIGHTS_FILE
 from util.errors import UserError
+from util.opt import Opt
 
 LISTED = 3  # rows that have one fault
 DATA = "dataset_mode dataroot split crop_size load_size label_nc ignore_label label_map".split()
@@ -128,7 +128,7 @@ class Preflight:
 
     def _plain(self, opt: Options) -> Any:
         """Return the options with the folder of the runs, and without a copy of the data in memory."""
-        return argparse.Namespace(**opt.values() | {"checkpoints_dir": self.checkpoints_dir, "cache": "none"})
+        return Opt(**opt.values() | {"checkpoints_dir": self.checkpoints_dir, "cache": "none"})
 
 
 def listed(places: list[str]) -> str:

@@ -9,6 +9,7 @@ from models.networks.s2prest.inversion import MOST_STEPS, Coefficients
 from util.edge_maps import EDGES
 from util.errors import UserError
 from util.flags import positive, positive_int, weight
+from util.opt import Opt
 
 
 def add_stylising_flags(group: Any) -> None:
@@ -75,7 +76,7 @@ def add_stylising_flags(group: Any) -> None:
     add("--offload", **switch, default=False, help="only the part at work is on the GPU: least memory")
 
 
-def check_stylising_flags(opt: Any) -> None:
+def check_stylising_flags(opt: Opt) -> None:
     """Raise `UserError` for flags that cannot be."""
     if not opt.content:
         raise UserError("--content is missing: a picture, or a folder of pictures, to stylise")
@@ -94,7 +95,7 @@ def check_stylising_flags(opt: Any) -> None:
         raise UserError("--mask_classes needs --masks: the label maps")
 
 
-def coefficients(opt: Any) -> Coefficients:
+def coefficients(opt: Opt) -> Coefficients:
     """Read the flags that an inference depends on."""
     return Coefficients(
         strength=opt.style_guidance,

@@ -28,6 +28,7 @@ from trainers.restore import Loaded, load_run
 from util.device import autocast, resolve_device
 from util.errors import UserError
 from util.images import picture_grid, read_image, save_png
+from util.opt import Opt
 from util.pictures import canvas_size, find_pictures, resized
 from util.progress import progress
 from util.registry import did_you_mean
@@ -49,22 +50,22 @@ class StylisingFlow(Flow):
         add_stylising_flags(group)
 
     @classmethod
-    def validate(cls, opt: Any) -> None:
+    def validate(cls, opt: Opt) -> None:
         super().validate(opt)
         check_stylising_flags(opt)
 
     @classmethod
-    def require_inputs(cls, opt: Any) -> None:
+    def require_inputs(cls, opt: Opt) -> None:
         check_stylising_flags(opt)
         mask_files(opt, find_pictures(opt.content, "--content"))
         super().require_inputs(opt)
 
     @classmethod
-    def results_folder(cls, opt: Any) -> Path:
+    def results_folder(cls, opt: Opt) -> Path:
         return folder_of_style(opt, opt.name)
 
     @classmethod
-    def tests(cls, opt: Any) -> list[Test]:
+    def tests(cls, opt: Opt) -> list[Test]:
         cls.require_inputs(opt)
         names = style_names(opt)
         folders = {name: check_style_run(opt, name) for name in names}
@@ -90,7 +91,7 @@ class StylisingTest(Test):
         name, run_dir: of the run.
     """
 
-    def __init__(self, opt: Any, model: S2PreSTModel, contents: list[Content], name: str, run_dir: Path) -> None:
+    def __init__(self, opt: Opt, model: S2PreSTModel, contents: list[Content], name: str, run_dir: Path) -> None:
         self.opt, self.model, self.contents, self.name, self.run_dir = opt, model, contents, name, run_dir
         self.task, self.folder = opt.task, folder_of_style(opt, name)
 
@@ -151,12 +152,12 @@ class StylisingTest(Test):
         return {"real": content.picture(), "edges": edges, "style": self.model.style, "result": result}
 
 
-def folder_of_style(opt: Any, name: str) -> Path:
+def folder_of_style(opt: Opt, name: str) -> Path:
     """Return where the results of a style's run go."""
     return Path(opt.results_dir) / name / f"wt_{opt.style_guidance:g}"
 
 
-def take_style(opt: Any, model: Any, run_dir: Path) -> Loaded:
+def take_style(opt: Opt, model: Any, run_dir: Path) -> Loaded:
     """Give the model a run's style and say which weights they are; raises `UserError` where they do not fit."""
     loaded = load_run(model, run_dir, step=opt.step, averaged=not opt.raw_weights)
     model.prepare_inference(run_dir, lambda limit: [], weights=loaded.name)
@@ -164,13 +165,13 @@ def take_style(opt: Any, model: Any, run_dir: Path) -> Loaded:
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
-def style_names(opt: Any) -> list[str]:
+def style_names(opt: Opt) -> list[str]:
     """Return the names of the runs to stylise with, --name first."""
     further = [name.strip() for name in (opt.styles or "").split(",") if name.strip()]
     return list(dict.fromkeys([opt.name, *further]))
 
 
-def check_style_run(opt: Any, name: str) -> Path:
+def check_style_run(opt: Opt, name: str) -> Path:
     """Return the folder of a style's run; raises `UserError` if it is none, or was made with other options."""
     folder = run_folder(opt).parent / name
     if not (folder / OPTIONS_FILE).is_file():
@@ -190,7 +191,7 @@ def check_style_run(opt: Any, name: str) -> Path:
     return folder
 
 
-def check_sizes(opt: Any, model: S2PreSTModel, contents: list[Content]) -> None:
+def check_sizes(opt: Opt, model: S2PreSTModel, contents: list[Content]) -> None:
     """Raise `UserError` if --size is too small for the UNet."""
     least = model.frozen.smallest_side
     for content in contents:
@@ -198,13 +199,13 @@ def check_sizes(opt: Any, model: S2PreSTModel, contents: list[Content]) -> None:
             raise UserError(f"--size {opt.size}: this base model needs at least {least} pixels a side")
 
 
-def canvas(opt: Any, model: S2PreSTModel, content: Content) -> tuple[int, int]:
+def canvas(opt: Opt, model: S2PreSTModel, content: Content) -> tuple[int, int]:
     """Return (width, height) that a content is computed at."""
     return canvas_size(*content.size, side=opt.size, multiple=model.frozen.factor, keep_aspect=opt.keep_aspect)
 
 
 # --- work ------------------------------------------------------------------------------------------------------------
-def stylise_all(opt: Any, model: S2PreSTModel, contents: list[Content], folder: Path, name: str) -> None:
+def stylise_all(opt: Opt, model: S2PreSTModel, contents: list[Content], folder: Path, name: str) -> None:
     """Stylise all contents, and save results and edge maps at the contents' own sizes."""
     with progress(total=len(contents), desc=name, unit="picture") as bar:
         for size, group in batches(opt, model, contents):
@@ -219,7 +220,7 @@ def stylise_all(opt: Any, model: S2PreSTModel, contents: list[Content], folder: 
             bar.update(len(group))
 
 
-def batches(opt: Any, model: S2PreSTModel, contents: list[Content]) -> Iterator[tuple[tuple[int, int], list[Content]]]:
+def batches(opt: Opt, model: S2PreSTModel, contents: list[Content]) -> Iterator[tuple[tuple[int, int], list[Content]]]:
     """Yield at most --batch_size contents that are computed at one size, with that size."""
     groups: dict[tuple[int, int], list[Content]] = {}
     for content in contents:

@@ -29,6 +29,7 @@ from data.prepare.archives import Source, opened
 from data.records import CLASSES_FILE, ClassTable, MapRules, Maps, Record
 from util.errors import DataError, LostProcessError, UserError
 from util.files import atomic_file
+from util.opt import Opt
 from util.progress import progress
 from util.text_files import parse_json
 from util.workers import deaf_children, waiting
@@ -241,7 +242,7 @@ class MaskSet:
 def _mask_source(masks: MaskSet) -> BaseDataset:
     """Return the data set that test.py draws from."""
     dataset = DATASETS.get(masks.mode)
-    opt = argparse.Namespace(
+    opt = Opt(
         dataset_mode=masks.mode, dataroot=str(masks.root), crop_size=masks.size, seed=masks.seed,
         load_size=None, label_nc=None, ignore_label=None, label_map=None,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from metrics.metric import Metric, PerPicture
 from metrics.pictures import Pictures
 from metrics.pixels.reconstruction import NO_TRUTH
 from metrics.registry import ANALOGY, EDITING, METRICS, STYLISING
+from util.opt import Opt
 
 _WHAT = {"lpips": "of generated and real picture", "div": "of all pairs of draws for a picture, averaged"}
 _WHERE = {"whole": "", "masked": ", its map (taps scaled up bilinearly, summed) averaged over masked pixels"}
@@ -60,7 +61,7 @@ class Perceptual(PerPicture):
         return [cls(*read_lpips(setup.opt), device=setup.device, kinds=names, where=where)]
 
     @classmethod
-    def check(cls, names: tuple[str, ...], opt: Any) -> None:
+    def check(cls, names: tuple[str, ...], opt: Opt) -> None:
         read_lpips(opt)
 
     def reset(self) -> None:
@@ -107,7 +108,7 @@ class Perceptual(PerPicture):
         return NO_TRUTH if name.startswith("lpips") and self._without_truth else super().why_empty(name)
 
 
-def read_lpips(opt: Any) -> tuple[LPIPS, LPIPSFiles]:
+def read_lpips(opt: Opt) -> tuple[LPIPS, LPIPSFiles]:
     """Load the network that LPIPS's flags name."""
     return load_lpips(opt.lpips_net, heads=opt.lpips_weights, backbone=opt.lpips_backbone)
 

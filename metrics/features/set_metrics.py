@@ -34,6 +34,7 @@ from metrics.flags import CACHE_DIR, INCEPTION_WEIGHTS, cache_folder
 from metrics.metric import Metric, MetricValue
 from metrics.pictures import Distinct, Pictures, picture_hash
 from metrics.registry import EDITING, METRICS, STYLISING
+from util.opt import Opt
 
 NETWORK = "Inception-2015-12-05 pool3 features (float32, RGB, "
 RESIZE = {
@@ -116,7 +117,7 @@ class FeatureMetrics(Metric):
         return "prdc" if value in PRDC else value
 
     @classmethod
-    def check(cls, names: tuple[str, ...], opt: Any) -> None:
+    def check(cls, names: tuple[str, ...], opt: Opt) -> None:
         find_inception(opt.inception_weights)
 
     def reset(self) -> None:

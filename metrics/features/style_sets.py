@@ -22,6 +22,7 @@ from metrics.pictures import Pictures
 from metrics.registry import METRICS, STYLISING
 from util.errors import UserError
 from util.images import read_image
+from util.opt import Opt
 from util.pictures import find_pictures
 
 STYLE_SET = Flag("style_set", {"metavar": "DIR", "help": "art_fid: pictures of the style; default: one alone"})
@@ -66,7 +67,7 @@ class ArtFID(Metric):
         return [cls(*net, *inception, styles=[style for style in styles if style is not None], device=setup.device)]
 
     @classmethod
-    def check(cls, names: tuple[str, ...], opt: Any) -> None:
+    def check(cls, names: tuple[str, ...], opt: Opt) -> None:
         find_inception(opt.inception_weights)
         read_lpips(opt)
 

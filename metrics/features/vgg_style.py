@@ -6,7 +6,6 @@ Shapes: B pictures, C channels, n positions; pictures (B, 3, H, W) uint8.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from metrics.pictures import Pictures
 from metrics.registry import METRICS, STYLISING
 from metrics.weight_files import file_hash
 from util.errors import UserError
+from util.opt import Opt
 from util.versions import torchvision_pair
 from util.weight_files import read_weights
 
@@ -86,7 +86,7 @@ class VGGStyle(PerPicture):
         return [cls(names, features=features, sha256=sha256, style=style, device=setup.device)]
 
     @classmethod
-    def check(cls, names: tuple[str, ...], opt: Any) -> None:
+    def check(cls, names: tuple[str, ...], opt: Opt) -> None:
         load_vgg19(opt.vgg_weights)
 
     def score(self, pictures: Pictures) -> dict[str, Tensor]:

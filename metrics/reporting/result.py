@@ -11,6 +11,7 @@ from typing import Any
 from metrics.metric import MetricValue
 from metrics.registry import arrow
 from util.files import append_line, write_text
+from util.opt import Opt
 from util.versions import current_commit, library_versions
 
 RESULT_FILE, LINES_FILE = "result.json", "metrics.jsonl"
@@ -43,7 +44,7 @@ def result_line(
     }
 
 
-def describe_run(opt: Any, **more: Any) -> dict[str, Any]:
+def describe_run(opt: Opt, **more: Any) -> dict[str, Any]:
     """Return the protocol of a test of a run: what every kind of test depends on, and `more`."""
     return {
         "run": opt.name,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from metrics.registry import EDITING, METRICS
 from metrics.segments.segmenter import IGNORED, Segmenter, label_table
 from metrics.segments.segmenters import load_segmenter
 from util.errors import DataError
+from util.opt import Opt
 
 NO_CEILING = "without the real pictures' score, as these do not show what the labels ask for"
 NO_SEGMENTER = (
@@ -145,7 +145,7 @@ class SegmentationMetric(Metric):
         return [cls(net, table=table, ignore_label=ignored, names=wanted, per_class=opt.per_class)]
 
     @classmethod
-    def check(cls, names: tuple[str, ...], opt: Any) -> None:
+    def check(cls, names: tuple[str, ...], opt: Opt) -> None:
         if opt.segmenter:
             read_segmenter(opt, torch.device("cpu"))
 
@@ -260,7 +260,7 @@ class SegmentationMetric(Metric):
         return {name: round(100 * value, 3) for name, value in named if value == value}
 
 
-def read_segmenter(opt: Any, device: torch.device) -> Segmenter:
+def read_segmenter(opt: Opt, device: torch.device) -> Segmenter:
     """Load the network that the segmenter's flags name."""
     return load_segmenter(
         opt.segmenter, weights=opt.segmenter_weights, checkpoints_dir=opt.checkpoints_dir, device=device,

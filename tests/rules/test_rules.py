@@ -11,6 +11,7 @@ import pytest
 
 from data import DATASETS
 from models import MODELS
+from options.view import render
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {"data", "metrics", "models", "options", "scripts", "testing", "trainers", "util", "train", "test"}
@@ -77,6 +78,18 @@ def test_nothing_needs_the_libraries_of_a_screen(folder: str) -> None:
     """OpenCV's wheel does not load without libGL, which servers and containers lack."""
     for path in sources(folder):
         assert "cv2" not in imports(path), path
+
+
+def test_the_typed_view_of_the_options_is_current() -> None:
+    assert (ROOT / "util" / "opt.py").read_text() == render(), "flags have changed: make opt"
+
+
+@pytest.mark.parametrize("folder", ["data", "metrics", "models", "options", "testing", "trainers"])
+def test_options_are_read_through_their_typed_view(folder: str) -> None:
+    for path in sources(folder):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.arg) and node.arg == "opt" and path.parent.name != "prepare":
+                assert node.annotation is not None and ast.unparse(node.annotation) in ("Opt", "Options"), path
 
 
 def test_names_are_their_files() -> None:

@@ -1,0 +1,179 @@
+"""The typed view of all options: the flags of train.py, test.py and scripts/edit.py for every method and data set.
+
+mypy reads it, so that a misspelt `opt.<flag>` is an error. At run time there are the flags of the run's own method and
+data set alone. Flags of code elsewhere: `class MyOpt(Opt)` with their types.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Opt:
+    """Values of flags by name."""
+
+    def __init__(self, **values: Any) -> None:
+        vars(self).update(values)
+
+    # --- flags, written by `make opt`
+    add_from: tuple[str, int] | None
+    add_object: str | None
+    add_shape: str | None
+    align_labels: bool
+    attention_slicing: bool
+    aug_flip: float
+    aug_warp: float
+    aug_zoom: float
+    background_ngf: int
+    background_run: str | None
+    background_saspm: bool
+    base_model: str
+    batch_size: int
+    beta1: float
+    beta2: float
+    bootstrap: int
+    box: tuple[int, int, int, int]
+    cache: str
+    cache_dir: str | None
+    checkpoints_dir: str
+    clip_input: str
+    clip_model: str
+    cond: str | None
+    cond_mix: float
+    config: str | None
+    content: str
+    continue_train: bool
+    crop_size: int
+    dataroot: str
+    dataset_mode: str
+    decay_steps: int
+    deterministic: bool
+    device: str
+    dilate: int | None
+    dist_timeout: float
+    dual_encoding: bool
+    edge: str
+    edge_input: bool
+    edge_mix: float
+    ema: float
+    extend_labels: str | None
+    foreground: str
+    frozen_train: bool
+    fusion: bool
+    g_steps: int
+    guidance: float
+    ignore_label: int
+    image: str
+    image_every: int
+    inception_weights: str | None
+    inpaint_ngf: int
+    inpaint_run: str | None
+    inst: str | None
+    inst_class_rule: str
+    interpolate: int | None
+    keep: int
+    keep_aspect: bool
+    label: str
+    label_kind: str
+    label_map: str | None
+    label_nc: int
+    label_tolerance: float
+    lambda_align: float
+    lambda_feat: float
+    lambda_fixed: float
+    lambda_gan: float
+    lambda_l1: float
+    lambda_patch: float
+    lambda_rec: float
+    lambda_scc: float
+    lambda_vgg: float
+    latent_mix: float
+    load_size: int
+    log_every: int
+    lpips_backbone: str | None
+    lpips_net: str
+    lpips_weights: str | None
+    lr: float
+    lr_D: float
+    lr_G: float
+    mask: str
+    mask_boxes: float
+    mask_classes: str | None
+    mask_dir: str | None
+    mask_schedule: str
+    mask_types: str | None
+    masks: str | None
+    match_noise_level: bool
+    max_steps: int
+    metrics: str
+    min_erased: float
+    model: str
+    modulation: str
+    multi_scale: bool
+    name: str
+    ndf: int
+    nef: int
+    ngf: int
+    nsf: int
+    num_images: int | None
+    num_samples: int
+    num_workers: int
+    object_overlap: str
+    object_size: int
+    offload: bool
+    outpaint: list[str] | None
+    output: str
+    panorama: int | None
+    patch_loss: str
+    per_class: bool
+    perceptual: str
+    perceptual_input: str
+    perceptual_order: str
+    precision: str
+    ratio_limit: float
+    raw_modulation: bool
+    raw_weights: bool
+    rec_every: int
+    remove: int | None
+    replace_class: tuple[str, str] | None
+    resize: float
+    results_dir: str
+    saspm: bool
+    save_every: int
+    seed: int
+    segmenter: str
+    segmenter_classes: str | None
+    segmenter_weights: str | None
+    semantic_alignment: str
+    separation: bool
+    size: int
+    split: str
+    spm_hidden: int
+    stable_steps: int
+    step: int | None
+    steps: int
+    streets_seed: int
+    streets_test_size: int
+    streets_train_size: int
+    style_bank_pictures: int
+    style_bank_seed: int
+    style_bank_size: int
+    style_class: str
+    style_dim: int
+    style_encoding: bool
+    style_guidance: float
+    style_image: str
+    style_inst: str | None
+    style_label: str | None
+    style_ngf: int
+    style_pool: str
+    style_run: str | None
+    style_set: str | None
+    style_source: str
+    styles: str | None
+    task: str
+    tensorboard: bool
+    things: str
+    trust: str | None
+    valid_ratio: bool
+    vgg_weights: str | None
