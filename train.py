@@ -28,7 +28,8 @@ from trainers.preview import Preview
 from trainers.restore import load_inputs
 from trainers.run_dir import open_run
 from trainers.sampler import BatchKeys
-from trainers.trainer import Trainer, TrainerSettings
+from trainers.settings import TrainerSettings
+from trainers.trainer import Trainer
 from util.device import compute_deterministically
 from util.errors import EXIT_OK, UserError, run_main
 

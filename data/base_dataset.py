@@ -45,7 +45,7 @@ from util.seeds import derive_seed, random_pair
 _THREADS = 4
 
 
-class BaseDataset(Dataset, ABC):
+class BaseDataset(Dataset[Sample], ABC):
     """Samples for one split. Subclasses are registered with `@DATASETS.register("<mode>")`.
 
     Args:

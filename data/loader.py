@@ -20,7 +20,7 @@ from util.workers import defer_deaths, shield_worker, waiting
 class Loader:
     """A `DataLoader` that reports a worker's error, or its death, in one line."""
 
-    def __init__(self, loader: DataLoader) -> None:
+    def __init__(self, loader: DataLoader[Any]) -> None:
         self.loader = loader
 
     def __len__(self) -> int:
@@ -60,7 +60,7 @@ def make_loader(
         keys: batches of keys (index or (epoch, index)); None takes every index in order, the last batch may be smaller.
     """
     order: dict[str, Any] = {"batch_size": batch_size} if keys is None else {"batch_sampler": keys}
-    loader: DataLoader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         dataset,
         num_workers=num_workers,
         collate_fn=collate,

@@ -50,7 +50,7 @@ NOT_HERE: dict[str, tuple[Any, str]] = {  # flags of scenes: their default, what
 
 
 @DATASETS.register("single_image")  # type: ignore[arg-type]  # no scenes, another item
-class SingleImageDataset(Dataset):
+class SingleImageDataset(Dataset[Any]):
     """Items of one picture: its augmented copies (one item, another one in each epoch), or one per target layout.
 
     Args:

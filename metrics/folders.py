@@ -110,7 +110,7 @@ class Loaded:
     fault: str | None = None
 
 
-class Items(Dataset):
+class Items(Dataset[Loaded]):
     """Decodes items; faults are returned, not raised, so that the reader may skip and count them.
 
     Args:

@@ -152,7 +152,7 @@ class Session:
             main = ReferenceSource(chosen, self.reference_codes(chosen), bank)
         if opt.interpolate is None:
             return draws(main, opt.num_samples)
-        return steps((bank, 0), (main, 1 if main is bank else 0), opt.interpolate)
+        return steps((bank, 0), (main, int(isinstance(main, StyleBank))), opt.interpolate)
 
     @torch.no_grad()
     def reference_codes(self, chosen: int) -> Tensor:

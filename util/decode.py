@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from PIL import Image, ImageFile, TiffImagePlugin, WebPImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from util.errors import DataError
 from util.files import cause
@@ -104,7 +104,7 @@ def _opened(file: str | os.PathLike[str] | NamedBytes, what: str) -> Iterator[Im
             yield picture
     except (DataError, MemoryError):
         raise
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise DataError(
             f"{file}: the {what} cannot be decoded: it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file, "
             "whatever its name says; save it as PNG, or replace it"

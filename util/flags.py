@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from util.errors import UserError
 from util.registry import did_you_mean
+
+N = TypeVar("N", int, float)
 
 
 def positive_int(text: str) -> int:
@@ -54,11 +58,8 @@ def metric_names(text: str, known: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _checked(text, kind, fits, wanted):  # type: ignore[no-untyped-def]
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not fits(value):
-        raise argparse.ArgumentTypeError(f"'{text}' is not {wanted}")
-    return value
+def _checked(text: str, kind: Callable[[str], N], fits: Callable[[N], bool], wanted: str) -> N:
+    with contextlib.suppress(ValueError):
+        if fits(value := kind(text)):
+            return value
+    raise argparse.ArgumentTypeError(f"'{text}' is not {wanted}")

@@ -40,7 +40,8 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
 
 def trace_sqrt_svd(root_a: Tensor, root_b: Tensor) -> Tensor:
     """Tr sqrt(S1 S2) as the sum of the singular values of R1 R2^T, where S = R^T R; exact at any rank."""
-    return torch.linalg.svdvals(_narrow(root_a) @ _narrow(root_b).T).sum()
+    values: Tensor = torch.linalg.svdvals(_narrow(root_a) @ _narrow(root_b).T)
+    return values.sum()
 
 
 def trace_sqrt_cholesky(root_a: Tensor, root_b: Tensor) -> Tensor | None:
@@ -49,7 +50,8 @@ def trace_sqrt_cholesky(root_a: Tensor, root_b: Tensor) -> Tensor | None:
     if failed:
         return None
     half = root_b @ lower
-    return torch.linalg.eigvalsh(half.T @ half).clamp(min=0).sqrt().sum()
+    values: Tensor = torch.linalg.eigvalsh(half.T @ half)
+    return values.clamp(min=0).sqrt().sum()
 
 
 def _narrow(root: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ class FIDFeatures(nn.Module):
 
     def train(self, mode: bool = True) -> FIDFeatures:
         """Stay in eval mode: the features of a set may not depend on its batches."""
-        return super().train(False)  # type: ignore[return-value]
+        return super().train(False)
 
 
 def resize_plain(pictures: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from util.batch import PAD
 from util.object_rules import ObjectRule
 
 MARGIN = 2  # pixels of a 256 picture around an object
+Weighted = tuple[Tensor, Tensor]  # indices and the weights of what lies there
 
 
 @dataclass
@@ -122,7 +123,7 @@ class Objects:
         return canvas.index_put((picture, row, column), values).movedim(-1, 1)
 
     @staticmethod
-    def _linear(first: Tensor, end: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+    def _linear(first: Tensor, end: Tensor, size: int) -> list[Weighted]:
         """Return the two neighbours' indices (N, size) with their weights, of a resize of [first, end) to `size`."""
         length = end - first
         steps = torch.arange(size, device=first.device)
@@ -130,7 +131,7 @@ class Objects:
         return [(first[:, None] + index, weight) for index, weight in _weigh(source, length[:, None])]
 
     @staticmethod
-    def _gather_linear(x: Tensor, picture: Tensor, rows: list, columns: list) -> Tensor:
+    def _gather_linear(x: Tensor, picture: Tensor, rows: list[Weighted], columns: list[Weighted]) -> Tensor:
         chosen = picture[:, None, None]
         parts = [
             x[chosen, :, r[:, :, None], c[:, None]] * (wr[:, :, None] * wc[:, None])[..., None]
@@ -140,7 +141,7 @@ class Objects:
         return torch.stack(parts).sum(0).movedim(-1, 1)
 
 
-def _weigh(source: Tensor, length: Tensor | int) -> list[tuple[Tensor, Tensor]]:
+def _weigh(source: Tensor, length: Tensor | int) -> list[Weighted]:
     """Return lower and upper neighbour of positions, kept within [0, length), with their weights."""
     last = torch.as_tensor(length, device=source.device) - 1
     source = source.clamp(min=0).minimum(last.to(source.dtype))
