@@ -2,8 +2,8 @@
 
 Leaves `<checkpoints_dir>/<name>/` with opt.yaml, checkpoints, stats.jsonl, preview pictures and TensorBoard events.
 Several GPUs: `torchrun --nproc_per_node 4 train.py ...`. Exit codes: 0 done, 2 a mistake that the message explains,
-3 a loss or gradient is not finite, 4 a data worker or another process died, 75 stopped by a signal after saving (go on
-with --continue_train).
+3 a loss or gradient is not finite, 4 a data worker or another process died, 75 stopped by a signal: all finished steps
+are saved (go on with --continue_train; a new run that had made no step is started again).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 if __name__ == "__main__":  # Ctrl-C while what follows is imported
     from util.errors import leave_on_interrupt
 
-    leave_on_interrupt()
+    leave_on_interrupt(stop_signals=True)
 
 import torch
 
@@ -29,6 +29,7 @@ from trainers.restore import load_inputs
 from trainers.run_dir import open_run
 from trainers.sampler import BatchKeys
 from trainers.settings import TrainerSettings
+from trainers.signals import LeaveSignals
 from trainers.trainer import Trainer
 from util.device import compute_deterministically
 from util.errors import EXIT_OK, UserError, run_main
@@ -37,7 +38,12 @@ PREVIEWS = 4  # pictures
 
 
 def main(argv: list[str] | None = None) -> int:
-    opt = TrainOptions().parse(argv)
+    with LeaveSignals("no step was made") as leave:
+        return train(TrainOptions().parse(argv), leave)
+
+
+def train(opt: Options, leave: LeaveSignals) -> int:
+    """Train and return the exit code; `leave` is told when every step is done."""
     if opt.deterministic:
         compute_deterministically()
     run_dir = run_folder(opt)
@@ -85,6 +91,7 @@ def main(argv: list[str] | None = None) -> int:
             preview=Preview(model, lambda: preview_pictures(opt), dataset.palette),
         )
         code = trainer.fit(restored=restored)
+        leave.state = "every step is saved, and --continue_train does the rest"
         if code == EXIT_OK and world.is_main:
             with trainer.averaged(), out_of_memory_hint():
                 training = lambda limit: plain_pictures(opt, "train", limit)  # noqa: E731

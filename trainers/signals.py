@@ -1,4 +1,7 @@
-"""Stop requests: SIGTERM, Ctrl-C and SIGUSR1 (a cluster's warning) let the running step end first."""
+"""Stop requests: SIGTERM, Ctrl-C and SIGUSR1 (a cluster's warning) let the running step end first.
+
+Outside the steps there is nothing to wait for: a run that loads its data, or has saved its last step, ends at once.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
+from util.errors import EXIT_INTERRUPTED
+
+LEAVE_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # Ctrl-C raises KeyboardInterrupt by itself
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class StopSignals:
-    """Context in which the first stop signal sets `requested`; a second one acts at once, as without this class."""
+    """Context in which the first stop signal sets `requested`; a second one ends the process at once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -23,19 +29,50 @@ class StopSignals:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._restore()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:
             return  # a forked loader process: the trainer still needs it to finish the step
         self.requested = True
-        self._restore()
+        for again in LEAVE_SIGNALS:  # their own effect, which needs no Python: a process may hang in a reduction
+            signal.signal(again, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
         # os.write: `print` may be interrupted in the middle of another print, and then raises
         os.write(
             2, f"\n{signal.Signals(number).name}: finishing the step, then saving; once more to stop now\n".encode()
         )
 
-    def _restore(self) -> None:
+
+class LeaveSignals:
+    """Context in which SIGTERM and SIGUSR1 end the program with `EXIT_INTERRUPTED`, unless `StopSignals` is entered.
+
+    They raise `SystemExit`, so that locks, files and processes are given back on the way.
+
+    Attributes:
+        state: what is told of the run then.
+    """
+
+    def __init__(self, state: str) -> None:
+        self.state = state
+        self._owner = os.getpid()
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> LeaveSignals:
+        self._previous = {number: signal.signal(number, self._handle) for number in LEAVE_SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._previous = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:  # a forked process: as if it had no handler
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        for again in LEAVE_SIGNALS:
+            signal.signal(again, signal.SIG_DFL)
+        os.write(2, f"\n{signal.Signals(number).name}: stopped; {self.state}\n".encode())
+        raise SystemExit(EXIT_INTERRUPTED)

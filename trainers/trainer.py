@@ -122,7 +122,7 @@ class Trainer:
                 if self._due(self.settings.save_every):
                     self._save()
         self._save()
-        return EXIT_OK
+        return EXIT_INTERRUPTED if self.world.all_any([stop.requested])[0] else EXIT_OK
 
     # --- one step --------------------------------------------------------------------------------------------------
     def _guarded_step(self, batch: Batch) -> None:

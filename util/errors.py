@@ -15,7 +15,7 @@ EXIT_USER_ERROR = 2  # a wrong flag, file or data set; the message says what to 
 EXIT_NON_FINITE = 3  # a loss or a gradient became NaN or infinite; the last good checkpoint is kept
 EXIT_LOST_PROCESS = 4  # a data worker or another process of a distributed run died, or no longer answers
 EXIT_ABORTED = 130  # Ctrl-C at a time when nothing is to be saved
-EXIT_INTERRUPTED = 75  # SIGTERM or Ctrl-C: the state was saved, `--continue_train` goes on from it
+EXIT_INTERRUPTED = 75  # SIGTERM, SIGUSR1 or Ctrl-C in training: what was trained is saved, `--continue_train` goes on
 
 
 # Faults of a disk, a folder or a limit, not of the program: reported in a sentence wherever they come from.
@@ -65,18 +65,26 @@ def disk_fault(error: OSError) -> str:
     return f"{os.fsdecode(where)}: {way_out(error)} ({error.strerror})" if way_out(error) else ""
 
 
-def leave_on_interrupt() -> None:
+def leave_on_interrupt(*, stop_signals: bool = False) -> None:
     """Let Ctrl-C end the process with a short message while a command still imports, before `run_main`.
 
     A `KeyboardInterrupt` would be a traceback there, or whatever the library that is being imported makes of it.
+
+    Args:
+        stop_signals: SIGTERM and SIGUSR1 end it as well, with `EXIT_INTERRUPTED`: of training.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell ignores it
         signal.signal(signal.SIGINT, _leave)
+    for number in (signal.SIGTERM, signal.SIGUSR1) if stop_signals else ():
+        signal.signal(number, _leave)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    os.write(2, b"interrupted\n")
-    os._exit(EXIT_ABORTED)
+    if number == signal.SIGINT:
+        os.write(2, b"interrupted\n")
+        os._exit(EXIT_ABORTED)
+    os.write(2, f"{signal.Signals(number).name}: stopped while no step was made\n".encode())
+    os._exit(EXIT_INTERRUPTED)
 
 
 def run_main(main: Callable[[], int | None]) -> None:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from toy_process import start, wait_for
-from trainer_toys import ToyModel, assert_same, fit, stats
+from toy_process import ROOT, start, wait_for
+from trainer_toys import ToyModel, assert_same, fit, stats, toy_trainer
 
+import train
+from models import MODELS
+from models.base_bank import BANK_FILE, BankedModel
 from trainers.checkpoint import load_checkpoint
 from trainers.signals import StopSignals
-from util.errors import EXIT_INTERRUPTED
+from util.errors import EXIT_INTERRUPTED, EXIT_OK
+
+QUICK = "--device cpu --num_workers 0 --image_every 0 --max_steps 1".split()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -30,6 +38,58 @@ def test_signal_saves_the_step_and_the_run_goes_on(tmp_path: Path, number: signa
     fit(tmp_path / "a", model=ToyModel(noise=0.1), max_steps=5)
     assert_same(load_checkpoint(tmp_path / "a/latest.pt"), load_checkpoint(tmp_path / "b/latest.pt"))
     assert stats(tmp_path / "a") == stats(tmp_path / "b")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signals_before_the_first_and_after_the_last_step(
+    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = [*MODELS.get("divsem").tiny(tmp_path), "--name", "run", "--checkpoints_dir", str(tmp_path), *QUICK]
+    before = signal.getsignal(number)
+
+    def stopped(*going_on: str) -> str:
+        with pytest.raises(SystemExit) as left:
+            train.main([*line, *going_on])
+        assert left.value.code == EXIT_INTERRUPTED
+        signal.signal(number, before)  # by now its default, or it would end a process that does not leave
+        return capfd.readouterr().err
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "quick_check", lambda dataset: os.kill(os.getpid(), number))
+        assert f"{number.name}: stopped; no step was made" in stopped()
+        assert not list((tmp_path / "run").glob("*.pt"))
+    with monkeypatch.context() as patched:
+        patched.setattr(BankedModel, "prepare_inference", lambda *a, **k: os.kill(os.getpid(), number))
+        assert f"{number.name}: stopped; every step is saved" in stopped()
+        assert load_checkpoint(tmp_path / "run/latest.pt")["step"] == 1
+    assert train.main([*line, "--continue_train"]) == EXIT_OK
+    assert (tmp_path / "run" / BANK_FILE).is_file()
+
+
+def test_a_signal_while_the_last_step_is_saved_ends_the_run(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, max_steps=2)
+    save = trainer.checkpoints.save
+
+    def saving(state: dict[str, Any], step: int) -> Path:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return save(state, step)
+
+    trainer.checkpoints.save = saving  # type: ignore[method-assign]
+    assert trainer.fit() == EXIT_INTERRUPTED
+    assert load_checkpoint(tmp_path / "latest.pt")["step"] == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signals_while_train_py_is_imported(number: signal.Signals) -> None:
+    process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), "--help"], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    maps = Path(f"/proc/{process.pid}/maps")
+    while process.poll() is None and "/libtorch" not in maps.read_text():
+        time.sleep(0.002)
+    process.send_signal(number)
+    assert process.communicate(timeout=120)[1] == f"{number.name}: stopped while no step was made\n"
+    assert process.returncode == EXIT_INTERRUPTED
 
 
 def test_first_signal_asks_and_the_second_acts_at_once(request: pytest.FixtureRequest) -> None:
