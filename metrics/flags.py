@@ -9,6 +9,7 @@ from metrics.declaration import Flag
 from metrics.features.cache import default_cache_dir
 from metrics.registry import METRICS
 from util.errors import UserError
+from util.files import require_writable
 from util.opt import Opt
 
 INCEPTION_WEIGHTS = Flag("inception_weights", {"metavar": "FILE", "help": "weights of FID's network"})
@@ -30,10 +31,13 @@ CACHE_DIR = Flag(
 
 
 def cache_folder(opt: Opt) -> Path | None:
-    """Return where --cache_dir keeps features; None: nowhere."""
+    """Return where --cache_dir keeps features, None: nowhere; raises `UserError` if it cannot be written."""
     if opt.cache_dir == "none":
         return None
-    return Path(opt.cache_dir) if opt.cache_dir else default_cache_dir()
+    if not opt.cache_dir:
+        return default_cache_dir()
+    require_writable(Path(opt.cache_dir), "--cache_dir")
+    return Path(opt.cache_dir)
 
 
 def add_metric_flags(parser: argparse.ArgumentParser, *kinds: str, default: str) -> None:

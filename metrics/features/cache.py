@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from util.errors import UserError
-from util.files import require_writable, write_bytes
+from util.files import cause, require_writable, write_bytes
 
 
 def default_cache_dir() -> Path | None:
@@ -28,12 +28,14 @@ class FeatureCache:
     """A file per picture below `folder`, whose name tells network and preparation: float32 numbers and their SHA-1.
 
     Files are written by rename, so that several tests may share a folder. A file that was cut short,
-    changed or written in an older format is ignored and counted in `damaged`.
+    changed or written in an older format is ignored and counted in `damaged`. Where a file cannot be written, as on a
+    disk that is full, `refused` says why and nothing more is kept: the features are computed all the same.
     """
 
     def __init__(self, folder: Path, *, width: int) -> None:
         self.folder, self.width = folder, width
         self.found = self.damaged = 0
+        self.refused = ""
 
     def get(self, key: bytes) -> Tensor | None:
         """Return the features (width,) of the picture with this hash, or None."""
@@ -49,17 +51,16 @@ class FeatureCache:
         return torch.from_numpy(np.frombuffer(numbers, "<f4").astype(np.float32))
 
     def put(self, key: bytes, features: Tensor) -> None:
-        """Keep features (width,) of a picture; raises `UserError` for a folder that cannot be written."""
+        """Keep features (width,) of a picture."""
+        if self.refused:
+            return
         path = self._path(key)
+        numbers = features.cpu().numpy().astype("<f4").tobytes()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            numbers = features.cpu().numpy().astype("<f4").tobytes()
             write_bytes(path, numbers + _checksum(numbers), durable=False)
         except OSError as error:
-            raise UserError(
-                f"{self.folder}: features of real pictures cannot be kept here ({error}); name another folder with "
-                "--cache_dir DIR, or --cache_dir none keeps nothing"
-            ) from error
+            self.refused = cause(error)
 
     def _path(self, key: bytes) -> Path:
         name = key.hex()

@@ -194,7 +194,7 @@ class FeatureMetrics(Metric):
     def compute(self) -> dict[str, MetricValue]:
         sets = self.sets()
         generated, real = sets.generated, sets.real
-        self.notes = self._damaged()
+        self.notes = self._cache_notes()
         values: dict[str, MetricValue] = {}
         for name in self.names:
             if not self._has(name, sets):
@@ -214,13 +214,19 @@ class FeatureMetrics(Metric):
     def _full(self, name: str) -> str:
         return f"{name}_{self.variant}" if self.variant else name
 
-    def _damaged(self) -> list[str]:
-        if not (self.cache and self.cache.damaged):
-            return []
-        return [
-            f"{self.cache.folder}: {self.cache.damaged} kept features were damaged or of an older form, and were "
-            "computed and kept again"
-        ]
+    def _cache_notes(self) -> list[str]:
+        notes = []
+        if self.cache and self.cache.damaged:
+            notes.append(
+                f"{self.cache.folder}: {self.cache.damaged} kept features were damaged or of an older form, and were "
+                "computed and kept again"
+            )
+        if self.cache and self.cache.refused:
+            notes.append(
+                f"{self.cache.folder}: features of real pictures could not be kept ({self.cache.refused}), so the next "
+                "test computes them again; --cache_dir DIR names another folder"
+            )
+        return notes
 
     def _value(self, name: str, value: float, extra: dict[str, Any]) -> MetricValue:
         declared = self.values[self._full(name)]

@@ -157,7 +157,7 @@ def test_bad_files_stop_or_are_counted_and_listed(folders: Path, capsys: pytest.
         (["--json", "."], "--json .: is a folder"),
         (["--json", f"{__file__}/out.json"], "--json .*: is there already, and is no folder"),
         (["--report", __file__], "--report .*: is there already, and is no folder"),
-        (["--cache_dir", __file__], "cannot be kept here .* name another folder with --cache_dir"),
+        (["--cache_dir", __file__], "--cache_dir .*: is there already, and is no folder"),
     ],
 )
 def test_wrong_flags_are_answered(folders: Path, args: list[str], fault: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
+from small_disks import fill, small_disk
 
 import test as test_command
 import train as train_command
@@ -37,7 +36,6 @@ from util.images import read_map, save_png
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--device", "cpu", "--num_workers", "0"]
 TRAIN = [*QUICK, "--image_every", "0", "--max_steps", "1"]
-SIZE = "32m"  # of a ground: holds the tiny run
 
 
 @dataclass(frozen=True)
@@ -216,19 +214,6 @@ def pairs(world: World) -> list[str]:
 
 
 @contextmanager
-def small_disk(place: Path) -> Iterator[None]:
-    """Mount a small file system at a folder."""
-    place.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(place)]
-    if os.geteuid() or not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs root that may mount a tmpfs")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-@contextmanager
 def ground(place: Path, kind: str, world: World) -> Iterator[Path]:
     """Mount a small file system with a copy of the runs, then make it "read-only", or leave so many free KiB ("8")."""
     with small_disk(place):
@@ -238,11 +223,3 @@ def ground(place: Path, kind: str, world: World) -> Iterator[Path]:
         else:
             fill(place, free=int(kind) << 10)
         yield place
-
-
-def fill(place: Path, *, free: int) -> None:
-    """Fill a file system but for `free` bytes."""
-    with open(place / "filler", "wb") as file:
-        usage = os.statvfs(place)
-        left = usage.f_bavail * usage.f_frsize - free
-        os.posix_fallocate(file.fileno(), 0, left)

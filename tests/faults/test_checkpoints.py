@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from grounds import fill, small_disk
+from small_disks import fill, small_disk
 from trainer_toys import ToyModel, assert_same, fit, toy_trainer
 
 from data import DATASETS

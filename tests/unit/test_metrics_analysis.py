@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_disks import fill, small_disk
 from torch import Tensor, nn
 
 from metrics.analysis import draw_times, with_bins, with_intervals
@@ -214,6 +215,26 @@ def test_real_pictures_are_read_from_the_cache_and_a_broken_file_is_made_again(t
     other.update(batch)
     assert other.net.calls == 10  # another preparation has other features
     assert FeatureCache(tmp_path, width=2048).get(b"unknown") is None
+
+
+def test_a_full_disk_ends_the_keeping_and_not_the_scoring(tmp_path: Path) -> None:
+    batch = pictures(5)
+    expected = feature_metric()
+    expected.update(batch)
+    with small_disk(tmp_path):
+        fill(tmp_path, free=3 << 12)  # a folder takes none of a tmpfs, a file of features three pages
+        metric = feature_metric(cache_dir=tmp_path)
+        metric.update(batch)
+        assert torch.equal(metric.sets().real, expected.sets().real)
+        metric.compute()
+        assert "could not be kept ([Errno 28]" in metric.notes[0] and "--cache_dir DIR" in metric.notes[0]
+        files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "filler"]
+        assert [path.suffix for path in files] == [".f32"]
+        (tmp_path / "filler").unlink()
+        again = feature_metric(cache_dir=tmp_path)
+        again.update(batch)
+        again.compute()
+        assert again.cache is not None and (again.cache.found, again.notes) == (1, [])
 
 
 def test_the_cache_lies_in_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
