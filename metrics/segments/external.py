@@ -132,14 +132,19 @@ def _hugging_face(spec: str, card: dict[str, Any], device: torch.device) -> Segm
         kind = (
             transformers.AutoModelForUniversalSegmentation if queries else transformers.AutoModelForSemanticSegmentation
         )
-        with weights_only():
-            model = kind.from_pretrained(source, dtype=torch.float32, **safely)
+        model = kind.from_pretrained(source, dtype=torch.float32, use_safetensors=True, **safely)
         prepared = transformers.AutoImageProcessor.from_pretrained(source, **safely)
     except Exception as error:  # transformers raises anything for files that are not what they should be
-        raise UserError(
-            f"--segmenter {spec} cannot be loaded: {cause(error)}. Name a model of the Hugging Face hub "
-            "or a folder with config.json, model.safetensors and preprocessor_config.json"
-        ) from error
+        needed = (
+            "Name a folder with config.json, model.safetensors and preprocessor_config.json, or a model of the Hugging "
+            "Face hub, which takes a network or the hub's cache"
+        )
+        if isinstance(error, OSError) and ".safetensors" in str(error):
+            needed = (
+                "Pickles (pytorch_model.bin) are not read, since they can run any code. If you trust its maker, load "
+                "it with transformers and write it anew with save_pretrained(FOLDER)"
+            )
+        raise UserError(f"--segmenter {spec} cannot be loaded: {cause(error).rstrip('.')}. {needed}") from error
     names = tuple(config.id2label[i] for i in range(len(config.id2label)))
     size = {key: value for key, value in dict(prepared.size or {}).items() if value}
     short_side = (

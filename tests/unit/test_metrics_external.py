@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
+import socket
+import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from torch import nn
 
 from metrics.segments.released import CITYSCAPES_CLASSES
@@ -102,6 +107,33 @@ def test_ade20ks_other_is_ignored() -> None:
     assert label_table(full, label_nc=151, ignore_label=None).tolist() == [IGNORED, *range(150)]
     with pytest.raises(UserError, match="their ids do not mean the same"):
         label_table(segmenter, label_nc=3, ignore_label=None, class_names=["other", "building", "wall"])
+
+
+def test_weights_that_are_pickles_are_not_read(transformers: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(transformers[0], folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(
+        UserError, match=r"no file named model\.safetensors .*[^.]\. Pickles .* save_pretrained\(FOLDER\)"
+    ):
+        load(f"hf:{folder}")
+
+
+def test_a_model_of_the_hub_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers", reason="pip install -r requirements-hf.txt")
+
+    def unreachable(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr(socket.socket, "connect", unreachable)
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the hub's five tries
+    with pytest.raises(
+        UserError, match=r"hf:nobody/no-such-net cannot be loaded: .*a network or the hub's cache"
+    ) as told:
+        load("hf:nobody/no-such-net")
+    assert "\n" not in str(told.value)
 
 
 def test_what_is_no_model_is_named(tmp_path: Path) -> None:
