@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.base_gan import GANModel
 from models.losses.gan import feature_matching, hinge_fake, hinge_generator, hinge_real
@@ -15,13 +16,21 @@ from models.networks.blocks.discriminator import MultiScaleDiscriminator
 from models.networks.blocks.init import init_normal
 from models.networks.blocks.scales import resize_nearest
 from models.networks.blocks.spm import Modulation
-from models.networks.cascade.stages import Cascade, CascadeGenerator
+from models.networks.cascade.stages import Cascade, CascadeGenerator, CascadeInputs
 from util.batch import Batch, one_hot
 from util.errors import UserError
 from util.flags import positive_int, weight
 from util.opt import Opt
 
 PerScale = dict[str, list[Tensor]]
+
+
+@dataclass(frozen=True)
+class CascadeStep:
+    """What the phases of a step share: the generator's pass, and its masked labels at the size of each stage."""
+
+    out: Cascade
+    segs: list[Tensor]
 
 
 class CascadeGAN(GANModel):
@@ -102,30 +111,32 @@ class CascadeGAN(GANModel):
         }
 
     # --- training --------------------------------------------------------------------------------------------------
-    def begin_step(self, batch: Batch) -> None:
-        self.out = self.run_generator(batch, self.call("netG"))
-        self.segs = [resize_nearest(self.seg, picture.shape[-1]) for picture in self.out.real]
+    def begin_step(self, batch: Batch) -> CascadeStep:
+        inputs = self.generator_inputs(batch)
+        out = self.call("netG")(*inputs)
+        return CascadeStep(out, [resize_nearest(inputs.seg, picture.shape[-1]) for picture in out.real])
 
-    def losses_D(self) -> dict[str, Tensor]:
-        return {name: torch.stack(terms).sum() for name, terms in self.per_scale_D().items()}
+    def losses_D(self, shared: CascadeStep) -> dict[str, Tensor]:
+        return {name: torch.stack(terms).sum() for name, terms in self.per_scale_D(shared).items()}
 
-    def losses_G(self) -> dict[str, Tensor]:
-        return {name: torch.stack(terms).sum() for name, terms in self.per_scale_G().items()}
+    def losses_G(self, shared: CascadeStep) -> dict[str, Tensor]:
+        return {name: torch.stack(terms).sum() for name, terms in self.per_scale_G(shared).items()}
 
-    def per_scale_D(self) -> PerScale:
+    def per_scale_D(self, shared: CascadeStep) -> PerScale:
         """The discriminators' losses, coarse to fine."""
-        fakes = [picture.detach() for picture in self.out.composite]
-        on_fake, on_real = self.call("netD")(self.segs, fakes, self.out.real)
+        fakes = [picture.detach() for picture in shared.out.composite]
+        on_fake, on_real = self.call("netD")(shared.segs, fakes, shared.out.real)
         return {"D/fake": [hinge_fake(o[-1]) for o in on_fake], "D/real": [hinge_real(o[-1]) for o in on_real]}
 
-    def per_scale_G(self) -> PerScale:
+    def per_scale_G(self, shared: CascadeStep) -> PerScale:
         """The generator's losses, coarse to fine: adversarial on the composite, the others on the raw output."""
         losses: PerScale = {}
-        pairs = list(zip(self.out.fake, self.out.real, strict=True))
+        out = shared.out
+        pairs = list(zip(out.fake, out.real, strict=True))
         if self.weighted("G/gan"):
             assert self.netD is not None
             matching = self.weighted("G/feat")
-            on_fake, *on_real = self.netD(self.segs, self.out.composite, *([self.out.real] if matching else []))
+            on_fake, *on_real = self.netD(shared.segs, out.composite, *([out.real] if matching else []))
             losses["G/gan"] = [hinge_generator(o[-1]) for o in on_fake]
             if matching:
                 terms = [feature_matching(a, b) for a, b in zip(on_fake, on_real[0], strict=True)]
@@ -139,15 +150,10 @@ class CascadeGAN(GANModel):
     # --- inference -------------------------------------------------------------------------------------------------
     @torch.no_grad()
     def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
-        return self.run_generator(batch, self.netG).composite[-1]
+        return self.netG(*self.generator_inputs(batch)).composite[-1]
 
     # --- shared machinery ------------------------------------------------------------------------------------------
-    def conditions(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return one-hot labels (B, N, H, W) and edges (B, 1, H, W): both are zero outside the mask, as released."""
-        seg = one_hot(batch["label"], self.label_nc, self.ignore_label)
-        return seg * batch["mask"], batch["edge"] * batch["mask"]
-
-    def run_generator(self, batch: Batch, netG: nn.Module) -> Cascade:
-        """Run the generator on a batch; the masked labels stay in `seg`, for the discriminators."""
-        self.seg, edge = self.conditions(batch)
-        return netG(batch["image"], self.seg, edge, batch["mask"])
+    def generator_inputs(self, batch: Batch) -> CascadeInputs:
+        """Return what the generator is called with: labels and edges are zero outside the mask, as released."""
+        seg, mask = one_hot(batch["label"], self.label_nc, self.ignore_label), batch["mask"]
+        return CascadeInputs(batch["image"], seg * mask, batch["edge"] * mask, mask)

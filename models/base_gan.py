@@ -102,9 +102,9 @@ class GANModel(BaseModel):
         return [phase_D, phase_G] if self.weighted("G/gan") else [phase_G]
 
     @abstractmethod
-    def losses_D(self) -> dict[str, Tensor]:
-        """The discriminator's losses, unweighted."""
+    def losses_D(self, shared: Any) -> dict[str, Tensor]:
+        """The discriminator's losses, unweighted, from what `begin_step` returned."""
 
     @abstractmethod
-    def losses_G(self) -> dict[str, Tensor]:
-        """The generator's losses, unweighted."""
+    def losses_G(self, shared: Any) -> dict[str, Tensor]:
+        """The generator's losses, unweighted, from what `begin_step` returned."""

@@ -32,7 +32,8 @@ class Phase:
         networks: names (keys of `BaseModel.networks`) whose parameters this phase changes; all others are frozen
             while it runs.
         optimizer: over exactly these parameters.
-        losses: called once per update; returns unweighted scalars, e.g. {"G/gan": ..., "G/l1": ...}.
+        losses: called once per update with what `begin_step` returned; returns unweighted scalars, e.g.
+            {"G/gan": ..., "G/l1": ...}.
         every: run at steps that are multiples of this.
         repeat: updates per run.
     """
@@ -40,7 +41,7 @@ class Phase:
     name: str
     networks: tuple[str, ...]
     optimizer: torch.optim.Optimizer
-    losses: Callable[[], dict[str, Tensor]]
+    losses: Callable[[Any], dict[str, Tensor]]
     every: int = 1
     repeat: int = 1
 
@@ -109,8 +110,12 @@ class BaseModel(ABC):
     def phases(self) -> list[Phase]:
         """The updates of one step, in their order."""
 
-    def begin_step(self, batch: Batch) -> None:
-        """Run the forward pass that the phases of this step share."""
+    def begin_step(self, batch: Batch) -> Any:
+        """Run the forward pass that the phases of this step share, and return what their losses read.
+
+        A value object of the method's own, by default the batch: phases know nothing of each other but this.
+        """
+        return batch
 
     def load_input(
         self, flag: str, networks: Mapping[str, Mapping[str, Tensor]], run_dir: Path, *, weights: str

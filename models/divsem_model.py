@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models import MODELS
 from models.base_bank import BankedModel, without
 from models.base_cascade_gan import CascadeGAN
 from models.networks.blocks.init import init_normal
 from models.networks.blocks.segments import Segments
-from models.networks.cascade.stages import Cascade, CascadeGenerator
+from models.networks.cascade.stages import CascadeGenerator, CascadeInputs
 from models.networks.cascade.style_encoder import StyleEncoder
-from models.networks.cascade.style_generator import StyleCodeGenerator
 from util.batch import PAD, Batch
 from util.flags import positive_int
 from util.opt import Opt
@@ -31,7 +30,7 @@ class DivSemModel(CascadeGAN, BankedModel):
 
     def __init__(self, **gan: Any) -> None:
         super().__init__(**gan)
-        self.encoder = self.netG.style_encoder if isinstance(self.netG, StyleCodeGenerator) else None
+        self.encoder: StyleEncoder | None = self.netG.style_encoder
         self.style_dim = self.netG.style_dim
 
     @property
@@ -60,7 +59,7 @@ class DivSemModel(CascadeGAN, BankedModel):
 
     @classmethod
     def from_options(cls, opt: Opt, *, is_train: bool) -> DivSemModel:
-        cascade = cls.generator_arguments(opt)
+        style_encoder = None
         if opt.style_encoding:
             style_encoder = StyleEncoder(
                 style_dim=opt.style_dim,
@@ -69,9 +68,7 @@ class DivSemModel(CascadeGAN, BankedModel):
                 valid_ratio=opt.valid_ratio,
                 dual_encoding=opt.dual_encoding,
             )
-            netG: CascadeGenerator = StyleCodeGenerator(style_encoder=style_encoder, **cascade)
-        else:
-            netG = CascadeGenerator(**cascade)
+        netG = CascadeGenerator(style_encoder=style_encoder, **cls.generator_arguments(opt))
         init_normal(netG)
         training = cls.training_arguments(opt, is_train=is_train)
         model = cls(netG=netG, label_nc=opt.label_nc, ignore_label=opt.ignore_label, **training)
@@ -84,23 +81,20 @@ class DivSemModel(CascadeGAN, BankedModel):
         widths = "--ngf 4 --ndf 4 --spm_hidden 8 --style_dim 8 --nef 2 --lambda_vgg 0 --batch_size 2"
         return [*flags.split(), *widths.split()]
 
-    def run_generator(self, batch: Batch, netG: nn.Module, bank_codes: Tensor | None = None) -> Cascade:
-        if self.encoder is None:
-            return super().run_generator(batch, netG)
-        self.seg, edge = self.conditions(batch)
-        count = batch["inst_id"].shape[1]
-        return netG(batch["image"], self.seg, edge, batch["mask"], batch["inst"], count, bank_codes)
+    def generator_inputs(self, batch: Batch) -> CascadeInputs:
+        """As the base, with the instances, whose codes come from the picture itself, as in training."""
+        return super().generator_inputs(batch)._replace(inst=batch["inst"], inst_count=batch["inst_id"].shape[1])
 
     @torch.no_grad()
     def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
         """As the base; the codes of fully erased instances are drawn from the bank, in ascending order of ids."""
         codes = self.draw_codes(batch, seeds) if self.draws_codes else None
-        return self.run_generator(batch, self.netG, codes).composite[-1]
+        return self.netG(*self.generator_inputs(batch)._replace(bank_codes=codes)).composite[-1]
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Tensor:
-        """As in training: the codes of fully erased instances come from the picture itself."""
-        return self.run_generator(batch, self.netG).composite[-1]
+        """As in training: fully erased instances too take the codes that they have in the picture."""
+        return self.netG(*self.generator_inputs(batch)).composite[-1]
 
     def draw_codes(self, batch: Batch, seeds: list[int]) -> Tensor:
         """Return codes (B, I, D), set for the fully erased instances, each picture's drawn from its own seed."""

@@ -63,7 +63,6 @@ class S2PreSTModel(BaseModel):
         super().__init__()
         self.frozen, self.netE, self.clip_input, self.style, self.size = frozen, netE, clip_input, style, size
         self.optimizer = None if lr is None else torch.optim.AdamW(netE.parameters(), lr=lr)
-        self._batch: Batch | None = None
         self._encoded: dict[tuple[int, int], Encoded] = {}
 
     # --- options -----------------------------------------------------------------------------------------------------
@@ -124,13 +123,8 @@ class S2PreSTModel(BaseModel):
         self.frozen.to(device)
         return super().to(device)
 
-    def begin_step(self, batch: Batch) -> None:
-        self._batch = batch
-
-    def losses(self) -> dict[str, Tensor]:
+    def losses(self, batch: Any) -> dict[str, Tensor]:
         """MSE of the noise predicted under the learnt token; all draws come from each sample's own seed."""
-        assert self._batch is not None
-        batch: Any = self._batch
         means, deviations, embeddings = map(torch.cat, zip(*self._encode(batch), strict=True))
         draws = [torch.Generator().manual_seed(seed) for seed in batch["draw"]]
         steps = torch.cat([torch.randint(TRAIN_STEPS, (1,), generator=draw) for draw in draws])

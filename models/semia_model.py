@@ -8,7 +8,7 @@ of the segmentation network, ten of the generator, one more of the discriminator
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -44,6 +44,22 @@ class Side:
     image: Tensor
     seg: Tensor
     label: Tensor
+
+
+@dataclass(frozen=True)
+class AnalogyStep:
+    """What the updates of a step share: its mode, and which side plays which part.
+
+    Args:
+        source, target: the source is rendered for the target's layout.
+        reconstructs: the two are the same.
+        banks: the source's patches, in samplings with a patch loss.
+    """
+
+    source: Side
+    target: Side
+    reconstructs: bool
+    banks: Sequence[PatchBank] = ()
 
 
 @MODELS.register("semia")
@@ -89,7 +105,6 @@ class SemIAModel(BaseModel):
         self.patch, self.perceptual, self.alignment = patch, perceptual, alignment
         self.rec_every, self.g_steps, self.noise = rec_every, g_steps, noise
         self.rate = {"lr": lr, "stable_steps": stable_steps, "decay_steps": decay_steps}
-        self._banks: list[PatchBank] | None = None
         if netD is None or netS is None:
             return
         given = {"gan": 1.0, "rec": 5.0, "fixed": 1.0, "patch": 1.0, "feat": 1.0, "align": 1.0, "vgg": 0.0}
@@ -184,21 +199,21 @@ class SemIAModel(BaseModel):
         G = Phase("G", ("netG",), self.optimizer_G, self.losses_G, repeat=self.g_steps)
         return [D, S, G, D] if self.weighted("G/gan") or self.weighted("G/feat") else [S, G]
 
-    def begin_step(self, batch: Batch) -> None:
+    def begin_step(self, batch: Batch) -> AnalogyStep:
         """Choose mode and roles, and set the step's learning rates."""
         pair = self.laid_out(cast(AnalogyBatch, batch))
         rate = base_rate(self.step, **self.rate)  # type: ignore[arg-type]
         for optimizer, factor in ((self.optimizer_G, 0.5), (self.optimizer_D, 2.0)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
-        self.source = Side(pair["image"], pair["seg"], pair["label"][0])
-        self.target = Side(pair["target_image"], pair["target_seg"], pair["target_label"][0])
-        self.reconstructs = self.step % self.rec_every == 0
-        if self.reconstructs:
-            self.source = self.target
-        elif torch.rand(()) < 0.5:
-            self.source, self.target = self.target, self.source
-        self._banks = None
+        source = Side(pair["image"], pair["seg"], pair["label"][0])
+        target = Side(pair["target_image"], pair["target_seg"], pair["target_label"][0])
+        if self.step % self.rec_every == 0:
+            return AnalogyStep(target, target, reconstructs=True)
+        if torch.rand(()) < 0.5:
+            source, target = target, source
+        banks = () if self.patch is None else self.patch.banks(source.image, source.label)
+        return AnalogyStep(source, target, reconstructs=False, banks=banks)
 
     def laid_out(self, pair: AnalogyBatch) -> AnalogyBatch:
         """Return the batch, on a CPU in channels_last order, which all maps inherit: an update takes a seventh less."""
@@ -208,62 +223,56 @@ class SemIAModel(BaseModel):
         moved = {name: pair[name].contiguous(memory_format=torch.channels_last) for name in NETWORK_INPUTS}  # type: ignore[literal-required]
         return cast(AnalogyBatch, kept | moved)
 
-    def run_generator(self) -> Analogy:
+    def render(self, shared: AnalogyStep) -> Analogy:
         """Render the source for the target's layout, with fresh input noise."""
-        image = input_noise(self.source.image) if self.noise else self.source.image
-        out: Analogy = self.netG(image, self.source.seg, self.target.seg)
+        source = shared.source
+        image = input_noise(source.image) if self.noise else source.image
+        out: Analogy = self.netG(image, source.seg, shared.target.seg)
         return out
 
-    def discriminate(self, fake: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+    def discriminate(self, real: Tensor, fake: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
         """Return scores and features of the target picture and of a result, from one pass."""
         assert self.netD is not None
-        scores, features = self.netD(torch.cat([self.target.image, fake]))
-        real, fakes = ([x[k : k + 1] for x in scores] for k in range(2))
-        return real, fakes, [x[:1] for x in features], [x[1:] for x in features]
+        scores, features = self.netD(torch.cat([real, fake]))
+        on_real, on_fake = ([x[k : k + 1] for x in scores] for k in range(2))
+        return on_real, on_fake, [x[:1] for x in features], [x[1:] for x in features]
 
-    def losses_D(self) -> dict[str, Tensor]:
+    def losses_D(self, shared: AnalogyStep) -> dict[str, Tensor]:
         with torch.no_grad():
-            fake = self.run_generator().image
-        on_real, on_fake, _, _ = self.discriminate(fake)
+            fake = self.render(shared).image
+        on_real, on_fake, _, _ = self.discriminate(shared.target.image, fake)
         return {"D/real": least_squares(on_real, 1.0), "D/fake": least_squares(on_fake, 0.0)}
 
-    def losses_S(self) -> dict[str, Tensor]:
+    def losses_S(self, shared: AnalogyStep) -> dict[str, Tensor]:
         assert self.netS is not None
-        return {"S/l1": F.l1_loss(self.netS(self.source.image), self.source.seg)}
+        return {"S/l1": F.l1_loss(self.netS(shared.source.image), shared.source.seg)}
 
-    def losses_G(self) -> dict[str, Tensor]:
-        out = self.run_generator()
+    def losses_G(self, shared: AnalogyStep) -> dict[str, Tensor]:
+        source, target, out = shared.source, shared.target, self.render(shared)
         losses: dict[str, Tensor] = {}
         if self.weighted("G/gan") or self.weighted("G/feat"):
-            _, on_fake, real, fake = self.discriminate(out.image)
+            _, on_fake, real, fake = self.discriminate(target.image, out.image)
             losses |= {"G/gan": least_squares(on_fake, 1.0), "G/feat": matching(fake, real)}
-        if self.reconstructs:
-            losses["G/rec"] = F.l1_loss(out.image, self.target.image)
+        if shared.reconstructs:
+            losses["G/rec"] = F.l1_loss(out.image, target.image)
             losses |= {"G/alpha": fixed_point(out.alpha, 1.0), "G/beta": fixed_point(out.beta, 0.0)}
         else:
             if self.patch is not None:
-                losses["G/patch"] = self.patch(out.image, self.source_patches(), self.target.label)
+                losses["G/patch"] = self.patch(out.image, shared.banks, target.label)
             if self.alignment == "paper":
-                losses["G/align"] = self.misalignment(out.image)
+                losses["G/align"] = self.misalignment(out.image, target.seg)
             if self.perceptual is not None:
-                losses["G/vgg"] = self.perceptual(out.image, self.source.image)
+                losses["G/vgg"] = self.perceptual(out.image, source.image)
         return {name: loss for name, loss in losses.items() if self.weighted(name)}
 
-    def source_patches(self) -> list[PatchBank]:
-        """Return the source's patches: the same for all updates of a step."""
-        assert self.patch is not None
-        if self._banks is None:
-            self._banks = self.patch.banks(self.source.image, self.source.label)
-        return self._banks
-
-    def misalignment(self, fake: Tensor) -> Tensor:
-        """Return the L1 distance between the target layout and the segmentation network's reading of a result.
+    def misalignment(self, fake: Tensor, layout: Tensor) -> Tensor:
+        """Return the L1 distance between a layout and the segmentation network's reading of a result.
 
         Differs from SemIA's release: it computes this without a gradient.
         """
         assert self.netS is not None
         read = self.netS.judge if self.netS.training else self.netS
-        return F.l1_loss(read(fake), self.target.seg)
+        return F.l1_loss(read(fake), layout)
 
     # --- inference -------------------------------------------------------------------------------------------------
     @torch.no_grad()

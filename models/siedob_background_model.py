@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,27 @@ from models.networks.siedob.boundary import Patch, choose_patches, cut_patches
 from util.batch import Batch
 from util.flags import fraction, weight
 from util.opt import Opt
+
+
+@dataclass(frozen=True)
+class BackgroundStep:
+    """What the phases of a step share.
+
+    Args:
+        real, raw, fake: the picture, the network's own, and the composite, each (B, 3, H, W).
+        seg: one-hot labels (B, N, H, W) of the whole picture.
+        mask: (B, 1, H, W), what is to be filled; background: (B, 1, H, W), what no object covers.
+        patches: what the patch discriminator judges; patch_weight: 0 where they stand for none.
+    """
+
+    real: Tensor
+    raw: Tensor
+    fake: Tensor
+    seg: Tensor
+    mask: Tensor
+    background: Tensor
+    patches: Sequence[Patch] = ()
+    patch_weight: float = 0.0
 
 
 @MODELS.register("siedob_background")
@@ -85,45 +108,46 @@ class SIEDOBBackgroundModel(SceneModel):
             judges.append(Phase("P", ("netP",), self.optimizer_P, self.losses_P))
         return [*judges, generator]
 
-    def fill(self, batch: Batch, netG: nn.Module) -> tuple[Tensor, Tensor]:
-        """Return the network's own picture and the composite, both (B, 3, H, W); objects stay as they are."""
+    def fill(self, batch: Batch, netG: nn.Module) -> BackgroundStep:
+        """Run the network on a batch; objects stay as they are."""
+        image = batch["image"]
         objects = self.find(batch, batch["mask"], min_erased=self.min_erased)
-        background = 1 - objects.union(len(batch["image"]))
-        self.background, self.mask = background, batch["mask"] * background
-        self.seg, edge = self.scene(batch)
-        known = batch["image"] * (1 - batch["mask"]) * background
-        raw = netG(known, self.seg, edge, self.mask, background)
+        background = 1 - objects.union(len(image))
+        mask = batch["mask"] * background
+        seg, edge = self.scene(batch)
+        known = image * (1 - batch["mask"]) * background
+        raw = netG(known, seg, edge, mask, background)
         self.counters["objects kept as in the input (no task of the background)"] += len(objects)
-        return raw, raw * self.mask + batch["image"] * (1 - self.mask)
+        return BackgroundStep(image, raw, raw * mask + image * (1 - mask), seg, mask, background)
 
-    def begin_step(self, batch: Batch) -> None:
-        self.real = batch["image"]
-        self.raw, self.fake = self.fill(batch, self.call("netG"))
-        if self.weighted("G/patch"):
-            self.patches = choose_patches(self.mask, [random.Random(seed) for seed in batch["draw"]])
-            # Processes that train together must all judge a patch: one without any judges a picture, with no weight.
-            self.patch_weight = float(bool(self.patches))
-            everything = (0, self.mask.shape[-1])
-            self.patches = self.patches or [Patch(0, everything, everything)]
+    def begin_step(self, batch: Batch) -> BackgroundStep:
+        filled = self.fill(batch, self.call("netG"))
+        if not self.weighted("G/patch"):
+            return filled
+        patches = choose_patches(filled.mask, [random.Random(seed) for seed in batch["draw"]])
+        # Processes that train together must all judge a patch: one without any judges a picture, with no weight.
+        everything = (0, filled.mask.shape[-1])
+        judged = patches or [Patch(0, everything, everything)]
+        return replace(filled, patches=judged, patch_weight=float(bool(patches)))
 
-    def patched(self, picture: Tensor) -> Tensor:
+    def patched(self, picture: Tensor, shared: BackgroundStep) -> Tensor:
         """Return what the patch discriminator sees of a picture; it comes before the labels, as released."""
-        return cut_patches(torch.cat([picture, self.seg], 1), self.patches)
+        return cut_patches(torch.cat([picture, shared.seg], 1), shared.patches)
 
-    def losses_D(self) -> dict[str, Tensor]:
-        return self.judge("netD", *(torch.cat([self.seg, x], 1) for x in (self.fake, self.real)))
+    def losses_D(self, shared: BackgroundStep) -> dict[str, Tensor]:
+        return self.judge("netD", *(torch.cat([shared.seg, x], 1) for x in (shared.fake, shared.real)))
 
-    def losses_P(self) -> dict[str, Tensor]:
-        losses = self.judge("netP", self.patched(self.fake), self.patched(self.real))
-        return {name: loss * self.patch_weight for name, loss in losses.items()}
+    def losses_P(self, shared: BackgroundStep) -> dict[str, Tensor]:
+        losses = self.judge("netP", self.patched(shared.fake, shared), self.patched(shared.real, shared))
+        return {name: loss * shared.patch_weight for name, loss in losses.items()}
 
-    def losses_G(self) -> dict[str, Tensor]:
-        judged = torch.cat([self.seg, self.fake], 1)
-        losses = self.generator_losses(judged, self.raw, self.real * self.background)
+    def losses_G(self, shared: BackgroundStep) -> dict[str, Tensor]:
+        judged = torch.cat([shared.seg, shared.fake], 1)
+        losses = self.generator_losses(judged, shared.raw, shared.real * shared.background)
         if self.weighted("G/patch"):
-            losses["G/patch"] = self.adversarial("netP", self.patched(self.fake)) * self.patch_weight
+            losses["G/patch"] = self.adversarial("netP", self.patched(shared.fake, shared)) * shared.patch_weight
         return losses
 
     @torch.no_grad()
     def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
-        return self.fill(batch, self.netG)[1]
+        return self.fill(batch, self.netG).fake

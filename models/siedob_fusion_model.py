@@ -6,6 +6,7 @@ import argparse
 import random
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ from util.errors import UserError
 from util.flags import positive_int
 from util.object_rules import ObjectRule
 from util.opt import Opt
+
+
+@dataclass(frozen=True)
+class FusionStep:
+    """What the phases of a step share: picture, fusion network's own, and composite, each (B, 3, H, W)."""
+
+    real: Tensor
+    raw: Tensor
+    fake: Tensor
 
 
 @MODELS.register("siedob_fusion")
@@ -233,19 +243,19 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
     def phases(self) -> list[Phase]:
         return super().phases() if self.netG is not None else []
 
-    def begin_step(self, batch: Batch) -> None:
-        self.real = batch["image"]
+    def begin_step(self, batch: Batch) -> FusionStep:
+        real, mask = batch["image"], batch["mask"]
         with torch.no_grad():
             composed = self.compose(batch, batch["draw"])
-        self.raw = self.call("netG")(composed, batch["mask"], batch["edge"] * batch["mask"])
-        self.fake = self.raw * batch["mask"] + self.real * (1 - batch["mask"])
+        raw = self.call("netG")(composed, mask, batch["edge"] * mask)
+        return FusionStep(real, raw, raw * mask + real * (1 - mask))
 
-    def losses_D(self) -> dict[str, Tensor]:
-        return self.judge("netD", self.fake, self.real)
+    def losses_D(self, shared: FusionStep) -> dict[str, Tensor]:
+        return self.judge("netD", shared.fake, shared.real)
 
-    def losses_G(self) -> dict[str, Tensor]:
+    def losses_G(self, shared: FusionStep) -> dict[str, Tensor]:
         """L1 is not in the release: it is for runs without a perceptual network, and its weight is 0 by default."""
-        return self.generator_losses(self.fake, self.raw, self.real)
+        return self.generator_losses(shared.fake, shared.raw, shared.real)
 
     # --- inference -------------------------------------------------------------------------------------------------
     @torch.no_grad()

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models import MODELS
 from models.base_siedob import ObjectModel
 from models.networks.siedob.object_generators import ObjectInpainter
 from util.batch import Batch
 from util.opt import Opt
+
+
+@dataclass(frozen=True)
+class InpaintStep:
+    """What the phases of a step share.
+
+    Args:
+        real, raw, fake: the crop, the network's own picture, and the composite, each (B, 3, S, S).
+        mask: (B, 1, S, S), what is erased of the object; cls: its class map (B, K, S, S).
+    """
+
+    real: Tensor
+    raw: Tensor
+    fake: Tensor
+    mask: Tensor
+    cls: Tensor
+
+    def judged(self, picture: Tensor) -> Tensor:
+        """Return what the discriminator sees of a picture."""
+        return torch.cat([picture, self.mask, self.cls], 1)
 
 
 @MODELS.register("siedob_inpaint")
@@ -31,28 +51,24 @@ class SIEDOBInpaintModel(ObjectModel):
         netG = ObjectInpainter(class_channels=opt.label_nc, ngf=opt.ngf)
         return cls.build(opt, netG, judged=3 + 1 + opt.label_nc, weights={}, is_train=is_train)
 
-    def complete(self, batch: Batch, netG: Any) -> tuple[Tensor, Tensor]:
-        """Return the network's own picture and the composite, both (B, 3, S, S)."""
-        shape, self.cls = self.object_maps(batch["label"])
-        self.mask = batch["mask"] * shape
-        seen = batch["image"] * (1 - self.mask) * shape
-        raw = netG(seen, shape, self.mask, self.cls)
-        return raw, raw * self.mask + seen
+    def complete(self, batch: Batch, netG: nn.Module) -> InpaintStep:
+        """Run the network on a batch."""
+        shape, cls = self.object_maps(batch["label"])
+        mask = batch["mask"] * shape
+        seen = batch["image"] * (1 - mask) * shape
+        raw = netG(seen, shape, mask, cls)
+        return InpaintStep(batch["image"], raw, raw * mask + seen, mask, cls)
 
-    def begin_step(self, batch: Batch) -> None:
-        self.real = batch["image"]
-        self.raw, self.fake = self.complete(batch, self.call("netG"))
+    def begin_step(self, batch: Batch) -> InpaintStep:
+        return self.complete(batch, self.call("netG"))
 
-    def judged(self, picture: Tensor) -> Tensor:
-        return torch.cat([picture, self.mask, self.cls], 1)
+    def losses_D(self, shared: InpaintStep) -> dict[str, Tensor]:
+        return self.judge("netD", shared.judged(shared.fake), shared.judged(shared.real))
 
-    def losses_D(self) -> dict[str, Tensor]:
-        return self.judge("netD", self.judged(self.fake), self.judged(self.real))
-
-    def losses_G(self) -> dict[str, Tensor]:
+    def losses_G(self, shared: InpaintStep) -> dict[str, Tensor]:
         """The pictures are compared on the whole crop: outside the object 0 is to be painted."""
-        return self.generator_losses(self.judged(self.fake), self.raw, self.real)
+        return self.generator_losses(shared.judged(shared.fake), shared.raw, shared.real)
 
     @torch.no_grad()
     def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
-        return self.complete(batch, self.netG)[1]
+        return self.complete(batch, self.netG).fake

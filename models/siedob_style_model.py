@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,28 @@ from models.networks.siedob.object_generators import StyleObjectGenerator
 from util.batch import Batch
 from util.flags import positive_int, weight
 from util.opt import Opt
+
+
+@dataclass(frozen=True)
+class StyleStep:
+    """What the phases of a step share: each object twice, first in its own style, then in another's of its class.
+
+    Args:
+        real, raw: the objects and the network's pictures of them, (2B, 3, S, S).
+        cls: class maps (2B, K, S, S); shape: of the objects, (2B, 1, S, S).
+        code: the styles (2B, D); cycle: the same, read off the results; None where they need not agree.
+    """
+
+    real: Tensor
+    raw: Tensor
+    cls: Tensor
+    shape: Tensor
+    code: Tensor
+    cycle: Tensor | None
+
+    def judged(self, picture: Tensor) -> Tensor:
+        """Return what the discriminator sees of a picture."""
+        return torch.cat([picture, self.cls], 1)
 
 
 @MODELS.register("siedob_style")
@@ -45,29 +68,26 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
         return model
 
     # --- training --------------------------------------------------------------------------------------------------
-    def begin_step(self, batch: Batch) -> None:
-        """Make each object twice: in its own style, and in that of another object of its class."""
+    def begin_step(self, batch: Batch) -> StyleStep:
         shape, cls = self.object_maps(batch["label"])
         partner = batch["style_image"], self.object_maps(batch["style_label"])[1]  # type: ignore[typeddict-item]
-        self.cls, self.shape = torch.cat([cls, cls]), torch.cat([shape, shape])
-        self.real = torch.cat([batch["image"], batch["image"]])
+        both_cls, real = torch.cat([cls, cls]), torch.cat([batch["image"], batch["image"]])
         styles, style_cls = torch.cat([batch["image"], partner[0]]), torch.cat([cls, partner[1]])
-        self.raw, self.code, self.cycle = self.call("netG")(self.cls, styles, style_cls, cycle=self.weighted("G/scc"))
+        raw, code, cycle = self.call("netG")(both_cls, styles, style_cls, cycle=self.weighted("G/scc"))
+        return StyleStep(real, raw, both_cls, torch.cat([shape, shape]), code, cycle)
 
-    def judged(self, picture: Tensor) -> Tensor:
-        return torch.cat([picture, self.cls], 1)
+    def losses_D(self, shared: StyleStep) -> dict[str, Tensor]:
+        return self.judge("netD", shared.judged(shared.raw * shared.shape), shared.judged(shared.real))
 
-    def losses_D(self) -> dict[str, Tensor]:
-        return self.judge("netD", self.judged(self.raw * self.shape), self.judged(self.real))
-
-    def losses_G(self) -> dict[str, Tensor]:
+    def losses_G(self, shared: StyleStep) -> dict[str, Tensor]:
         """L1 compares the objects in their own style alone; the perceptual loss those in another too, as released."""
-        own = len(self.real) // 2
-        losses = self.generator_losses(self.judged(self.raw * self.shape), self.raw, self.real)
+        raw, real = shared.raw, shared.real
+        own = len(real) // 2
+        losses = self.generator_losses(shared.judged(raw * shared.shape), raw, real)
         if self.weighted("G/l1"):
-            losses["G/l1"] = F.l1_loss(self.raw[:own], self.real[:own])
-        if self.weighted("G/scc"):
-            losses["G/scc"] = style_consistency(self.code, self.cycle)
+            losses["G/l1"] = F.l1_loss(raw[:own], real[:own])
+        if shared.cycle is not None:
+            losses["G/scc"] = style_consistency(shared.code, shared.cycle)
         return losses
 
     # --- inference -------------------------------------------------------------------------------------------------

@@ -23,9 +23,9 @@ from models.base_model import Phase
 from models.losses.patch import NEAREST, SCALES, PatchFeatures, PatchLoss
 from models.losses.perceptual import TAPS, build_features
 from models.networks.semia.discriminator import PyramidDiscriminator
-from models.networks.semia.generator import AnalogyGenerator, init_analogy
+from models.networks.semia.generator import Analogy, AnalogyGenerator, init_analogy
 from models.networks.semia.segmenter import LayoutSegmenter
-from models.semia_model import SemIAModel
+from models.semia_model import AnalogyStep, SemIAModel
 from trainers.trainer import frozen
 from util.files import write_text
 from util.seeds import torch_generator
@@ -89,12 +89,12 @@ class PlainSemIA(SemIAModel):
     def laid_out(self, pair: Any) -> Any:
         return pair
 
-    def discriminate(self, fake: Tensor) -> Any:
-        self._banks = None
-        if fake.requires_grad and not self.reconstructs and self.alignment == "released":
+    def render(self, shared: AnalogyStep) -> Analogy:
+        out = super().render(shared)
+        if out.image.requires_grad and not shared.reconstructs and self.alignment == "released":
             with torch.no_grad():
-                self.misalignment(fake)
-        return super().discriminate(fake)
+                self.misalignment(out.image, shared.target.seg)
+        return out
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
@@ -213,16 +213,16 @@ def iterate(opt: argparse.Namespace, model: SemIAModel, step: int) -> None:
     """One step, as the trainer does it."""
     torch.manual_seed(step)
     model.step = step
-    model.begin_step(batch(opt))
+    shared = model.begin_step(batch(opt))
     for phase in model.phases():
         if step % phase.every == 0:
             for _ in range(phase.repeat):
-                update(model, phase)
+                update(model, phase, shared)
 
 
-def update(model: SemIAModel, phase: Phase) -> None:
+def update(model: SemIAModel, phase: Phase, shared: AnalogyStep) -> None:
     with frozen(model, keep=phase.networks):
-        total = sum(model.loss_weights.get(name, 1.0) * loss for name, loss in phase.losses().items())
+        total = sum(model.loss_weights.get(name, 1.0) * loss for name, loss in phase.losses(shared).items())
         phase.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[union-attr]
     phase.optimizer.step()

@@ -143,21 +143,25 @@ class Trainer:
         self._losses, self._norms, self._updated = {}, {}, False
         self.model.step = self.step
         with self._autocast():
-            self.model.begin_step(batch)
+            shared = self.model.begin_step(batch)
         for phase in self.model.phases():
             if self.step % phase.every == 0:
                 for _ in range(phase.repeat):
-                    self._update(phase)
+                    self._update(phase, shared)
         if self.ema:
             self.ema.update()
         self.step += 1
         self.nimg += len(batch["name"]) * self.world.world_size
 
-    def _update(self, phase: Phase) -> None:
-        """One update of the phase's networks; the others neither get gradients nor spend time on them."""
+    def _update(self, phase: Phase, shared: Any) -> None:
+        """One update of the phase's networks; the others neither get gradients nor spend time on them.
+
+        Args:
+            shared: what `begin_step` returned for this step.
+        """
         with frozen(self.model, keep=phase.networks):
             with self._autocast():
-                losses = phase.losses()
+                losses = phase.losses(shared)
             if not losses:
                 return  # all its terms have weight zero
             total = sum(self.model.loss_weights.get(name, 1.0) * loss for name, loss in losses.items())

@@ -9,7 +9,7 @@ Shapes: maps (1, C, H, W), classes (H, W) int64 of the full-size layout, D = C *
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -148,7 +148,11 @@ class PatchLoss(nn.Module):
         return corners
 
     def forward(
-        self, fake: Tensor, banks: list[PatchBank], classes: Tensor, corners: list[list[tuple[int, int]]] | None = None
+        self,
+        fake: Tensor,
+        banks: Sequence[PatchBank],
+        classes: Tensor,
+        corners: list[list[tuple[int, int]]] | None = None,
     ) -> Tensor:
         """Return the mean over the drawn patches.
 

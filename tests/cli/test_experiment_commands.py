@@ -83,11 +83,11 @@ def interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send this process SIGTERM when the training step after `steps` begins."""
     begin, done = CascadeGAN.begin_step, []
 
-    def begin_step(self: CascadeGAN, batch: Any) -> None:
+    def begin_step(self: CascadeGAN, batch: Any) -> Any:
         done.append(1)
         if len(done) == steps + 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        begin(self, batch)
+        return begin(self, batch)
 
     monkeypatch.setattr(CascadeGAN, "begin_step", begin_step)
 

@@ -16,8 +16,8 @@ from small_disks import fill, small_disk
 import test as test_command
 import train as train_command
 from models import MODELS
+from models.networks.cascade.stages import CascadeGenerator
 from models.networks.cascade.style_encoder import StyleEncoder
-from models.networks.cascade.style_generator import StyleCodeGenerator
 from models.released_weights.divsem import released_generator_key
 from scripts import (
     build_style_bank,
@@ -73,7 +73,7 @@ def make_world(root: Path) -> World:
     mask[10:20, 10:20] = 255
     save_png(mask, root / "mask.png")
     encoder = StyleEncoder(style_dim=4, nef=2)
-    theirs = StyleCodeGenerator(style_encoder=encoder, label_nc=9, crop_size=256, ngf=2).state_dict()
+    theirs = CascadeGenerator(style_encoder=encoder, label_nc=9, crop_size=256, ngf=2).state_dict()
     torch.save({"netG": {released_generator_key(key): value for key, value in theirs.items()}}, root / "best.pth")
     table = root / "table.yaml"
     flags = dict(zip((a[2:] for a in world.tiny[::2]), world.tiny[1::2], strict=True))

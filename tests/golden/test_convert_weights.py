@@ -20,7 +20,6 @@ from models.networks.blocks.scales import resize_nearest
 from models.networks.blocks.spm import Modulation
 from models.networks.cascade.stages import CascadeGenerator
 from models.networks.cascade.style_encoder import StyleEncoder
-from models.networks.cascade.style_generator import StyleCodeGenerator
 from models.released_weights.divsem import released_discriminator_key, released_generator_key
 from options.test_options import TestOptions
 from scripts.convert_weights import main as convert
@@ -39,7 +38,7 @@ def released_state(net: torch.nn.Module) -> dict[str, Tensor]:
 
 def divsem_source(**widths: Any) -> dict[str, Tensor]:
     encoder = StyleEncoder(style_dim=widths.pop("style_dim"), nef=widths.pop("nef", 16))
-    return released_state(StyleCodeGenerator(style_encoder=encoder, label_nc=34, crop_size=256, **widths))
+    return released_state(CascadeGenerator(style_encoder=encoder, label_nc=34, crop_size=256, **widths))
 
 
 def load(tmp_path: Path, name: str) -> Any:
@@ -77,7 +76,7 @@ def test_a_converted_divsem_gives_the_authors_pictures(tmp_path: Path) -> None:
         "image": raw["image"].flip(1), "label": raw["label"], "mask": raw["mask"], "inst": dense, "name": ["golden"],
         "edge": instance_edges(raw["inst_original"]), "inst_id": ids[None], "inst_class": ids[None] % 120, "index": [0],
     }  # fmt: skip
-    out = model.run_generator(batch, model.netG, model.draw_codes(batch, [0]))
+    out = model.netG(*model.generator_inputs(batch)._replace(bank_codes=model.draw_codes(batch, [0])))
     expected = GOLDEN["units"]["small_divsem_ngf4_style8_lab34"]
     for k in range(3):
         assert_stats(out.fake[k].flip(1), expected[f"fake_G{k + 1}"])
@@ -87,7 +86,7 @@ def test_the_class_names_are_those_of_the_releases_labels(tmp_path: Path) -> Non
     """The Flickr-Landscape model counts ADE20K's classes from 0, SPMPGAN's room model from 1."""
     encoder = StyleEncoder(style_dim=4, nef=2)
     wide = {"label_nc": 151, "crop_size": 256, "ngf": 2, "modulation": SMALL}
-    nets = {"divsem": StyleCodeGenerator(style_encoder=encoder, **wide), "spmpgan": CascadeGenerator(**wide)}
+    nets = {"divsem": CascadeGenerator(style_encoder=encoder, **wide), "spmpgan": CascadeGenerator(**wide)}
     tables = {}
     for model, net in nets.items():
         torch.save({"netG": released_state(net)}, tmp_path / "best.pth")

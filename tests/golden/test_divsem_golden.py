@@ -19,7 +19,6 @@ from models.networks.blocks.discriminator import MultiScaleDiscriminator
 from models.networks.blocks.scales import resize_nearest
 from models.networks.cascade.stages import Cascade, CascadeGenerator
 from models.networks.cascade.style_encoder import StyleEncoder
-from models.networks.cascade.style_generator import StyleCodeGenerator
 from models.released_weights.divsem import (
     released_discriminator_key,
     released_generator_key,
@@ -56,15 +55,15 @@ class Case:
         ]
 
 
-def build_divsem(*, ngf: int, style_dim: int = 128) -> StyleCodeGenerator:
+def build_divsem(*, ngf: int, style_dim: int = 128) -> CascadeGenerator:
     encoder = StyleEncoder(style_dim=style_dim, style_pool="all")
-    net = StyleCodeGenerator(style_encoder=encoder, label_nc=34, crop_size=256, ngf=ngf)
+    net = CascadeGenerator(style_encoder=encoder, label_nc=34, crop_size=256, ngf=ngf)
     fill(net, released_generator_key)
     return net.eval()
 
 
 @pytest.fixture(scope="module")
-def divsem() -> StyleCodeGenerator:
+def divsem() -> CascadeGenerator:
     return build_divsem(ngf=32)
 
 
@@ -117,7 +116,7 @@ def test_inputs_are_the_golden_ones() -> None:
 
 
 @torch.no_grad()
-def test_divsem_inference_with_cached_codes(divsem: StyleCodeGenerator) -> None:
+def test_divsem_inference_with_cached_codes(divsem: CascadeGenerator) -> None:
     scene, expected = Case(), GOLDEN["divsem"]["lab_34"]
     codes = scene.bank_codes(128)
     masked = scene.image * (1 - scene.mask)
@@ -139,7 +138,7 @@ def test_divsem_inference_with_cached_codes(divsem: StyleCodeGenerator) -> None:
 
 
 @torch.no_grad()
-def test_style_encoder_layers_and_maps(divsem: StyleCodeGenerator) -> None:
+def test_style_encoder_layers_and_maps(divsem: CascadeGenerator) -> None:
     scene, expected = Case(), GOLDEN["divsem"]["lab_34"]
     encoder = divsem.style_encoder
     ones = torch.ones_like(scene.mask)
@@ -162,17 +161,17 @@ def test_style_encoder_layers_and_maps(divsem: StyleCodeGenerator) -> None:
         ("C_small_mask_nocache", "C", False),
     ],
 )
-def test_divsem_fallback_to_the_picture(divsem: StyleCodeGenerator, name: str, case: str, sees_truth: bool) -> None:
+def test_divsem_fallback_to_the_picture(divsem: CascadeGenerator, name: str, case: str, sees_truth: bool) -> None:
     scene, expected = Case(case=case), GOLDEN["divsem"]["lab_34"][name]
     picture = scene.image if sees_truth else scene.image * (1 - scene.mask)
     style = divsem.style_encoder(picture, scene.mask, scene.inst, scene.count)
     assert_stats(style, expected["style_codes"])
-    out = CascadeGenerator.forward(divsem, scene.image, scene.seg, scene.edge, scene.mask, style)
+    out = divsem.render(scene.image, scene.seg, scene.edge, scene.mask, style)
     assert_cascade(out, expected)
 
 
 @torch.no_grad()
-def test_seeded_draws_from_several_codes_per_class(divsem: StyleCodeGenerator) -> None:
+def test_seeded_draws_from_several_codes_per_class(divsem: CascadeGenerator) -> None:
     scene, expected = Case(), GOLDEN["units"]["zencoder_multi_cache"]
     classes = [int(i) % 120 for i in scene.ids]
     bank = StyleBank({c: torch.stack([0.5 * hash_tensor(f"code:{c}:{j}", 128) for j in range(3)]) for c in classes})
@@ -254,8 +253,8 @@ def test_vgg_features(tmp_path_factory: pytest.TempPathFactory) -> None:
 LOSS_NAMES = {"G/l1": ("L1", 1.0), "G/gan": ("G_GAN", 1.0), "G/vgg": ("VGG", 10.0)}
 
 
-def one_step(model: CascadeGAN, scene: Case) -> dict[str, list[float]]:
-    """Train one step as the trainer does; return the unweighted losses of each scale."""
+def one_step(model: CascadeGAN, scene: Case) -> tuple[dict[str, list[float]], Cascade]:
+    """Train one step as the trainer does; return the unweighted losses of each scale, and the generator's pass."""
     batch: Any = {
         "image": scene.image,
         "label": scene.label,
@@ -263,19 +262,19 @@ def one_step(model: CascadeGAN, scene: Case) -> dict[str, list[float]]:
         "edge": scene.edge,
         "name": ["golden"],
     }
-    model.begin_step(batch)
+    shared = model.begin_step(batch)
     found: dict[str, list[float]] = {}
     for phase, terms in zip(model.phases(), (model.per_scale_D, model.per_scale_G), strict=True):
         for name, net in model.networks().items():
             net.requires_grad_(name in phase.networks)
-        losses = terms()
+        losses = terms(shared)
         total = sum((model.loss_weights[n] * torch.stack(t).sum() for n, t in losses.items()), torch.zeros(()))
         phase.optimizer.zero_grad()
         total.backward()
         phase.optimizer.step()
         found |= {name: [term.item() for term in scales] for name, scales in losses.items()}
         model.netG.requires_grad_(True)
-    return found
+    return found, shared.out
 
 
 def assert_step(found: dict[str, list[float]], expected: dict[str, Any], **tolerance: float) -> None:
@@ -303,10 +302,11 @@ def test_spmpgan_first_training_steps(tmp_path_factory: pytest.TempPathFactory) 
     model = SPMPGANModel(netG=netG, netD=build_discriminator(64), perceptual=filled_vgg(tmp_path_factory), label_nc=34)
     model.train()
     expected = GOLDEN["spmpgan"]["lab_34"]["train_steps"]
-    assert_step(one_step(model, Case()), expected[0], abs=5e-5)
-    assert_stats(model.out.fake[-1], expected[0]["fake_G3"])
+    losses, out = one_step(model, Case())
+    assert_step(losses, expected[0], abs=5e-5)
+    assert_stats(out.fake[-1], expected[0]["fake_G3"])
     assert_updated(model, expected[0]["after"])
-    assert_step(one_step(model, Case()), expected[1], **SECOND_STEP)
+    assert_step(one_step(model, Case())[0], expected[1], **SECOND_STEP)
 
 
 def test_small_spmpgan_evaluation_and_training() -> None:
@@ -318,5 +318,5 @@ def test_small_spmpgan_evaluation_and_training() -> None:
         assert_cascade(netG.eval()(scene.image, scene.seg, scene.edge, scene.mask), expected)
     model = SPMPGANModel(netG=netG, netD=build_discriminator(4), label_nc=34)
     model.train()
-    assert_step(one_step(model, scene), expected["train"][0], abs=5e-5)
-    assert_step(one_step(model, scene), expected["train"][1], **SECOND_STEP)
+    assert_step(one_step(model, scene)[0], expected["train"][0], abs=5e-5)
+    assert_step(one_step(model, scene)[0], expected["train"][1], **SECOND_STEP)

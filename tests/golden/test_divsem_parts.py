@@ -11,7 +11,6 @@ from models.networks.blocks.discriminator import MultiScaleDiscriminator
 from models.networks.blocks.spm import SPMConv, SPMUp
 from models.networks.cascade.stages import CascadeGenerator
 from models.networks.cascade.style_encoder import StyleEncoder, style_conv
-from models.networks.cascade.style_generator import StyleCodeGenerator
 from models.released_weights.divsem import (
     released_block_key,
     released_discriminator_key,
@@ -52,7 +51,7 @@ def spmpgan_shape(row: tuple[str, str, str], column: int) -> str | None:
 def test_generator_keys_and_shapes_are_the_released_ones(column: int, label_nc: int) -> None:
     rows = table("netG")
     with torch.device("meta"):
-        divsem = StyleCodeGenerator(style_encoder=StyleEncoder(), label_nc=label_nc, crop_size=256, ngf=32)
+        divsem = CascadeGenerator(style_encoder=StyleEncoder(), label_nc=label_nc, crop_size=256, ngf=32)
         spmpgan = CascadeGenerator(label_nc=label_nc, crop_size=256, ngf=32)
     for net, wanted in (
         (divsem, {key: row[column] for key, row in rows.items()}),

@@ -187,8 +187,7 @@ def test_losses_of_the_sampling_mode(alignment: str, monkeypatch: pytest.MonkeyP
     semia, expected = model(alignment=alignment), VALUES["G_losses_sample_mode"]
     monkeypatch.setattr(torch, "rand", lambda *size: torch.ones(*size))
     semia.step = 1
-    semia.begin_step(batch())
-    losses = semia.losses_G()
+    losses = semia.losses_G(semia.begin_step(batch()))
     names = {"G/gan": "G/GAN", "G/feat": "G/Feat", "G/patch": "G/PatchLoss"}
     if alignment == "paper":  # the released value has no gradient; ours has
         names["G/align"] = "G/AuxLoss"
@@ -205,8 +204,7 @@ def test_losses_of_the_sampling_mode(alignment: str, monkeypatch: pytest.MonkeyP
 
 def test_losses_of_the_reconstruction_mode() -> None:
     semia, expected = model(), VALUES["G_losses_rec_mode"]
-    semia.begin_step(batch())
-    losses = semia.losses_G()
+    losses = semia.losses_G(semia.begin_step(batch()))
     weighted = {name: semia.loss_weights.get(name, 1.0) * value.item() for name, value in losses.items()}
     wanted = {
         "G/gan": "G/GAN", "G/feat": "G/Feat", "G/rec": "G/Rec", "G/alpha": "G/alpha_fixedpoint",
@@ -222,12 +220,12 @@ def test_losses_of_discriminator_and_segmenter(monkeypatch: pytest.MonkeyPatch) 
     semia = model()
     monkeypatch.setattr(torch, "rand", lambda *size: torch.ones(*size))
     semia.step = 1
-    semia.begin_step(batch())
-    losses = semia.losses_D()
+    shared = semia.begin_step(batch())
+    losses = semia.losses_D(shared)
     expected = VALUES["D_losses"]
     assert {k: v.item() for k, v in losses.items()} == pytest.approx({k: expected[k] for k in losses}, rel=1e-8)
     compare_gradients(gradients(semia.netD, losses, {}), VALUES["D_grads"])
-    assert semia.losses_S()["S/l1"].item() == pytest.approx(VALUES["Aux_eval"]["L1_to_src_seg"], rel=1e-9)
+    assert semia.losses_S(shared)["S/l1"].item() == pytest.approx(VALUES["Aux_eval"]["L1_to_src_seg"], rel=1e-9)
 
 
 def test_schedules() -> None:

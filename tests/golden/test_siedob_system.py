@@ -165,12 +165,14 @@ def test_system_reproduces_the_pictures(cv2: ModuleType, batch: dict[str, Any]) 
 
 def test_fusion_losses(cv2: ModuleType, batch: dict[str, Any], vgg: Any) -> None:
     model = fusion_model(cv2, netD=judge("netD_F"), perceptual=vgg, weights={"G/gan": 1.0, "G/l1": 0.0, "G/vgg": 10.0})
-    model.begin_step(batch)
+    shared = model.begin_step(batch)
     wanted = FUSION["losses_eval_mode"]
     assert_losses(
-        model.losses_D(), model.loss_weights, {"D/fake": wanted["loss_D_fake_F"], "D/real": wanted["loss_D_real_F"]}
+        model.losses_D(shared),
+        model.loss_weights,
+        {"D/fake": wanted["loss_D_fake_F"], "D/real": wanted["loss_D_real_F"]},
     )
-    assert_losses(model.losses_G(), model.loss_weights, {"G/gan": wanted["G_GAN_F"], "G/vgg": wanted["VGG_bg"]})
+    assert_losses(model.losses_G(shared), model.loss_weights, {"G/gan": wanted["G_GAN_F"], "G/vgg": wanted["VGG_bg"]})
 
 
 # --- the three steps before ---
@@ -179,11 +181,11 @@ def test_inpainting_losses(vgg: Any) -> None:
     weights = {"G/gan": 1.0, "G/l1": 10.0, "G/vgg": 10.0}
     nets = {"netG": golden_network("inp.netG"), "netD": judge("inp.netD_inp"), "perceptual": vgg}
     model = SIEDOBInpaintModel(**nets, label_nc=3, weights=weights)
-    model.begin_step(object_batch(case))
+    shared = model.begin_step(object_batch(case))
     found_D = {"D/fake": wanted["loss_D_inp_fake"], "D/real": wanted["loss_D_inp_real"]}
-    assert_losses(model.losses_D(), model.loss_weights, found_D)
+    assert_losses(model.losses_D(shared), model.loss_weights, found_D)
     found_G = {"G/gan": wanted["G_GAN_inp"], "G/l1": wanted["L1"], "G/vgg": wanted["VGG_inp"]}
-    assert_losses(model.losses_G(), model.loss_weights, found_G)
+    assert_losses(model.losses_G(shared), model.loss_weights, found_G)
 
 
 def object_batch(case: Objects) -> dict[str, Any]:
@@ -201,14 +203,15 @@ def test_style_losses(vgg: Any) -> None:
     weights = {"G/gan": 1.0, "G/l1": 10.0, "G/vgg": 10.0, "G/scc": 1.0}
     nets = {"netG": golden_network("sty.netG"), "netD": judge("sty.netD_style"), "perceptual": vgg}
     model = SIEDOBStyleModel(**nets, label_nc=3, weights=weights)
-    model.begin_step(object_batch(Objects()))
-    assert_golden(model.code[..., None, None], STEPS["style_step"]["all_sc"])
-    assert_golden(model.cycle[..., None, None], STEPS["style_step"]["all_cycle_sc"])
+    shared = model.begin_step(object_batch(Objects()))
+    assert_golden(shared.code[..., None, None], STEPS["style_step"]["all_sc"])
+    assert shared.cycle is not None
+    assert_golden(shared.cycle[..., None, None], STEPS["style_step"]["all_cycle_sc"])
     found_D = {"D/fake": wanted["loss_D_fake"], "D/real": wanted["loss_D_real"]}
-    assert_losses(model.losses_D(), model.loss_weights, found_D)
+    assert_losses(model.losses_D(shared), model.loss_weights, found_D)
     found_G = {"gan": "G_GAN", "l1": "L1", "vgg": "VGG", "scc": "style_cycle"}
     expected = {f"G/{ours}": wanted[theirs] for ours, theirs in found_G.items()}
-    assert_losses(model.losses_G(), model.loss_weights, expected)
+    assert_losses(model.losses_G(shared), model.loss_weights, expected)
 
 
 def test_background_losses(batch: dict[str, Any], vgg: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,13 +231,16 @@ def test_background_losses(batch: dict[str, Any], vgg: Any, monkeypatch: pytest.
     weights = {"G/gan": 1.0, "G/l1": 1.0, "G/vgg": 10.0}
     model = SIEDOBBackgroundModel(**nets, perceptual=vgg, rules=RULES, label_nc=LABEL_NC, weights=weights)
     model.loss_weights |= dict.fromkeys(("G/patch", "P/fake", "P/real"), 0.2)
-    model.begin_step(batch)
-    assert_golden(model.raw, facts["bg_output"], picture=True)
-    assert_golden(model.fake, facts["masked_fake"], picture=True)
+    shared = model.begin_step(batch)
+    assert_golden(shared.raw, facts["bg_output"], picture=True)
+    assert_golden(shared.fake, facts["masked_fake"], picture=True)
     terms = {
-        "D": (model.losses_D(), {"D/fake": "loss_D_fake_BG", "D/real": "loss_D_real_BG"}),
-        "P": (model.losses_P(), {"P/fake": "loss_Dpatch_fake", "P/real": "loss_Dpatch_real"}),
-        "G": (model.losses_G(), {"G/gan": "G_GAN_bg", "G/patch": "G_GAN_Dpatch", "G/l1": "L1_bg", "G/vgg": "VGG_bg"}),
+        "D": (model.losses_D(shared), {"D/fake": "loss_D_fake_BG", "D/real": "loss_D_real_BG"}),
+        "P": (model.losses_P(shared), {"P/fake": "loss_Dpatch_fake", "P/real": "loss_Dpatch_real"}),
+        "G": (
+            model.losses_G(shared),
+            {"G/gan": "G_GAN_bg", "G/patch": "G_GAN_Dpatch", "G/l1": "L1_bg", "G/vgg": "VGG_bg"},
+        ),
     }
     for found, names in terms.values():
         assert_losses(found, model.loss_weights, {ours: wanted[theirs] for ours, theirs in names.items()})

@@ -13,7 +13,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,14 @@ class ToyDiscriminator(nn.Module):
         return [self.body(image) for image in images]
 
 
+class ToyStep(NamedTuple):
+    """What the phases of a step share."""
+
+    real: Tensor
+    mask: Tensor
+    fake: Tensor
+
+
 class ToyModel(BaseModel):
     """Adversarial inpainting in miniature: one shared generator pass, then D, then G, every third step twice more."""
 
@@ -116,27 +124,27 @@ class ToyModel(BaseModel):
             Phase("lazy", ("netG",), self.opt_G, self.losses_lazy, every=3, repeat=2),
         ]
 
-    def begin_step(self, batch: Batch) -> None:
+    def begin_step(self, batch: Batch) -> ToyStep:
         self.netG.steps += 1
-        self.real, self.mask = batch["image"].to(self.dtype), batch["mask"].to(self.dtype)
-        jitter = self.noise * torch.randn(self.real.shape).to(self.real)
+        real, mask = batch["image"].to(self.dtype), batch["mask"].to(self.dtype)
+        jitter = self.noise * torch.randn(real.shape).to(real)
         dark = bool(self.netG.steps % 2 == 0)
-        self.fake = self.call("netG")(self.real + jitter, self.mask, dark=dark)
+        return ToyStep(real, mask, self.call("netG")(real + jitter, mask, dark=dark))
 
-    def losses_D(self) -> dict[str, Tensor]:
-        fake, real = self.call("netD")(self.fake.detach(), self.real)
+    def losses_D(self, shared: ToyStep) -> dict[str, Tensor]:
+        fake, real = self.call("netD")(shared.fake.detach(), shared.real)
         return {"D/fake": F.relu(1 + fake).mean(), "D/real": F.relu(1 - real).mean()}
 
-    def losses_G(self) -> dict[str, Tensor]:
+    def losses_G(self, shared: ToyStep) -> dict[str, Tensor]:
         assert not any(p.requires_grad for p in self.netD.parameters())
-        losses = {"G/l1": (self.fake - self.real).abs().mean(), "G/gan": -self.netD(self.fake)[0].mean()}
+        losses = {"G/l1": (shared.fake - shared.real).abs().mean(), "G/gan": -self.netD(shared.fake)[0].mean()}
         if self.netG.steps == self.poison_step:
             losses[self.poison] = losses[self.poison] * float("nan")
         return losses
 
-    def losses_lazy(self) -> dict[str, Tensor]:
+    def losses_lazy(self, shared: ToyStep) -> dict[str, Tensor]:
         """Runs a forward pass of its own, as an update that comes more than once must."""
-        return {"lazy/l2": (self.call("netG")(self.real, self.mask, dark=False) ** 2).mean()}
+        return {"lazy/l2": (self.call("netG")(shared.real, shared.mask, dark=False) ** 2).mean()}
 
     def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
         raise NotImplementedError
@@ -287,11 +295,12 @@ def _announce(trainer: Trainer, step: int) -> None:
 
     begin_step = trainer.model.begin_step
 
-    def begin(batch: Batch) -> None:
-        begin_step(batch)
+    def begin(batch: Batch) -> ToyStep:
+        shared = begin_step(batch)
         if trainer.step == step:
             (trainer.run_dir / "in_step").touch()
             time.sleep(0.5)
+        return shared
 
     trainer.model.begin_step = begin  # type: ignore[method-assign]
 

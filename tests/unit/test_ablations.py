@@ -13,7 +13,6 @@ from data import DATASETS
 from models import MODELS
 from models.base_cascade_gan import CascadeGAN
 from models.losses.gan import feature_matching
-from models.networks.cascade.style_generator import StyleCodeGenerator
 from options.train_options import TrainOptions
 from util.batch import Batch, collate
 
@@ -34,8 +33,12 @@ def batch() -> Batch:
 
 
 def step(model: CascadeGAN, batch: Batch) -> dict[str, float]:
-    model.begin_step(batch)
-    return {name: loss.item() for losses in (model.losses_D(), model.losses_G()) for name, loss in losses.items()}
+    shared = model.begin_step(batch)
+    return {
+        name: loss.item()
+        for losses in (model.losses_D(shared), model.losses_G(shared))
+        for name, loss in losses.items()
+    }
 
 
 def shapes(model: CascadeGAN) -> dict[str, tuple[int, ...]]:
@@ -85,14 +88,14 @@ def test_edge_input_is_one_channel_of_the_context(batch: Batch) -> None:
 
 def test_single_scale_is_the_last_stage_fed_with_the_masked_picture(batch: Batch) -> None:
     model = build("divsem", "--no-multi_scale")
-    model.begin_step(batch)
-    assert [p.shape[-1] for p in model.out.fake] == [64]
-    assert torch.equal(model.out.entry[0], batch["image"] * (1 - batch["mask"]))
-    assert len(model.per_scale_D()["D/real"]) == 1
+    shared = model.begin_step(batch)
+    assert [p.shape[-1] for p in shared.out.fake] == [64]
+    assert torch.equal(shared.out.entry[0], batch["image"] * (1 - batch["mask"]))
+    assert len(model.per_scale_D(shared)["D/real"]) == 1
 
 
 def style_of(model: CascadeGAN, batch: Batch) -> torch.Tensor:
-    assert isinstance(model.netG, StyleCodeGenerator)
+    assert model.netG.style_encoder is not None
     count = batch["inst_id"].shape[1]
     return model.netG.style_encoder(batch["image"], batch["mask"], batch["inst"], count)
 
@@ -143,10 +146,11 @@ def test_feature_matching_is_off_unless_weighted(batch: Batch) -> None:
     losses = step(model, batch)
     assert losses["G/feat"] > 0
     model.eval()
-    on_fake, on_real = model.netD(model.segs, model.out.composite, model.out.real)  # type: ignore[misc]
+    shared = model.begin_step(batch)
+    on_fake, on_real = model.netD(shared.segs, shared.out.composite, shared.out.real)  # type: ignore[misc]
     layers = [pair for f, r in zip(on_fake, on_real, strict=True) for pair in zip(f[:-1], r[:-1], strict=True)]
     by_hand = sum((a - b).abs().mean().item() for a, b in layers)
-    assert model.losses_G()["G/feat"].item() == pytest.approx(by_hand / 3, rel=1e-5)
+    assert model.losses_G(shared)["G/feat"].item() == pytest.approx(by_hand / 3, rel=1e-5)
     a, b = ([torch.randn(2, 3, requires_grad=True) for _ in range(3)] for _ in range(2))
     feature_matching(a, b).backward()
     assert a[0].grad is not None

@@ -16,13 +16,12 @@ from models.networks.blocks.spectral import SpectralConv2d
 from models.networks.blocks.spm import Modulation, SPMConv
 from models.networks.cascade.stages import CascadeGenerator
 from models.networks.cascade.style_encoder import StyleEncoder
-from models.networks.cascade.style_generator import StyleCodeGenerator
 from models.networks.cascade.unet import SPMUNet, stage_depth, stage_widths
 
 
-def tiny_divsem(crop: int) -> StyleCodeGenerator:
+def tiny_divsem(crop: int) -> CascadeGenerator:
     encoder = StyleEncoder(style_dim=3, nef=1)
-    return StyleCodeGenerator(style_encoder=encoder, label_nc=3, crop_size=crop, ngf=2, modulation=Modulation(hidden=4))
+    return CascadeGenerator(style_encoder=encoder, label_nc=3, crop_size=crop, ngf=2, modulation=Modulation(hidden=4))
 
 
 @pytest.mark.parametrize("training", [True, False])

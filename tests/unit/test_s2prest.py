@@ -225,8 +225,7 @@ def test_training_changes_the_style_network_alone_and_lowers_the_loss() -> None:
     assert model.optimizer is not None
     batch, seen = batch_of(model, list(range(8))), []
     for _ in range(25):
-        model.begin_step(batch)
-        loss = model.losses()["E/mse"]
+        loss = model.losses(batch)["E/mse"]
         model.optimizer.zero_grad()
         loss.backward()
         model.optimizer.step()
@@ -250,14 +249,11 @@ def test_loss_is_the_mean_of_single_samples_and_cached_encodings_are_exact() -> 
     model = tiny_model(lr=1e-3)
     singles = []
     for draw in (5, 6):
-        model.begin_step(batch_of(model, [draw]))
-        singles.append(model.losses()["E/mse"].item())
-    model.begin_step(batch_of(model, [5, 6]))
-    assert model.losses()["E/mse"].item() == pytest.approx(sum(singles) / 2, rel=1e-5)
+        singles.append(model.losses(batch_of(model, [draw]))["E/mse"].item())
+    assert model.losses(batch_of(model, [5, 6]))["E/mse"].item() == pytest.approx(sum(singles) / 2, rel=1e-5)
     assert len(model._encoded) == 1
     fresh = tiny_model(lr=1e-3)
-    fresh.begin_step(batch_of(fresh, [5]))
-    assert fresh.losses()["E/mse"].item() == singles[0]
+    assert fresh.losses(batch_of(fresh, [5]))["E/mse"].item() == singles[0]
 
 
 def test_dropout_keeps_the_mean() -> None:

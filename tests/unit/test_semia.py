@@ -231,14 +231,16 @@ def test_a_step_is_one_of_two_modes(root: Path) -> None:
     swaps = set()
     for step in range(12):
         model.step = step
-        model.begin_step(batch)
-        names = set(model.losses_G())
+        before = dict(vars(model))
+        shared = model.begin_step(batch)
+        names = set(model.losses_G(shared))
+        assert all(vars(model)[name] is before.get(name) for name in vars(model))  # nothing stays on the model
         if step % 5 == 0:
             assert names == {"G/gan", "G/feat", "G/rec", "G/alpha", "G/beta"}
-            assert torch.equal(model.source.image, batch["target_image"])
+            assert torch.equal(shared.source.image, batch["target_image"])
         else:
             assert names == {"G/gan", "G/feat", "G/align"}
-            swaps.add(torch.equal(model.source.image, batch["target_image"]))
+            swaps.add(torch.equal(shared.source.image, batch["target_image"]))
         rates = [o.param_groups[0]["lr"] for o in (model.optimizer_G, model.optimizer_D, model.optimizer_S)]
         base = 0.01 - 0.0015 * min(max(0, step - 5), 6)
         assert rates == pytest.approx([base / 2, base * 2, 0.005])
@@ -279,8 +281,8 @@ def test_the_perceptual_loss_is_of_samplings(root: Path) -> None:
     model = SemIAModel(netG=AnalogyGenerator(ngf=4), weights={"vgg": 1.0}, **nets)
     found = []
     for model.step in range(2):
-        model.begin_step(cast(Any, single_batch(dataset(root), 0)))
-        found.append("G/vgg" in model.losses_G())
+        shared = model.begin_step(cast(Any, single_batch(dataset(root), 0)))
+        found.append("G/vgg" in model.losses_G(shared))
     assert found == [False, True]
 
 
@@ -294,10 +296,11 @@ def test_the_order_of_maps_in_memory_changes_no_loss(root: Path) -> None:
         for net in nets:
             net.double()
         model.step = 1
-        model.begin_step(cast(Any, {k: v.double() if k.endswith(("image", "seg")) else v for k, v in batch.items()}))
-        image = model.run_generator().image
+        double = {k: v.double() if k.endswith(("image", "seg")) else v for k, v in batch.items()}
+        shared = model.begin_step(cast(Any, double))
+        image = model.render(shared).image
         assert image.is_contiguous(memory_format=torch.channels_last) == (kind is SemIAModel)
-        losses = model.losses_G()
+        losses = model.losses_G(shared)
         sum(losses.values()).backward()
         norms = [p.grad.norm() for net in nets for p in net.parameters() if p.grad is not None]
         found.append([*losses.values(), *norms])
@@ -328,9 +331,9 @@ def test_alignment_trains_the_generator_but_not_the_segmenter(root: Path) -> Non
     model = SemIAModel(netG=AnalogyGenerator(ngf=4), netD=PyramidDiscriminator(ndf=4), netS=netS)
     batch: Any = single_batch(dataset(root), 0)
     model.step = 1
-    model.begin_step(batch)
+    shared = model.begin_step(batch)
     before = netS.tail[1].running_mean.clone()
-    model.misalignment(model.run_generator().image).backward()
+    model.misalignment(model.render(shared).image, shared.target.seg).backward()
     assert model.netG.decoder_i.tail_block.main[1].weight_orig.grad.abs().sum() > 0
     assert torch.equal(netS.tail[1].running_mean, before)
     assert netS.training

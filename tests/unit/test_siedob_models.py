@@ -198,8 +198,8 @@ def keys(model: Any, net: str) -> set[str]:
 def terms(model: Any, batch: Batch) -> dict[str, float]:
     """Return the losses of one step, phase by phase."""
     model.train()
-    model.begin_step(batch)
-    return {name: loss.item() for phase in model.phases() for name, loss in phase.losses().items()}
+    shared = model.begin_step(batch)
+    return {name: loss.item() for phase in model.phases() for name, loss in phase.losses(shared).items()}
 
 
 GAN, PATCH = {"D/fake", "D/real", "G/gan"}, {"P/fake", "P/real", "G/patch"}
@@ -253,7 +253,7 @@ def test_style_consistency_is_a_term_of_its_own(root: Path) -> None:
     assert keys(full, "netG") == keys(none, "netG")
     found, rest = terms(full, batch), terms(none, batch)
     for model in (full, none):  # processes that train together wait for the gradient of every trained parameter
-        sum(model.losses_G().values()).backward()
+        sum(model.losses_G(model.begin_step(batch)).values()).backward()
         assert all(p.grad is not None for p in model.netG.parameters() if p.requires_grad)
     assert not any(p.requires_grad for p in none.netG.cycle_encoder.parameters())
     assert 0 <= found.pop("G/scc") <= 2
@@ -269,7 +269,7 @@ def test_a_picture_without_a_boundary_has_no_patch_and_moves_nothing(
     found = terms(model, batch_of(scene(mask=mask)))
     assert found["P/fake"] == found["P/real"] == found["G/patch"] == 0
     assert all(np.isfinite(list(found.values())))
-    sum(model.losses_P().values()).backward()
+    sum(model.losses_P(model.begin_step(batch_of(scene(mask=mask)))).values()).backward()
     assert not any(p.grad.any() for p in model.netP.parameters() if p.grad is not None)
     mixed = terms(model, batch_of(scene(mask=mask), scene(**TYPICAL, seed=1)))
     assert all(mixed[name] != 0 for name in PATCH)

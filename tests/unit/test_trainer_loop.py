@@ -62,7 +62,7 @@ def test_each_step_draws_anew_and_a_seed_repeats_it(tmp_path: Path) -> None:
     def draws(folder: str, seed: int) -> list[float]:
         trainer, seen = toy_trainer(tmp_path / folder, max_steps=3, seed=seed), []
         begin = trainer.model.begin_step
-        trainer.model.begin_step = lambda batch: (seen.append(float(torch.rand(()))), begin(batch))  # type: ignore
+        trainer.model.begin_step = lambda batch: (seen.append(float(torch.rand(()))), begin(batch))[1]  # type: ignore
         with open_run(trainer.run_dir, resume=False, world=trainer.world):
             trainer.fit()
         return seen
@@ -106,7 +106,7 @@ def test_non_finite_loss_stops_before_the_update(tmp_path: Path, poison: str) ->
     trainer = toy_trainer(tmp_path, model=ToyModel(poison_step=3, poison=poison), max_steps=5, save_every=1)
     weights: list[torch.Tensor] = []
     begin = trainer.model.begin_step
-    trainer.model.begin_step = lambda b: (begin(b), weights.append(trainer.model.netG.dec.weight.clone()))  # type: ignore
+    trainer.model.begin_step = lambda b: (begin(b), weights.append(trainer.model.netG.dec.weight.clone()))[0]  # type: ignore
     with pytest.raises(NonFiniteError, match=rf"step 3, phase G.*{poison} nan.*netG\.enc\.conv\.weight") as caught:
         trainer.fit()
     assert caught.value.exit_code == EXIT_NON_FINITE

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from models.networks.blocks.scales import resize_bilinear, resize_nearest, stage_sizes
 from models.networks.blocks.spm import SPM, Modulation, upsample2
+from models.networks.cascade.style_encoder import StyleEncoder
 from models.networks.cascade.unet import ContextPyramid, SPMUNet
 from util.shapes import check_shape
 
@@ -27,8 +29,25 @@ class Cascade:
     composite: list[Tensor]
 
 
+class CascadeInputs(NamedTuple):
+    """What the generator is called with.
+
+    image (B, 3, S, S); seg (B, N, S, S) one-hot and edge (B, 1, S, S), both zero outside the mask; mask (B, 1, S, S).
+    Of generators with styles also inst (B, S, S) with ids below inst_count, and bank_codes (B, inst_count, D) for
+    instances that are fully erased; None takes those from the unerased picture, as in training.
+    """
+
+    image: Tensor
+    seg: Tensor
+    edge: Tensor
+    mask: Tensor
+    inst: Tensor | None = None
+    inst_count: int = 0
+    bank_codes: Tensor | None = None
+
+
 class CascadeGenerator(nn.Module):
-    """SPMPGAN's generator, and DivSem's where `style_dim` > 0.
+    """SPMPGAN's generator, and DivSem's with a style encoder, whose codes join the decoders' context (DivSem, Fig. 2).
 
     Args:
         label_nc: N, number of one-hot label channels.
@@ -36,6 +55,7 @@ class CascadeGenerator(nn.Module):
         ngf: base width.
         multi_scale: False has the last stage alone, fed with the masked picture.
         edge_input: False leaves the edge map out of the context.
+        style_encoder: trained as a part of the generator.
     """
 
     def __init__(
@@ -45,21 +65,40 @@ class CascadeGenerator(nn.Module):
         crop_size: int,
         ngf: int,
         modulation: Modulation = SPM,
-        style_dim: int = 0,
         multi_scale: bool = True,
         edge_input: bool = True,
+        style_encoder: StyleEncoder | None = None,
     ) -> None:
         super().__init__()
-        self.label_nc, self.crop_size, self.style_dim, self.edge_input = label_nc, crop_size, style_dim, edge_input
+        self.label_nc, self.crop_size, self.edge_input = label_nc, crop_size, edge_input
+        self.style_dim = style_dim = 0 if style_encoder is None else style_encoder.style_dim
         self.sizes = stage_sizes(crop_size, multi_scale=multi_scale)
         channels = label_nc + edge_input
         self.stages = nn.ModuleList(
             SPMUNet(size=s, label_channels=channels, ngf=ngf, modulation=modulation, style_dim=style_dim)
             for s in self.sizes
         )
+        self.style_encoder = style_encoder
 
-    def forward(self, image: Tensor, seg: Tensor, edge: Tensor, mask: Tensor, style: Tensor | None = None) -> Cascade:
-        """image (B,3,S,S); seg (B,N,S,S) one-hot and edge (B,1,S,S), both zero outside the mask; mask (B,1,S,S)."""
+    def forward(
+        self,
+        image: Tensor,
+        seg: Tensor,
+        edge: Tensor,
+        mask: Tensor,
+        inst: Tensor | None = None,
+        inst_count: int = 0,
+        bank_codes: Tensor | None = None,
+    ) -> Cascade:
+        """See `CascadeInputs`."""
+        style = None
+        if self.style_encoder is not None:
+            assert inst is not None
+            style = self.style_encoder(image, mask, inst, inst_count, bank_codes)
+        return self.render(image, seg, edge, mask, style)
+
+    def render(self, image: Tensor, seg: Tensor, edge: Tensor, mask: Tensor, style: Tensor | None) -> Cascade:
+        """As `forward`, of styles that are at hand (B, D, S, S)."""
         check_shape(image, (None, 3, self.crop_size, self.crop_size), "image")
         check_shape(seg, (None, self.label_nc, self.crop_size, self.crop_size), "seg")
         parts = [style, seg, edge if self.edge_input else None, mask]

@@ -86,7 +86,7 @@ def choose_patches(mask: Tensor, rngs: Sequence[random.Random], *, count: int = 
     return patches
 
 
-def cut_patches(x: Tensor, patches: list[Patch]) -> Tensor:
+def cut_patches(x: Tensor, patches: Sequence[Patch]) -> Tensor:
     """Cut windows out of x (B, C, S, S), at least one, and resize them to a common size: (number, C, P, P).
 
     P is 160 at 256 pixels; resizing is bilinear without antialiasing, of one-hot maps too (as released).
