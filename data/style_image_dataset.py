@@ -18,6 +18,7 @@ from util.errors import DataError, UserError
 from util.images import read_image
 from util.opt import Opt
 from util.seeds import derive_seed, random_pair
+from util.shared_flags import add_shared
 
 SMALLEST = 32  # pixels a side
 
@@ -40,7 +41,7 @@ class StyleImageDataset(BaseDataset):
     @classmethod
     def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         if is_train:
-            parser.add_argument("--style_image", metavar="FILE", help="the picture whose style is learnt")
+            add_shared(parser, "style_image")
         parser.set_defaults(cache="ram")
 
     @classmethod

@@ -19,8 +19,9 @@ from models.networks.blocks.spm import Modulation
 from models.networks.cascade.stages import Cascade, CascadeGenerator, CascadeInputs
 from util.batch import Batch, one_hot
 from util.errors import UserError
-from util.flags import positive_int, weight
+from util.flags import positive_int
 from util.opt import Opt
+from util.shared_flags import add_shared
 
 PerScale = dict[str, list[Tensor]]
 
@@ -63,7 +64,7 @@ class CascadeGAN(GANModel):
     def add_flags(parser: argparse.ArgumentParser, title: str, *, is_train: bool) -> None:
         """Add the flags of the generator, the discriminators and the losses."""
         group = parser.add_argument_group(title)
-        group.add_argument("--ngf", type=positive_int, default=32, help="base width of the generator")
+        add_shared(group, "ngf")
         group.add_argument("--spm_hidden", type=positive_int, default=64, help="hidden width of the modulation layers")
         switch: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": True}
         group.add_argument("--multi_scale", **switch, help="three stages; off: the last one alone")
@@ -73,7 +74,7 @@ class CascadeGAN(GANModel):
         if not is_train:
             return
         CascadeGAN.add_training_flags(group, lr_G=1e-4, lr_D=4e-4, lambda_l1=1.0)
-        group.add_argument("--lambda_feat", type=weight, default=0.0, help="weight of feature matching")
+        add_shared(group, "lambda_feat")
 
     @staticmethod
     def generator_arguments(opt: Opt) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from models.base_model import BaseModel, Phase
 from models.losses.perceptual import PerceptualLoss
-from models.shared_flags import add_perceptual_flags
 from util.errors import UserError
-from util.flags import fraction, positive, positive_int, weight
+from util.flags import fraction, positive, weight
 from util.opt import Opt
+from util.shared_flags import add_shared
 
 
 class GANModel(BaseModel):
@@ -52,14 +52,14 @@ class GANModel(BaseModel):
     @staticmethod
     def add_training_flags(group: argparse._ArgumentGroup, *, lr_G: float, lr_D: float, lambda_l1: float) -> None:
         """Add the flags of discriminator, optimisers and losses; the values are defaults."""
-        group.add_argument("--ndf", type=positive_int, default=64, help="base width of the discriminators")
+        add_shared(group, "ndf")
         group.add_argument("--lr_G", type=positive, default=lr_G, help="Adam's rate of the generator")
         group.add_argument("--lr_D", type=positive, default=lr_D, help="Adam's rate of the discriminators")
         group.add_argument("--beta1", type=fraction, default=0.5, help="Adam's first moment")
         group.add_argument("--beta2", type=fraction, default=0.999, help="Adam's second moment")
-        group.add_argument("--lambda_gan", type=weight, default=1.0, help="weight of the adversarial losses")
+        add_shared(group, "lambda_gan")
         group.add_argument("--lambda_l1", type=weight, default=lambda_l1, help="weight of the L1 loss")
-        add_perceptual_flags(group, lambda_vgg=10.0)
+        add_shared(group, "lambda_vgg", "perceptual", "vgg_weights")
         group.add_argument("--perceptual_order", choices=("rgb", "bgr"), default="rgb", help="bgr: as released")
         group.add_argument(
             "--perceptual_input", choices=("released", "imagenet"), default="released",

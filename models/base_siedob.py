@@ -25,10 +25,10 @@ from models.networks.siedob.crops import Objects, find_objects
 from util.batch import Batch, one_hot
 from util.errors import UserError
 from util.files import write_text
-from util.flags import positive_int
 from util.images import save_png
 from util.object_rules import ObjectRule, parse_rules
 from util.opt import Opt
+from util.shared_flags import add_shared
 
 LR = 2e-4  # of all networks, as released
 
@@ -42,7 +42,7 @@ class SIEDOBModel(GANModel):
     def add_flags(cls, parser: argparse.ArgumentParser, *, is_train: bool, lambda_l1: float) -> Any:
         """Add the flags that every step has and return their group."""
         group = parser.add_argument_group(f"model {cls.__module__.split('.')[-1].removesuffix('_model')}")
-        group.add_argument("--ngf", type=positive_int, default=cls.default_ngf, help="base width of the generator")
+        add_shared(group, "ngf", default=cls.default_ngf)
         if is_train:
             cls.add_training_flags(group, lr_G=LR, lr_D=LR, lambda_l1=lambda_l1)
         return group

@@ -20,6 +20,7 @@ from models.networks.cascade.style_encoder import StyleEncoder
 from util.batch import PAD, Batch
 from util.flags import positive_int
 from util.opt import Opt
+from util.shared_flags import add_shared
 
 
 @MODELS.register("divsem")
@@ -42,7 +43,7 @@ class DivSemModel(CascadeGAN, BankedModel):
     def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         CascadeGAN.add_flags(parser, "model divsem", is_train=is_train)
         group = parser.add_argument_group("model divsem: style")
-        group.add_argument("--style_dim", type=positive_int, default=128, help="width of a style code")
+        add_shared(group, "style_dim")
         group.add_argument("--nef", type=positive_int, default=16, help="base width of the style encoder")
         group.add_argument(
             "--style_pool", choices=("valid", "all"), default="valid",

@@ -28,10 +28,10 @@ from models.signature import check_signature, save_signature
 from util.batch import Batch
 from util.edge_maps import EDGES, edge_picture
 from util.errors import UserError
-from util.flags import positive
 from util.images import picture_grid, read_image, save_png, to_tensor, to_uint8
 from util.opt import Opt
 from util.pictures import resized
+from util.shared_flags import add_shared
 
 STYLE_FILE, BASE_FILE = "style.png", "base_model.json"  # in a run's folder
 RELEASED_WIDTH, HEADS = 768, 8  # of CLIP ViT-L/14; heads of the style network
@@ -76,7 +76,7 @@ class S2PreSTModel(BaseModel):
                            "as released (for the authors' embeddings), a nearly black one")  # fmt: skip
         parser.set_defaults(batch_size=1, crop_size=512, seed=23 if is_train else 42)
         if is_train:
-            group.add_argument("--lr", type=positive, default=1e-4, help="of AdamW")
+            add_shared(group, "lr")
             parser.set_defaults(max_steps=6100, save_every=500, image_every=0)
 
     @classmethod

@@ -19,8 +19,9 @@ from models.networks.blocks.discriminator import SetDiscriminator, num_discrimin
 from models.networks.siedob.background_generator import BackgroundGenerator
 from models.networks.siedob.boundary import Patch, choose_patches, cut_patches
 from util.batch import Batch
-from util.flags import fraction, weight
+from util.flags import fraction
 from util.opt import Opt
+from util.shared_flags import add_shared
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ class SIEDOBBackgroundModel(SceneModel):
         group.add_argument("--min_erased", type=fraction, default=0.4,
                            help="an instance is left out if more than this share of it is erased")  # fmt: skip
         if is_train:
-            group.add_argument("--lambda_patch", type=weight, default=0.2,
-                               help="weight of the patch discriminator on the mask's boundary")  # fmt: skip
+            add_shared(
+                group, "lambda_patch", default=0.2, help="weight of the patch discriminator on the mask's boundary"
+            )
 
     @classmethod
     def complete_options(cls, opt: Opt, *, classes: Any, runs: Any) -> dict[str, Any]:

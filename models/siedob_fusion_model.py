@@ -30,6 +30,7 @@ from util.errors import UserError
 from util.flags import positive_int
 from util.object_rules import ObjectRule
 from util.opt import Opt
+from util.shared_flags import add_shared
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         group.add_argument("--background_saspm", **switch, default=None, help="whether it has self-propagation")
         group.add_argument("--inpaint_ngf", type=positive_int, help="base width of the object inpainting network")
         group.add_argument("--style_ngf", type=positive_int, help="base width of the object generator")
-        group.add_argument("--style_dim", type=positive_int, help="width of a style code")
+        add_shared(group, "style_dim", default=None)
         group.add_argument("--object_size", type=positive_int, help="pixels of a crop")
         if is_train:
             group.add_argument(

@@ -16,8 +16,9 @@ from models.base_siedob import ObjectModel
 from models.losses.style import style_consistency
 from models.networks.siedob.object_generators import StyleObjectGenerator
 from util.batch import Batch
-from util.flags import positive_int, weight
+from util.flags import weight
 from util.opt import Opt
+from util.shared_flags import add_shared
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
     @classmethod
     def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         group = cls.add_flags(parser, is_train=is_train, lambda_l1=10.0)
-        group.add_argument("--style_dim", type=positive_int, default=128, help="width of a style code")
+        add_shared(group, "style_dim")
         cls.add_bank_flags(group)
         if is_train:
             group.add_argument("--lambda_scc", type=weight, default=1.0, help="weight of the style consistency loss")

@@ -24,6 +24,7 @@ from util.errors import UserError
 from util.files import write_text
 from util.opt import Opt
 from util.registry import did_you_mean
+from util.shared_flags import add_shared
 from util.versions import current_commit, library_versions
 
 OPTIONS_FILE = "opt.yaml"
@@ -62,7 +63,7 @@ def add_run_folder_flags(parser: argparse.ArgumentParser) -> Any:
     """Add the flags that say where a run is, and return their group."""
     group = parser.add_argument_group("run")
     group.add_argument("--name", help="name of the run: its folder in --checkpoints_dir")
-    group.add_argument("--checkpoints_dir", default="checkpoints", help="folder of all runs")
+    add_shared(group, "checkpoints_dir")
     return group
 
 
@@ -176,8 +177,7 @@ class BaseOptions:
         parser = StrictParser(add_help=False)
         for name in ("config", "model", "dataset_mode", "name"):
             parser.add_argument(f"--{name}")
-        parser.add_argument("--checkpoints_dir", default="checkpoints")
-        parser.add_argument("--continue_train", action=argparse.BooleanOptionalAction)
+        add_shared(parser, "checkpoints_dir", "continue_train")
         parser.add_argument("-h", "--help", action="store_true")
         return parser.parse_known_args(argv)[0]
 

@@ -10,6 +10,7 @@ from options.parser import StrictParser
 from options.run_options import RunOptions
 from util.errors import UserError
 from util.opt import Opt
+from util.shared_flags import add_shared
 
 CHANGES = ("add_object", "remove", "replace_class", "outpaint", "panorama")
 REFERENCE = ("style_image", "style_label", "style_inst", "style_class")
@@ -75,11 +76,11 @@ class EditOptions(RunOptions):
         )  # fmt: skip
 
         group = parser.add_argument_group("styles of what is fully erased")
-        group.add_argument("--num_samples", type=int, default=1, help="draws per picture; several make a strip")
+        add_shared(group, "num_samples")
         group.add_argument("--interpolate", type=int, metavar="K", help="K steps between two styles, as a strip")
-        group.add_argument("--style_source", choices=("bank", "reference", "mean"),
-                           help="bank, or reference with --style_image, if not given")  # fmt: skip
-        group.add_argument("--style_image", metavar="R", help="take the style of --style_class from this picture")
+        add_shared(group, "style_source", choices=("bank", "reference", "mean"), default=None,
+                   help="bank, or reference with --style_image, if not given")  # fmt: skip
+        add_shared(group, "style_image", metavar="R", help="take the style of --style_class from this picture")
         group.add_argument("--style_label", metavar="RL", help="its label map")
         group.add_argument("--style_inst", metavar="RN", help="its instance map")
         group.add_argument("--style_class", metavar="CLASS", help="class that takes its style from --style_image")
@@ -120,8 +121,6 @@ class EditOptions(RunOptions):
 
     @staticmethod
     def _validate_styles(opt: Opt) -> None:
-        if opt.num_samples < 1:
-            raise UserError(f"--num_samples {opt.num_samples} is less than 1")
         if opt.interpolate is not None and opt.interpolate < 2:
             raise UserError(f"--interpolate {opt.interpolate}: at least 2 steps, the two ends")
         if opt.interpolate and opt.num_samples > 1:

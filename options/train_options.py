@@ -12,6 +12,7 @@ from options.base_options import OPTIONS_FILE, BaseOptions, add_deterministic_fl
 from options.parser import PROVENANCE, StrictParser, read_yaml
 from util.errors import UserError
 from util.opt import Opt
+from util.shared_flags import add_shared
 
 
 class TrainOptions(BaseOptions):
@@ -25,8 +26,7 @@ class TrainOptions(BaseOptions):
         group.add_argument(
             "--max_steps", type=int, default=100_000, help="optimiser steps; 0 saves the initial weights"
         )
-        group.add_argument("--continue_train", action=argparse.BooleanOptionalAction, default=False,
-                           help="go on from the run's last checkpoint, exactly")  # fmt: skip
+        add_shared(group, "continue_train")
         group.add_argument("--save_every", type=int, default=5000, help="steps between checkpoints")
         group.add_argument("--keep", type=int, default=2, help="step files kept, the newest (never fewer than two)")
         group.add_argument("--log_every", type=int, default=50, help="steps between lines of stats.jsonl")

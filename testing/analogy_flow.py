@@ -32,6 +32,7 @@ from util.errors import DataError, UserError
 from util.files import write_text
 from util.images import save_png, to_uint8
 from util.opt import Opt
+from util.shared_flags import add_shared
 
 MARKER = ".pictures"  # lists what a test wrote, for the next one to remove
 
@@ -90,7 +91,7 @@ class AnalogyFlow(Flow):
     @classmethod
     def add_own_flags(cls, group: Any) -> None:
         group.add_argument("--cond", metavar="DIR", help="target layouts; default: <dataroot>/cond")
-        group.add_argument("--results_dir", metavar="DIR", help="default: <run>/results/analogy")
+        add_shared(group, "results_dir", help="default: <run>/results/analogy")
 
     @classmethod
     def results_folder(cls, opt: Opt) -> Path:

@@ -32,6 +32,7 @@ from util.opt import Opt
 from util.progress import progress
 from util.results import ResultFolder
 from util.seeds import derive_seed
+from util.shared_flags import add_shared
 
 NO_DRAWS = "the method draws nothing, or no picture needs a draw; leave --num_samples out"
 
@@ -46,19 +47,14 @@ class EditingFlow(Flow):
     @classmethod
     def add_own_flags(cls, group: Any) -> None:
         group.add_argument("--split", default="test", help="split to generate")
-        group.add_argument("--task", choices=(*TASKS, FOLDER), default="free_form", help="which masks")
+        add_shared(group, "task", choices=(*TASKS, FOLDER), default="free_form")
         group.add_argument("--mask_dir", metavar="DIR", help="mask PNGs (white: generate) for --task folder")
         group.add_argument(
             "--num_images", type=positive_int,
             help="only the first so many pictures that the task can use; default: all",
         )  # fmt: skip
-        group.add_argument(
-            "--num_samples", type=positive_int, default=1,
-            help="draws per picture; div_* reads all, other metrics the first",
-        )  # fmt: skip
-        group.add_argument("--style_source", choices=("bank", "mean", "noise"), default="bank",
-                           help="codes of erased instances: drawn, their class's mean, or N(0, 1)")  # fmt: skip
-        group.add_argument("--results_dir", metavar="DIR", help="default: <run>/results/<split>_<task>")
+        add_shared(group, "num_samples", help="draws per picture; div_* reads all, other metrics the first")
+        add_shared(group, "style_source", "results_dir")
 
     @classmethod
     def validate(cls, opt: Opt) -> None:

@@ -10,24 +10,22 @@ from util.edge_maps import EDGES
 from util.errors import UserError
 from util.flags import positive, positive_int, weight
 from util.opt import Opt
+from util.shared_flags import add_shared
 
 
 def add_stylising_flags(group: Any) -> None:
     """Add the flags of test.py."""
     usual = Coefficients()
     add = group.add_argument
-    add("--task", choices=("stylise",), default="stylise", help="what a result line calls this")
+    add_shared(group, "task", choices=("stylise",), default="stylise", help="what a result line calls this")
     add("--content", metavar="FILE_OR_DIR", help="what to stylise: a picture, or a folder of pictures")
     add(
         "--styles",
         metavar="RUN,RUN",
         help="further runs whose styles are applied in the same call, with the models loaded once",
     )
-    add(
-        "--results_dir",
-        metavar="DIR",
-        default="results",
-        help="pictures go to <DIR>/<run>/wt_<strength>/{stylized,canny}/",
+    add_shared(
+        group, "results_dir", default="results", help="pictures go to <DIR>/<run>/wt_<strength>/{stylized,canny}/"
     )
     add(
         "--style_guidance",

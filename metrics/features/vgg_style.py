@@ -19,6 +19,7 @@ from metrics.registry import METRICS, STYLISING
 from metrics.weight_files import file_hash
 from util.errors import UserError
 from util.opt import Opt
+from util.shared_flags import SHARED
 from util.versions import torchvision_pair
 from util.weight_files import read_weights
 
@@ -26,7 +27,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CFSD_LAYER, CFSD_SIDE = 11, 256  # torchvision's place of the ReLU after conv3_1
 CFSD_ROWS = 512  # positions at a time
 STYLE_LAYERS, CONTENT_LAYER, LOSS_SIDE = (0, 5, 10, 19, 28), 19, 224  # conv1_1, ..., conv5_1; conv4_1
-VGG_WEIGHTS = Flag("vgg_weights", {"metavar": "FILE", "help": "torchvision's VGG-19: cfsd, style_loss, content_loss"})
+VGG_WEIGHTS = Flag(
+    "vgg_weights", SHARED["vgg_weights"] | {"help": "torchvision's VGG-19: cfsd, style_loss, content_loss"}
+)
 
 
 @METRICS.register

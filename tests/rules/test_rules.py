@@ -12,6 +12,7 @@ import pytest
 from data import DATASETS
 from models import MODELS
 from options.view import render
+from util.shared_flags import SHARED
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {"data", "metrics", "models", "options", "scripts", "testing", "trainers", "util", "train", "test"}
@@ -90,6 +91,28 @@ def test_options_are_read_through_their_typed_view(folder: str) -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.arg) and node.arg == "opt" and path.parent.name != "prepare":
                 assert node.annotation is not None and ast.unparse(node.annotation) in ("Opt", "Options"), path
+
+
+def test_each_flag_is_declared_once() -> None:
+    """Those of the scripts that prepare data aside: they meet no other flags."""
+    declared = dict.fromkeys(SHARED, "util/shared_flags.py")
+    for folder in ("models", "testing", "metrics", "options", "data"):
+        for path in (path for path in sources(folder) if path.parent.name != "prepare"):
+            for name in flags_in(path):
+                assert name not in declared, f"--{name}: {path} and {declared[name]}; see util/shared_flags.py"
+                declared[name] = path.relative_to(ROOT).as_posix()
+    assert len(declared) > 100
+
+
+def flags_in(path: Path) -> list[str]:
+    """Flags whose declaration stands in a file, those taken from SHARED aside."""
+    found = []
+    for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call) and node.args):
+        by, name = ast.unparse(call.func).split(".")[-1], getattr(call.args[0], "value", None)
+        adds = by in ("add", "add_argument") and str(name).startswith("--")
+        if adds or (by == "Flag" and "SHARED" not in ast.unparse(call)):
+            found.append(str(name).removeprefix("--"))
+    return found
 
 
 def test_names_are_their_files() -> None:
