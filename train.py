@@ -3,7 +3,8 @@
 Leaves `<checkpoints_dir>/<name>/` with opt.yaml, checkpoints, stats.jsonl, preview pictures and TensorBoard events.
 Several GPUs: `torchrun --nproc_per_node 4 train.py ...`. Exit codes: 0 done, 2 a mistake that the message explains,
 3 a loss or gradient is not finite, 4 a data worker or another process died, 75 stopped by a signal: all finished steps
-are saved (go on with --continue_train; a new run that had made no step is started again).
+are saved (go on with --continue_train; a new run that had made no step is started again). One of several processes that
+is stopped before the first or after the last step ends as its signal says.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from data.prepare.writing import save_classes
 from models import MODELS
 from options.base_options import OPTIONS_FILE, Options, input_folder, run_folder
 from options.train_options import TrainOptions
-from trainers.distributed import Distributed
+from trainers.distributed import Distributed, planned_processes
 from trainers.failures import out_of_memory_hint
 from trainers.preview import Preview
 from trainers.restore import load_inputs
@@ -38,7 +39,7 @@ PREVIEWS = 4  # pictures
 
 
 def main(argv: list[str] | None = None) -> int:
-    with LeaveSignals("no step was made") as leave:
+    with LeaveSignals("no step was made", alone=planned_processes() == 1) as leave:
         return train(TrainOptions().parse(argv), leave)
 
 

@@ -53,7 +53,7 @@ class Distributed:
         Raises:
             LostProcessError: one of the others died, or did not answer for so long.
         """
-        rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        rank, world_size = int(os.environ.get("RANK", 0)), planned_processes()
         own = resolve_device(device, int(os.environ.get("LOCAL_RANK", 0)))
         if own.type == "cuda":
             torch.cuda.set_device(own)
@@ -129,6 +129,11 @@ class Distributed:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor, op)
         return tensor.tolist()
+
+
+def planned_processes() -> int:
+    """Return how many processes `torchrun` starts; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def _tells_of_loss(error: RuntimeError) -> bool:

@@ -50,17 +50,20 @@ class LeaveSignals:
 
     They raise `SystemExit`, so that locks, files and processes are given back on the way.
 
-    Attributes:
-        state: what is told of the run then.
+    Args:
+        state: of the run, for the message; to be kept up to date.
+        alone: whether the run has no other process. One that waits for others runs no Python, so that only a signal's
+            default ends it.
     """
 
-    def __init__(self, state: str) -> None:
-        self.state = state
+    def __init__(self, state: str, *, alone: bool) -> None:
+        self.state, self.alone = state, alone
         self._owner = os.getpid()
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> LeaveSignals:
-        self._previous = {number: signal.signal(number, self._handle) for number in LEAVE_SIGNALS}
+        handler = self._handle if self.alone else signal.SIG_DFL
+        self._previous = {number: signal.signal(number, handler) for number in LEAVE_SIGNALS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

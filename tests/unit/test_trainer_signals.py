@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -78,6 +79,19 @@ def test_a_signal_while_the_last_step_is_saved_ends_the_run(tmp_path: Path) -> N
     trainer.checkpoints.save = saving  # type: ignore[method-assign]
     assert trainer.fit() == EXIT_INTERRUPTED
     assert load_checkpoint(tmp_path / "latest.pt")["step"] == 2
+
+
+def test_a_process_that_waits_for_others_obeys_signals(tmp_path: Path) -> None:
+    line = [*MODELS.get("spmpgan").tiny(tmp_path), "--name", "run", "--checkpoints_dir", str(tmp_path), *QUICK]
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))  # takes connections, and never answers
+        listening.listen()
+        port = str(listening.getsockname()[1])
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
+        process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *line], env={**os.environ, **shared})
+        listening.accept()
+        process.terminate()
+        assert process.wait(timeout=60) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
