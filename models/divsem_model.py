@@ -15,6 +15,7 @@ from models.base_bank import BankedModel, without
 from models.base_cascade_gan import CascadeGAN
 from models.networks.blocks.init import init_normal
 from models.networks.blocks.segments import Segments
+from models.networks.cascade.mask_aware import MaskAwareEncoder, StylePolicy
 from models.networks.cascade.stages import CascadeGenerator, CascadeInputs
 from models.networks.cascade.style_encoder import StyleEncoder
 from util.batch import PAD, Batch
@@ -31,13 +32,13 @@ class DivSemModel(CascadeGAN, BankedModel):
 
     def __init__(self, **gan: Any) -> None:
         super().__init__(**gan)
-        self.encoder: StyleEncoder | None = self.netG.style_encoder
+        self.encoder: MaskAwareEncoder | None = self.netG.style_encoder
         self.style_dim = self.netG.style_dim
 
     @property
     def draws_codes(self) -> bool:
         """Whether fully erased instances take codes from `bank`; False in the ablations without a second source."""
-        return self.encoder is not None and self.encoder.dual_encoding
+        return self.encoder is not None and self.encoder.policy.dual_encoding
 
     @classmethod
     def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
@@ -60,21 +61,19 @@ class DivSemModel(CascadeGAN, BankedModel):
 
     @classmethod
     def from_options(cls, opt: Opt, *, is_train: bool) -> DivSemModel:
-        style_encoder = None
-        if opt.style_encoding:
-            style_encoder = StyleEncoder(
-                style_dim=opt.style_dim,
-                nef=opt.nef,
-                style_pool=opt.style_pool,
-                valid_ratio=opt.valid_ratio,
-                dual_encoding=opt.dual_encoding,
-            )
-        netG = CascadeGenerator(style_encoder=style_encoder, **cls.generator_arguments(opt))
+        policy = StylePolicy(pool=opt.style_pool, valid_ratio=opt.valid_ratio, dual_encoding=opt.dual_encoding)
+        encoder = cls.style_encoder(opt, policy) if opt.style_encoding else None
+        netG = CascadeGenerator(style_encoder=encoder, **cls.generator_arguments(opt))
         init_normal(netG)
         training = cls.training_arguments(opt, is_train=is_train)
         model = cls(netG=netG, label_nc=opt.label_nc, ignore_label=opt.ignore_label, **training)
         model.set_bank_options(opt)
         return model
+
+    @classmethod
+    def style_encoder(cls, opt: Opt, policy: StylePolicy) -> MaskAwareEncoder:
+        """Return the network that reads styles; a method with another one overrides this alone."""
+        return StyleEncoder(style_dim=opt.style_dim, nef=opt.nef, policy=policy)
 
     @classmethod
     def tiny(cls, tmp_path: Path) -> list[str]:

@@ -17,6 +17,7 @@ from models.losses.gan import hinge_fake, hinge_generator, hinge_real
 from models.losses.perceptual import PerceptualLoss
 from models.networks.blocks.discriminator import MultiScaleDiscriminator
 from models.networks.blocks.scales import resize_nearest
+from models.networks.cascade.mask_aware import StylePolicy
 from models.networks.cascade.stages import Cascade, CascadeGenerator
 from models.networks.cascade.style_encoder import StyleEncoder
 from models.released_weights.divsem import (
@@ -56,7 +57,7 @@ class Case:
 
 
 def build_divsem(*, ngf: int, style_dim: int = 128) -> CascadeGenerator:
-    encoder = StyleEncoder(style_dim=style_dim, style_pool="all")
+    encoder = StyleEncoder(style_dim=style_dim, policy=StylePolicy(pool="all"))
     net = CascadeGenerator(style_encoder=encoder, label_nc=34, crop_size=256, ngf=ngf)
     fill(net, released_generator_key)
     return net.eval()

@@ -13,6 +13,7 @@ from hypothesis.strategies import integers
 from torch import Tensor
 
 from models.networks.blocks.segments import Segments
+from models.networks.cascade.mask_aware import StylePolicy
 from models.networks.cascade.style_encoder import StyleEncoder
 from models.style_bank import BankBuilder, StyleBank
 from util.errors import UserError
@@ -46,7 +47,7 @@ def test_segment_means_equal_a_plain_loop(seed: int, count: int, side: int) -> N
 
 def encoder(style_pool: str = "valid") -> StyleEncoder:
     torch.manual_seed(3)
-    return StyleEncoder(style_dim=6, nef=2, style_pool=style_pool).eval()
+    return StyleEncoder(style_dim=6, nef=2, policy=StylePolicy(pool=style_pool)).eval()
 
 
 def scene() -> tuple[Tensor, Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.networks.blocks.scales import resize_bilinear, resize_nearest, stage_sizes
 from models.networks.blocks.spm import SPM, Modulation, upsample2
-from models.networks.cascade.style_encoder import StyleEncoder
+from models.networks.cascade.mask_aware import MaskAwareEncoder
 from models.networks.cascade.unet import ContextPyramid, SPMUNet
 from util.shapes import check_shape
 
@@ -67,7 +67,7 @@ class CascadeGenerator(nn.Module):
         modulation: Modulation = SPM,
         multi_scale: bool = True,
         edge_input: bool = True,
-        style_encoder: StyleEncoder | None = None,
+        style_encoder: MaskAwareEncoder | None = None,
     ) -> None:
         super().__init__()
         self.label_nc, self.crop_size, self.edge_input = label_nc, crop_size, edge_input
