@@ -11,8 +11,9 @@ from models.networks.s2prest.clip_input import CLIP_INPUTS
 from models.networks.s2prest.style_attention import StyleAttention
 from models.released_weights.s2prest import read_embeddings
 from models.s2prest_model import HEADS, STYLE_FILE
-from options.base_options import OPTIONS_FILE, run_folder
+from options.base_options import OPTIONS_FILE
 from options.train_options import TrainOptions
+from scripts.conversion_run import folder_flags, new_folder
 from trainers.weights import WEIGHTS_FILE, save_weights
 from util.errors import UserError
 from util.images import read_image, save_png
@@ -44,13 +45,11 @@ def convert_s2prest(args: argparse.Namespace) -> Path:
     if token != STAR:
         raise UserError(f"--source {args.source}: its placeholder is token {token}, not {STAR} ('*')")
     check_shapes(state, args.source)
-    flags = ["--name", args.name, "--checkpoints_dir", args.checkpoints_dir, "--model", "s2prest"]
+    flags = folder_flags(args)
     for name in ("style_image", "base_model", "clip_model", "clip_input"):
         flags += [f"--{name}", getattr(args, name)]
     opt = TrainOptions().parse(flags)
-    folder = run_folder(opt)
-    if (folder / OPTIONS_FILE).exists():
-        raise UserError(f"{folder} exists already: give another --name")
+    folder = new_folder(opt)
     style = read_image(args.style_image)
     folder.mkdir(parents=True, exist_ok=True)
     save_weights({"netE": state}, folder / WEIGHTS_FILE, step=0, source=args.source.name)

@@ -13,8 +13,9 @@ from data import DATASETS
 from data.prepare.writing import save_classes
 from models import MODELS
 from models.released_weights.semia import converted, read_ngf
-from options.base_options import OPTIONS_FILE, run_folder
+from options.base_options import OPTIONS_FILE
 from options.train_options import TrainOptions
+from scripts.conversion_run import folder_flags, new_folder
 from trainers.weights import WEIGHTS_FILE, save_weights
 from util.errors import UserError
 
@@ -31,13 +32,11 @@ def convert_semia(args: argparse.Namespace, source: Any) -> Path:
         raise UserError(f"{args.source}: no state dict; expected the authors' <step>_net_G.pth")
     if args.dataroot is None:
         raise UserError("--dataroot is missing: the folder (img.*, label.*, cond/*) that the weights were trained on")
-    flags = ["--name", args.name, "--checkpoints_dir", args.checkpoints_dir, "--dataroot", args.dataroot]
-    flags += ["--model", "semia", "--dataset_mode", "single_image", "--resize", str(args.resize)]
+    flags = [*folder_flags(args), "--dataroot", args.dataroot]
+    flags += ["--dataset_mode", "single_image", "--resize", str(args.resize)]
     flags += ["--ngf", str(read_ngf(source, str(args.source))), "--ratio_limit", "0"]  # the release's own rules
     opt = TrainOptions().parse([*flags, "--patch_loss", "released", "--semantic_alignment", "released"])
-    folder = run_folder(opt)
-    if (folder / OPTIONS_FILE).exists():
-        raise UserError(f"{folder} exists already: give another --name")
+    folder = new_folder(opt)
     dataset: Any = DATASETS.get(opt.dataset_mode).from_options(opt, split="train", augment=False, task="none")
     with torch.device("meta"):
         model: Any = MODELS.get(opt.model).from_options(opt, is_train=False)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from data import DATASETS
+from data.prepare.crops import cut_image
 from data.prepare.writing import save_picture
 from options.train_options import TrainOptions
 from scripts import prepare_objects
@@ -134,7 +135,7 @@ def test_pixels_come_from_the_large_pictures(cv2: ModuleType, cut: Path, scenes:
         crop = Image.open(cut / name / "train" / "images" / f"{name}_s0_{k:02d}.jpg")
         assert crop.size == mask.shape[::-1]
         assert np.abs(np.array(crop).astype(int) - wanted).mean() < 3
-    sharp = prepare_objects.cut_image(large, [0, 256, 0, 512], 64, 64)
+    sharp = cut_image(large, [0, 256, 0, 512], 64, 64)
     assert np.abs(sharp.astype(int) - cv2.resize(large[:256, :512], (64, 64))).max() <= 1
 
 
@@ -150,7 +151,7 @@ def test_pixels_are_scaled_exactly(shape: tuple[int, int]) -> None:
         total = total.take(low, axis) * (2 * size - share) + total.take(high, axis) * share
     whole, rest = np.divmod(total, 4 * size**2)
     wanted = whole + ((rest > 2 * size**2) | ((rest == 2 * size**2) & (whole % 2 == 1)))
-    found = prepare_objects.cut_image(picture.astype(np.uint8), [0, shape[0], 0, shape[1]], size, size)
+    found = cut_image(picture.astype(np.uint8), [0, shape[0], 0, shape[1]], size, size)
     assert np.array_equal(found, wanted)
 
 
