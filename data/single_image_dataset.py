@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data import DATASETS
-from data.analogy import (
+from data.records import EMPTY_TABLE, ClassTable
+from data.single_image import (
     KINDS,
     LayoutClasses,
     Reader,
@@ -26,14 +27,13 @@ from data.analogy import (
     read_opaque,
     require_root,
 )
-from data.records import EMPTY_TABLE, ClassTable
 from data.warps import Augmentation, progress
-from util.analogy import AnalogyBatch
 from util.errors import UserError
 from util.flags import fraction, positive, positive_int, weight
 from util.images import to_tensor
 from util.opt import Opt
 from util.seeds import random_pair
+from util.single_image import SingleImageBatch
 
 COND = "cond"
 NOT_HERE: dict[str, tuple[Any, str]] = {  # flags of scenes: their default, what to do instead
@@ -54,7 +54,7 @@ class SingleImageDataset(Dataset[Any]):
     """Items of one picture: its augmented copies (one item, another one in each epoch), or one per target layout.
 
     Args:
-        root: see `data/analogy.py`.
+        root: see `data/single_image.py`.
         targets: files of target layouts; None: the source's own, augmented if `augmentation` is given.
         reader: kind of layouts and size.
         tolerance: see `LayoutClasses`.
@@ -200,7 +200,7 @@ class SingleImageDataset(Dataset[Any]):
         return {"image": to_tensor(image), "seg": seg, "label": torch.from_numpy(label), "layout": shown}
 
 
-def single_batch(dataset: SingleImageDataset, index: int) -> AnalogyBatch:
+def single_batch(dataset: SingleImageDataset, index: int) -> SingleImageBatch:
     """Return an item as a batch of one."""
     item = dataset[index]
     batch = {name: value[None] if isinstance(value, Tensor) else [value] for name, value in item.items()}

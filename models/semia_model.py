@@ -24,14 +24,14 @@ from models.losses.patch import PatchBank, PatchFeatures, PatchLoss
 from models.losses.perceptual import PerceptualLoss
 from models.losses.semia import base_rate, fixed_point, least_squares, matching
 from models.networks.semia.discriminator import PyramidDiscriminator
-from models.networks.semia.generator import Analogy, AnalogyGenerator, init_analogy, input_noise
+from models.networks.semia.generator import Rendering, SemIAGenerator, init_semia, input_noise
 from models.networks.semia.segmenter import LayoutSegmenter
 from models.semia_flags import LAMBDAS, add_flags
-from util.analogy import AnalogyBatch, analogy_row, analogy_strip
 from util.batch import Batch
 from util.errors import UserError
 from util.images import save_png
 from util.opt import Opt
+from util.single_image import SingleImageBatch, picture_row, picture_strip
 
 NETWORK_INPUTS = ("image", "seg", "target_image", "target_seg")
 COLOUR_CHANNELS = 3  # of a layout that is a picture; a map of ids has one per class
@@ -47,7 +47,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class AnalogyStep:
+class SemIAStep:
     """What the updates of a step share: its mode, and which side plays which part.
 
     Args:
@@ -86,7 +86,7 @@ class SemIAModel(BaseModel):
     def __init__(
         self,
         *,
-        netG: AnalogyGenerator,
+        netG: SemIAGenerator,
         netD: PyramidDiscriminator | None = None,
         netS: LayoutSegmenter | None = None,
         patch: PatchLoss | None = None,
@@ -127,14 +127,14 @@ class SemIAModel(BaseModel):
         if opt.batch_size != 1:
             raise UserError(f"--batch_size {opt.batch_size}: semia works on one picture; leave the flag out")
         seg_nc = COLOUR_CHANNELS if opt.label_kind == "colours" else opt.label_nc
-        netG = AnalogyGenerator(seg_nc=seg_nc, ngf=opt.ngf, ratio_limit=opt.ratio_limit)
+        netG = SemIAGenerator(seg_nc=seg_nc, ngf=opt.ngf, ratio_limit=opt.ratio_limit)
         netS = LayoutSegmenter(seg_nc=seg_nc, width=opt.nsf)
-        init_analogy(netG)
-        init_analogy(netS)
+        init_semia(netG)
+        init_semia(netS)
         if not is_train:
             return cls(netG=netG, netS=netS)
         netD = PyramidDiscriminator(ndf=opt.ndf)
-        init_analogy(netD)
+        init_semia(netD)
         network: dict[str, Any] = {"arch": opt.perceptual, "weights": opt.vgg_weights}
         patch = None
         if opt.lambda_patch:
@@ -199,9 +199,9 @@ class SemIAModel(BaseModel):
         G = Phase("G", ("netG",), self.optimizer_G, self.losses_G, repeat=self.g_steps)
         return [D, S, G, D] if self.weighted("G/gan") or self.weighted("G/feat") else [S, G]
 
-    def begin_step(self, batch: Batch) -> AnalogyStep:
+    def begin_step(self, batch: Batch) -> SemIAStep:
         """Choose mode and roles, and set the step's learning rates."""
-        pair = self.laid_out(cast(AnalogyBatch, batch))
+        pair = self.laid_out(cast(SingleImageBatch, batch))
         rate = base_rate(self.step, **self.rate)  # type: ignore[arg-type]
         for optimizer, factor in ((self.optimizer_G, 0.5), (self.optimizer_D, 2.0)):
             for group in optimizer.param_groups:
@@ -209,25 +209,25 @@ class SemIAModel(BaseModel):
         source = Side(pair["image"], pair["seg"], pair["label"][0])
         target = Side(pair["target_image"], pair["target_seg"], pair["target_label"][0])
         if self.step % self.rec_every == 0:
-            return AnalogyStep(target, target, reconstructs=True)
+            return SemIAStep(target, target, reconstructs=True)
         if torch.rand(()) < 0.5:
             source, target = target, source
         banks = () if self.patch is None else self.patch.banks(source.image, source.label)
-        return AnalogyStep(source, target, reconstructs=False, banks=banks)
+        return SemIAStep(source, target, reconstructs=False, banks=banks)
 
-    def laid_out(self, pair: AnalogyBatch) -> AnalogyBatch:
+    def laid_out(self, pair: SingleImageBatch) -> SingleImageBatch:
         """Return the batch, on a CPU in channels_last order, which all maps inherit: an update takes a seventh less."""
         if pair["image"].device.type != "cpu":
             return pair
         kept = {name: pair[name] for name in pair if name not in NETWORK_INPUTS}  # type: ignore[literal-required]
         moved = {name: pair[name].contiguous(memory_format=torch.channels_last) for name in NETWORK_INPUTS}  # type: ignore[literal-required]
-        return cast(AnalogyBatch, kept | moved)
+        return cast(SingleImageBatch, kept | moved)
 
-    def render(self, shared: AnalogyStep) -> Analogy:
+    def render(self, shared: SemIAStep) -> Rendering:
         """Render the source for the target's layout, with fresh input noise."""
         source = shared.source
         image = input_noise(source.image) if self.noise else source.image
-        out: Analogy = self.netG(image, source.seg, shared.target.seg)
+        out: Rendering = self.netG(image, source.seg, shared.target.seg)
         return out
 
     def discriminate(self, real: Tensor, fake: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
@@ -237,17 +237,17 @@ class SemIAModel(BaseModel):
         on_real, on_fake = ([x[k : k + 1] for x in scores] for k in range(2))
         return on_real, on_fake, [x[:1] for x in features], [x[1:] for x in features]
 
-    def losses_D(self, shared: AnalogyStep) -> dict[str, Tensor]:
+    def losses_D(self, shared: SemIAStep) -> dict[str, Tensor]:
         with torch.no_grad():
             fake = self.render(shared).image
         on_real, on_fake, _, _ = self.discriminate(shared.target.image, fake)
         return {"D/real": least_squares(on_real, 1.0), "D/fake": least_squares(on_fake, 0.0)}
 
-    def losses_S(self, shared: AnalogyStep) -> dict[str, Tensor]:
+    def losses_S(self, shared: SemIAStep) -> dict[str, Tensor]:
         assert self.netS is not None
         return {"S/l1": F.l1_loss(self.netS(shared.source.image), shared.source.seg)}
 
-    def losses_G(self, shared: AnalogyStep) -> dict[str, Tensor]:
+    def losses_G(self, shared: SemIAStep) -> dict[str, Tensor]:
         source, target, out = shared.source, shared.target, self.render(shared)
         losses: dict[str, Tensor] = {}
         if self.weighted("G/gan") or self.weighted("G/feat"):
@@ -278,10 +278,10 @@ class SemIAModel(BaseModel):
     @torch.no_grad()
     def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
         """Return the source rendered for the target layout (1, 3, H, W); deterministic, `seeds` play no part."""
-        pair = cast(AnalogyBatch, batch)
+        pair = cast(SingleImageBatch, batch)
         image: Tensor = self.netG(pair["image"], pair["seg"], pair["target_seg"]).image
         return image
 
     def preview_grid(self, batch: Batch, palette: np.ndarray) -> np.ndarray:
         """Return the strip source, its layout, target layout, result."""
-        return analogy_strip([analogy_row(cast(AnalogyBatch, batch), self.preview(batch))])
+        return picture_strip([picture_row(cast(SingleImageBatch, batch), self.preview(batch))])

@@ -23,9 +23,9 @@ from models.base_model import Phase
 from models.losses.patch import NEAREST, SCALES, PatchFeatures, PatchLoss
 from models.losses.perceptual import TAPS, build_features
 from models.networks.semia.discriminator import PyramidDiscriminator
-from models.networks.semia.generator import Analogy, AnalogyGenerator, init_analogy
+from models.networks.semia.generator import Rendering, SemIAGenerator, init_semia
 from models.networks.semia.segmenter import LayoutSegmenter
-from models.semia_model import AnalogyStep, SemIAModel
+from models.semia_model import SemIAModel, SemIAStep
 from trainers.trainer import frozen
 from util.files import write_text
 from util.seeds import torch_generator
@@ -89,7 +89,7 @@ class PlainSemIA(SemIAModel):
     def laid_out(self, pair: Any) -> Any:
         return pair
 
-    def render(self, shared: AnalogyStep) -> Analogy:
+    def render(self, shared: SemIAStep) -> Rendering:
         out = super().render(shared)
         if out.image.requires_grad and not shared.reconstructs and self.alignment == "released":
             with torch.no_grad():
@@ -195,9 +195,9 @@ def compare_iterations(opt: argparse.Namespace) -> dict[str, Any]:
 
 
 def build(opt: argparse.Namespace, kind: type[SemIAModel], patch: PatchLoss) -> SemIAModel:
-    nets = {"netG": AnalogyGenerator(), "netD": PyramidDiscriminator(), "netS": LayoutSegmenter()}
+    nets = {"netG": SemIAGenerator(), "netD": PyramidDiscriminator(), "netS": LayoutSegmenter()}
     for net in nets.values():
-        init_analogy(net)
+        init_semia(net)
     model = kind(**nets, patch=patch, alignment=opt.semantic_alignment)  # type: ignore[arg-type]
     model.train()
     return model
@@ -220,7 +220,7 @@ def iterate(opt: argparse.Namespace, model: SemIAModel, step: int) -> None:
                 update(model, phase, shared)
 
 
-def update(model: SemIAModel, phase: Phase, shared: AnalogyStep) -> None:
+def update(model: SemIAModel, phase: Phase, shared: SemIAStep) -> None:
     with frozen(model, keep=phase.networks):
         total = sum(model.loss_weights.get(name, 1.0) * loss for name, loss in phase.losses(shared).items())
         phase.optimizer.zero_grad(set_to_none=True)

@@ -16,7 +16,7 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 
     leave_on_interrupt()
 
-from data.prepare.analogy_example import COLOURS, LAYOUTS, draw_layout, draw_picture, without_lake
+from data.prepare.single_image_example import COLOURS, LAYOUTS, draw_layout, draw_picture, without_lake
 from data.prepare.writing import claim_output, save_picture
 from options.parser import script_parser
 from util.errors import EXIT_OK, UserError, run_main

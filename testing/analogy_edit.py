@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.analogy import check_sizes, padded
 from data.masks import read_binary
+from data.single_image import check_sizes, padded
 from data.single_image_dataset import single_batch
 from options.edit_options import CHANGES, REFERENCE
 from testing.analogy_flow import Renderer

@@ -25,7 +25,6 @@ from models.base_model import BaseModel
 from options.base_options import run_folder
 from testing.flow import FLOWS, Flow, Measured, Test
 from trainers.restore import Loaded, load_run
-from util.analogy import TITLES, AnalogyBatch, analogy_row, analogy_strip
 from util.batch import to_device
 from util.device import autocast, resolve_device
 from util.errors import DataError, UserError
@@ -33,6 +32,7 @@ from util.files import write_text
 from util.images import save_png, to_uint8
 from util.opt import Opt
 from util.shared_flags import add_shared
+from util.single_image import TITLES, SingleImageBatch, picture_row, picture_strip
 
 MARKER = ".pictures"  # lists what a test wrote, for the next one to remove
 
@@ -41,7 +41,7 @@ MARKER = ".pictures"  # lists what a test wrote, for the next one to remove
 class Rendered:
     """A result: its batch, picture (3, H, W) in [-1, 1] and, as saved, (3, H, W) uint8."""
 
-    batch: AnalogyBatch
+    batch: SingleImageBatch
     image: Tensor
     saved: Tensor
 
@@ -66,7 +66,7 @@ class Renderer:
         dataset: SingleImageDataset = kind.from_options(self.opt, split=split, augment=False, task="none")
         return dataset
 
-    def render(self, batch: AnalogyBatch) -> Rendered:
+    def render(self, batch: SingleImageBatch) -> Rendered:
         """Render a batch of one; raises `DataError` for a result that is not finite."""
         moved: Any = to_device(batch, self.device)  # type: ignore[arg-type]
         with autocast(self.device, self.opt.precision):
@@ -124,7 +124,7 @@ class AnalogyTest(Test):
     def measure(self) -> Measured:
         own = self.renderer.render(single_batch(self.dataset, 0))
         results = [self.renderer.render(single_batch(self.targets, k)) for k in range(len(self.targets.names))]
-        self.rows = {name: analogy_row(found.batch, found.image[None])
+        self.rows = {name: picture_row(found.batch, found.image[None])
                      for name, found in zip(self.targets.names, results, strict=True)}  # fmt: skip
         self.reconstruction, self.evaluator = self.evaluators(own)
         picture = as_saved(own.batch["image"][0])[None]
@@ -162,8 +162,8 @@ class AnalogyTest(Test):
         clear_earlier(folder)
         for name, row in self.rows.items():
             save_png(row[-1], folder / f"{name}.png")
-            save_png(analogy_strip([row]), folder / f"{name}_strip.png")
-        save_png(analogy_strip(list(self.rows.values())), folder / "grid.png")
+            save_png(picture_strip([row]), folder / f"{name}_strip.png")
+        save_png(picture_strip(list(self.rows.values())), folder / "grid.png")
         write_text(folder / MARKER, "\n".join(self.files) + "\n")
         report = write_report(
             line, self.evaluator, folder, title=f"{self.name}, analogies",

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.analogy import find_targets
 from data.masks import mask_files
 from data.object_crops import find_crops
 from data.prepare.archives import Member, content, list_files
 from data.records import find_records
+from data.single_image import find_targets
 from metrics.folders import list_pictures, other_entries
 from scripts import prepare_folder
 from util.errors import DataError, UserError

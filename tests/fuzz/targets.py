@@ -22,10 +22,10 @@ from PIL import Image
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
-from data.analogy import read_opaque
 from data.masks import read_binary
 from data.prepare.archives import content, list_files, opened
 from data.records import read_class_table
+from data.single_image import read_opaque
 from metrics.folders import read_exact
 from metrics.registry import METRICS
 from metrics.reporting.summary import read_lines, summarise

@@ -10,7 +10,7 @@ from semia_fill import VALUES, check, fill, hashed, picture, segmentation, table
 from torch import Tensor
 
 import test as test_command
-from models.networks.semia.generator import AnalogyGenerator
+from models.networks.semia.generator import SemIAGenerator
 from models.released_weights.semia import UNUSED
 from models.semia_model import SemIAModel
 from scripts.convert_weights import main as convert
@@ -21,7 +21,7 @@ from util.images import read_image
 
 def released(path: Path) -> dict[str, Tensor]:
     """Write a file like the authors', with the golden weights and the layer that nothing reads."""
-    net = AnalogyGenerator().double()
+    net = SemIAGenerator().double()
     fill(net, "G")
     state = {key: value.float() if value.is_floating_point() else value for key, value in net.state_dict().items()}
     assert state.keys() == table("G").keys()
@@ -40,7 +40,7 @@ def args(tmp_path: Path) -> list[str]:
 
 def test_a_released_generator_is_tested_as_a_run(args: list[str], tmp_path: Path) -> None:
     assert convert([*args, "--resize", "0.85"]) == 0
-    model = SemIAModel(netG=AnalogyGenerator())
+    model = SemIAModel(netG=SemIAGenerator())
     load_run(model, tmp_path / "run")
     model.netG.double().eval()
 

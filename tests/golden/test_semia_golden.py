@@ -17,7 +17,7 @@ from models.losses.patch import PatchFeatures, PatchLoss
 from models.losses.perceptual import build_features
 from models.losses.semia import base_rate
 from models.networks.semia.discriminator import PyramidDiscriminator
-from models.networks.semia.generator import AnalogyGenerator
+from models.networks.semia.generator import SemIAGenerator
 from models.networks.semia.segmenter import LayoutSegmenter
 from models.semia_model import SemIAModel
 
@@ -27,8 +27,8 @@ S, T, SEG_S, SEG_T = picture("src_img"), picture("tgt_img"), segmentation("src_s
 CLASSES = torch.zeros(48, 64, dtype=torch.int64)
 
 
-def generator() -> AnalogyGenerator:
-    net = AnalogyGenerator().double().eval()
+def generator() -> SemIAGenerator:
+    net = SemIAGenerator().double().eval()
     fill(net, "G")
     return net
 
@@ -74,7 +74,7 @@ def test_the_hash_is_theirs() -> None:
 @pytest.mark.parametrize(
     ("net", "section", "count"),
     [
-        (AnalogyGenerator, "G", 5_511_686 - 590_336),
+        (SemIAGenerator, "G", 5_511_686 - 590_336),
         (PyramidDiscriminator, "D", 1_058_625),
         (LayoutSegmenter, "Aux", 221_315),
     ],

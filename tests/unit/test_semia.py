@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from data.analogy import Reader, find_classes, find_picture, find_targets, padded
+from data.single_image import Reader, find_classes, find_picture, find_targets, padded
 from data.single_image_dataset import SingleImageDataset, single_batch
 from data.warps import Augmentation, warp, warp_coordinates
 from metrics.declaration import Source
@@ -20,7 +20,7 @@ from metrics.pictures import Pictures
 from metrics.segments.layout import Layout, agreement, mean_colours, nearest_colour
 from models.networks.semia.blocks import Point2d, SpectralPoint2d
 from models.networks.semia.discriminator import PyramidDiscriminator
-from models.networks.semia.generator import AnalogyGenerator
+from models.networks.semia.generator import SemIAGenerator
 from models.networks.semia.segmenter import LayoutSegmenter
 from models.semia_model import SemIAModel
 from scripts.benchmark_semia import PlainSemIA
@@ -200,7 +200,7 @@ def test_a_warp_without_moves_is_none_for_odd_sizes() -> None:
 def test_layouts_that_are_equal_change_nothing_but_by_the_heads() -> None:
     """Ratio 1 and difference 0: scale and shift are constant over the picture."""
     torch.manual_seed(0)
-    net = AnalogyGenerator(ngf=4).eval()
+    net = SemIAGenerator(ngf=4).eval()
     seg = torch.rand(1, 3, 32, 40) * 2 - 1
     ratios, differences = net.changes(seg, seg)
     assert all(bool((r == 1).all()) for r in ratios)
@@ -210,7 +210,7 @@ def test_layouts_that_are_equal_change_nothing_but_by_the_heads() -> None:
 def test_the_ratio_is_bounded_on_request() -> None:
     torch.manual_seed(0)
     seg, other = (torch.rand(1, 3, 64, 64) * 2 - 1 for _ in range(2))
-    nets = [AnalogyGenerator(ngf=4, ratio_limit=limit).eval() for limit in (0.0, 3.0)]
+    nets = [SemIAGenerator(ngf=4, ratio_limit=limit).eval() for limit in (0.0, 3.0)]
     nets[1].load_state_dict(nets[0].state_dict())
     free, bounded = (torch.cat([r.flatten() for r in net.changes(seg, other)[0]]) for net in nets)
     assert free.abs().max() > 3
@@ -220,7 +220,7 @@ def test_the_ratio_is_bounded_on_request() -> None:
 def test_a_step_is_one_of_two_modes(root: Path) -> None:
     torch.manual_seed(0)
     nets: dict[str, Any] = {
-        "netG": AnalogyGenerator(ngf=4), "netD": PyramidDiscriminator(ndf=4), "netS": LayoutSegmenter(width=4),
+        "netG": SemIAGenerator(ngf=4), "netD": PyramidDiscriminator(ndf=4), "netS": LayoutSegmenter(width=4),
     }  # fmt: skip
     model = SemIAModel(**nets, stable_steps=4, decay_steps=6)
     data = dataset(root, augmentation=Augmentation(), stable_steps=1)
@@ -278,7 +278,7 @@ def test_the_segmentation_network_judges_by_what_it_learned() -> None:
 def test_the_perceptual_loss_is_of_samplings(root: Path) -> None:
     torch.manual_seed(0)
     nets: Any = {"netD": PyramidDiscriminator(ndf=4), "netS": LayoutSegmenter(width=4), "perceptual": Recorded()}
-    model = SemIAModel(netG=AnalogyGenerator(ngf=4), weights={"vgg": 1.0}, **nets)
+    model = SemIAModel(netG=SemIAGenerator(ngf=4), weights={"vgg": 1.0}, **nets)
     found = []
     for model.step in range(2):
         shared = model.begin_step(cast(Any, single_batch(dataset(root), 0)))
@@ -291,7 +291,7 @@ def test_the_order_of_maps_in_memory_changes_no_loss(root: Path) -> None:
     batch, found = cast(Any, single_batch(dataset(root), 0)), []
     for kind in (PlainSemIA, SemIAModel):
         torch.manual_seed(0)
-        nets = AnalogyGenerator(ngf=4), PyramidDiscriminator(ndf=4), LayoutSegmenter(width=4)
+        nets = SemIAGenerator(ngf=4), PyramidDiscriminator(ndf=4), LayoutSegmenter(width=4)
         model = kind(netG=nets[0], netD=nets[1], netS=nets[2])
         for net in nets:
             net.double()
@@ -322,13 +322,13 @@ def test_pointwise_convolutions_in_either_order(conv: Any) -> None:
 
 def test_it_trains_in_one_process() -> None:
     with pytest.raises(UserError, match="without torchrun"):
-        SemIAModel(netG=AnalogyGenerator(ngf=4)).distribute(lambda net: net)
+        SemIAModel(netG=SemIAGenerator(ngf=4)).distribute(lambda net: net)
 
 
 def test_alignment_trains_the_generator_but_not_the_segmenter(root: Path) -> None:
     torch.manual_seed(0)
     netS = LayoutSegmenter(width=4)
-    model = SemIAModel(netG=AnalogyGenerator(ngf=4), netD=PyramidDiscriminator(ndf=4), netS=netS)
+    model = SemIAModel(netG=SemIAGenerator(ngf=4), netD=PyramidDiscriminator(ndf=4), netS=netS)
     batch: Any = single_batch(dataset(root), 0)
     model.step = 1
     shared = model.begin_step(batch)

@@ -19,7 +19,7 @@ RATIO_EPS = 1e-14
 
 
 @dataclass(frozen=True)
-class Analogy:
+class Rendering:
     """The picture (B, 3, H, W), and scales and shifts by level, finest first."""
 
     image: Tensor
@@ -71,7 +71,7 @@ class Decoder(nn.Module):
         return out
 
 
-class AnalogyGenerator(nn.Module):
+class SemIAGenerator(nn.Module):
     """Encoders of segmentation and picture, translation heads, decoder.
 
     Args:
@@ -100,14 +100,14 @@ class AnalogyGenerator(nn.Module):
             ratios = [ratio.clamp(-self.ratio_limit, self.ratio_limit) for ratio in ratios]
         return ratios, [t - s for s, t in pairs]
 
-    def forward(self, image: Tensor, seg: Tensor, target_seg: Tensor) -> Analogy:
+    def forward(self, image: Tensor, seg: Tensor, target_seg: Tensor) -> Rendering:
         ratios, differences = self.changes(seg, target_seg)
         alpha, beta = self.FiLM_c2i_alpha(ratios), self.FiLM_c2i_beta(differences)
         out = self.decoder_i(self.encoder_i(image, alpha, beta), alpha, beta)
-        return Analogy(out, alpha, beta)
+        return Rendering(out, alpha, beta)
 
 
-def init_analogy(net: nn.Module, *, gain: float = 0.02) -> None:
+def init_semia(net: nn.Module, *, gain: float = 0.02) -> None:
     """Initialise as the release does on a GPU: plain convolutions by Xavier with a small gain, norms N(1, gain).
 
     Biases are 0. Its spectrally normalised convolutions keep PyTorch's default, whatever its options say.

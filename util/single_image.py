@@ -12,7 +12,7 @@ from util.images import picture_grid, to_uint8
 TITLES = ("source", "source layout", "target layout", "result")
 
 
-class AnalogyBatch(TypedDict):
+class SingleImageBatch(TypedDict):
     """A source and a target with their layouts, B = 1; the target's picture is the source's where it is not known.
 
     image, target_image (1, 3, H, W) and seg, target_seg (1, N, H, W) float32 in [-1, 1]; label, target_label
@@ -31,12 +31,12 @@ class AnalogyBatch(TypedDict):
     index: list[int]
 
 
-def analogy_row(batch: AnalogyBatch, result: Tensor) -> list[np.ndarray]:
+def picture_row(batch: SingleImageBatch, result: Tensor) -> list[np.ndarray]:
     """Return source, its layout, target layout and result (1, 3, H, W) as pictures (H, W, 3) uint8."""
     pictures = (batch["image"], batch["layout"], batch["target_layout"], result)
     return [to_uint8(picture[0].cpu()) for picture in pictures]
 
 
-def analogy_strip(rows: list[list[np.ndarray]]) -> np.ndarray:
-    """Lay out rows of `analogy_row` under their titles."""
+def picture_strip(rows: list[list[np.ndarray]]) -> np.ndarray:
+    """Lay out rows of `picture_row` under their titles."""
     return picture_grid(rows, titles=list(TITLES))
