@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from metrics.evaluator import Evaluator
 from metrics.registry import arrow
-from metrics.reporting.report_parts import STYLE, Thumbnails, bars, grid, heat_map, number, table
+from metrics.reporting.thumbnails import SIDE, Thumbnail, Thumbnails
 from util.files import write_text
 from util.images import read_image, read_labels_coloured
 
 ROWS, EXTREMES = 8, 4  # pictures of the overview; best and worst ones per metric
+TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
 Load = Callable[[str], Mapping[str, np.ndarray]]
 
 
@@ -45,28 +46,27 @@ def write_report(
     """
     load = load or (lambda name: load_results(folder, name))
     thumbnails = Thumbnails()
+    details = line["details"]
+    pictures = ("strips", strips(sets, thumbnails)) if sets else ("overview", overview(evaluator, load, thumbnails))
     sections = [
-        ("Values", values_table(line)),
-        ("By erased share", bins_table(line["details"])),
-        ("Pictures", strips(sets, thumbnails) if sets else overview(evaluator, load, thumbnails)),
-        ("Best and worst", extremes(evaluator, load, thumbnails)),
-        ("Classes", classes(line["details"])),
-        ("Confusion", confusion(evaluator)),
-        ("Notes", note_list(evaluator.notes if notes is None else notes)),
-        ("Protocol", f"<pre>{escape(json.dumps(line['protocol'], indent=1))}</pre>"),
+        ("Values", "values", values(line)),
+        ("By erased share", "bins", bins(details)),
+        ("Pictures", *pictures),
+        ("Best and worst", "extremes", extremes(evaluator, load, thumbnails)),
+        ("Classes", "classes", classes(details)),
+        ("Confusion", "confusion", confusion(evaluator)),
+        ("Notes", "notes", evaluator.notes if notes is None else notes),
+        ("Protocol", "protocol", json.dumps(line["protocol"], indent=1)),
     ]
-    present = [(head, text) for head, text in sections if text]
-    anchors = "".join(f'<a href="#{head.split()[0]}">{head}</a>' for head, _ in present)
-    body = "".join(f'<section id="{head.split()[0]}"><h2>{head}</h2>{text}</section>' for head, text in present)
+    page = TEMPLATES.get_template("report.html.j2").render(
+        title=title,
+        subtitle=subtitle(line),
+        sections=[section for section in sections if section[-1]],
+        pictures=thumbnails.pictures,
+    )
     path = folder / "report.html"
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(
-        path,
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}{thumbnails.css()}</style></head><body>'
-        f"<header><h1>{escape(title)}</h1><p>{subtitle(line)}</p><nav>{anchors}</nav></header>"
-        f"<main>{body}</main></body></html>\n",
-    )
+    write_text(path, f"{page}\n")
     return path
 
 
@@ -89,10 +89,15 @@ def subtitle(line: Mapping[str, Any]) -> str:
             facts.append(text.format(protocol[key]))
     if line.get("step") is not None:
         facts.insert(1, f"step {line['step']}")
-    return escape(" · ".join(facts))
+    return " · ".join(facts)
 
 
-def values_table(line: Mapping[str, Any]) -> str:
+def number(value: float) -> str:
+    """Return a number with two to four decimals, by its size."""
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.{3 if abs(value) >= 1 else 4}f}"
+
+
+def values(line: Mapping[str, Any]) -> list[dict[str, str]]:
     """Value, interval, score of the real pictures, and what it is."""
     rows = []
     for name, value in line["metrics"].items():
@@ -102,102 +107,94 @@ def values_table(line: Mapping[str, Any]) -> str:
             interval = " to ".join(number(end) for end in detail["ci95"])
         elif "standard_error" in detail:
             interval = f"standard error {number(detail['standard_error'])}"
-        real = number(detail["real"]) if "real" in detail else ""
         note = f"; {detail['note']}" if "note" in detail else ""
-        what = f"{detail['protocol']}. {detail['count']} pictures{note}"
-        unit = "" if detail["unit"] in ("1", "distance") else f" {detail['unit']}"
-        shown = f"<b>{number(value)}</b>{unit}"
-        rows.append([f"{escape(name)} {arrow(name)}", shown, interval, real, f"<small>{escape(what)}</small>"])
-    return table(["", "value", "95 % interval", "real pictures", "what"], rows)
+        row = {
+            "name": f"{name} {arrow(name)}",
+            "value": number(value),
+            "unit": "" if detail["unit"] in ("1", "distance") else f" {detail['unit']}",
+            "interval": interval,
+            "real": number(detail["real"]) if "real" in detail else "",
+            "what": f"{detail['protocol']}. {detail['count']} pictures{note}",
+        }
+        rows.append(row)
+    return rows
 
 
-def bins_table(details: Mapping[str, Mapping[str, Any]]) -> str:
-    """One row per metric, one column per bin."""
+def bins(details: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """The head, then a row per metric, a column per bin, then the numbers of pictures."""
     columns = list(dict.fromkeys(key for detail in details.values() for key in detail.get("bins", {})))
     columns.sort(key=lambda text: int(text.split("-")[0]))
     rows, counts = [], dict.fromkeys(columns, 0)
     for name, detail in details.items():
-        bins = detail.get("bins", {})
-        if bins:
-            rows.append([f"{escape(name)} {arrow(name)}"])
-            rows[-1] += [number(bins[key]["value"]) if key in bins else "" for key in columns]
-        for key, entry in bins.items():
+        found = detail.get("bins", {})
+        if found:
+            cells = (number(found[key]["value"]) if key in found else "" for key in columns)
+            rows.append([f"{name} {arrow(name)}", *cells])
+        for key, entry in found.items():
             counts[key] = max(counts[key], entry["pictures"])
     if not rows:
-        return ""
-    return table(["", *(key.replace("-", "–") for key in columns)], [*rows, ["pictures", *map(str, counts.values())]])
+        return []
+    head = ["", *(key.replace("-", "–") for key in columns)]
+    return [head, *rows, ["pictures", *map(str, counts.values())]]
 
 
-def overview(evaluator: Evaluator, load: Load, thumbnails: Thumbnails) -> str:
-    """Pictures from all over the set, a row each."""
-    rows, titles = [], []
+def overview(evaluator: Evaluator, load: Load, thumbnails: Thumbnails) -> list[dict[str, Thumbnail]]:
+    """Pictures from all over the set, a row each, by title."""
     names = list(dict.fromkeys(evaluator.names))
-    for name in names[:: -(-len(names) // ROWS) or 1]:
-        pictures = load(name)
-        titles = list(pictures)
-        rows.append([thumbnails.box(picture, f"{title} of {name}") for title, picture in pictures.items()])
-    return grid(titles, rows) if rows else ""
+    return [
+        {title: thumbnails.add(picture, f"{title} of {name}") for title, picture in load(name).items()}
+        for name in names[:: -(-len(names) // ROWS) or 1]
+    ]
 
 
-def strips(sets: Mapping[str, Mapping[str, np.ndarray]], thumbnails: Thumbnails) -> str:
-    """Some pictures of each of two unpaired sets."""
-    parts = []
-    for title, pictures in sets.items():
-        shown = (
-            f"<figure>{thumbnails.box(picture, f'{title}: {name}')}<figcaption>{escape(name)}</figcaption></figure>"
-            for name, picture in pictures.items()
-        )
-        parts.append(f'<p>{escape(title)}</p><div class="strip">{"".join(shown)}</div>')
-    return "".join(parts)
+def strips(sets: Mapping[str, Mapping[str, np.ndarray]], thumbnails: Thumbnails) -> dict[str, dict[str, Thumbnail]]:
+    """Some pictures of each of two unpaired sets, by title and name."""
+    return {
+        title: {name: thumbnails.add(picture, f"{title}: {name}") for name, picture in pictures.items()}
+        for title, pictures in sets.items()
+    }
 
 
-def extremes(evaluator: Evaluator, load: Load, thumbnails: Thumbnails) -> str:
-    """For each metric that single pictures have: the best and the worst."""
-    parts: list[str] = []
+def extremes(
+    evaluator: Evaluator, load: Load, thumbnails: Thumbnails
+) -> dict[str, dict[str, dict[str, list[Thumbnail]]]]:
+    """For each metric that single pictures have: the best and the worst, by caption."""
+
+    def pair(pictures: Mapping[str, np.ndarray], caption: str) -> list[Thumbnail]:
+        shown = [title for title in ("result", "real") if title in pictures]
+        return [thumbnails.add(pictures[title], f"{title} of {caption}", 2 * SIDE // 3) for title in shown]
+
+    metrics = {}
     for metric, values in evaluator.per_picture().items():
         known = {name: value for name, value in zip(evaluator.names, values, strict=True) if not math.isnan(value)}
         order = sorted(known, key=lambda name: known[name], reverse=arrow(metric) == "↑")
-        if len(order) < 2:
-            continue
         few = min(EXTREMES, len(order) // 2)
-        strips = []
-        for word, chosen in (("best", order[:few]), ("worst", order[-few:][::-1])):
-            figures = [thumbnails.pair(load(name), f"{name}: {number(known[name])}") for name in chosen]
-            strips.append(f'<div class="strip"><span>{word}</span>{"".join(figures)}</div>')
-        opened = "" if parts else " open"
-        parts.append(f"<details{opened}><summary>{escape(metric)} {arrow(metric)}</summary>{''.join(strips)}</details>")
-    told = (
-        "<p>Left the result, right the real picture; below, its name and its own value. Open a metric to see them.</p>"
-    )
-    return told + "".join(parts) if parts else ""
+        if not few:
+            continue
+        ends = {"best": order[:few], "worst": order[-few:][::-1]}
+        captions = {name: f"{name}: {number(value)}" for name, value in known.items()}
+        metrics[f"{metric} {arrow(metric)}"] = {
+            word: {captions[name]: pair(load(name), captions[name]) for name in names} for word, names in ends.items()
+        }
+    return metrics
 
 
-def classes(details: Mapping[str, Mapping[str, Any]]) -> str:
-    """Bars of the IoU of each class, generated and real."""
+def classes(details: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, float, float | None]]:
+    """The IoU of each class, generated and real, by falling value."""
     for detail in details.values():
         if "iou_per_class" in detail:
             real = detail.get("iou_per_class_real", {})
             rows = [(name, value, real.get(name)) for name, value in detail["iou_per_class"].items()]
-            told = (
-                "<p>IoU in percent, by falling value; the mark is the same segmenter's score on the real pictures.</p>"
-            )
-            return told + bars(sorted(rows, key=lambda row: -row[1]))
-    return ""
+            return sorted(rows, key=lambda row: -row[1])
+    return []
 
 
-def confusion(evaluator: Evaluator) -> str:
-    """The confusion matrix in shares of each row."""
+def confusion(evaluator: Evaluator) -> list[tuple[str, list[float]]]:
+    """The confusion matrix in percent of each row, with the names of the rows."""
     found = evaluator.confusion()
     if found is None:
-        return ""
+        return []
     names, counts = found
     used = [i for i in range(len(names)) if counts[i].sum() or counts[:, i].sum()]
     share = counts[used][:, used].double() / counts[used].sum(1, keepdim=True).clamp(min=1)
-    told = "<p>Row: class of the label; column: class that the segmenter sees in the result; percent of the row.</p>"
-    return told + heat_map([names[i] for i in used], (100 * share).tolist())
-
-
-def note_list(notes: Sequence[str]) -> str:
-    """What is missing and why."""
-    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f"<ul>{items}</ul>" if items else ""
+    return list(zip([names[i] for i in used], (100 * share).tolist(), strict=True))
