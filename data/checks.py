@@ -93,6 +93,7 @@ def read_record(record: Record, rules: MapRules, notes: list[str] | None = None)
 
 
 def read_inst(record: Record, rules: MapRules) -> IdMap | None:
+    """Return the instance map of a record, None without one; raises `DataError` as `read_id_map` does."""
     return None if record.inst is None else read_id_map(record.inst, "instance map", rgb_ids=rules.inst_rgb)
 
 

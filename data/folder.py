@@ -52,6 +52,7 @@ class FolderDataset(BaseDataset):
 
     @classmethod
     def complete_options(cls, opt: Opt) -> dict[str, Any]:
+        """Return `label_nc`, `ignore_label` and `load_size` from classes.json where flags do not give them."""
         if not opt.dataroot and opt.label_nc is None:
             raise UserError(f"--dataset_mode {opt.dataset_mode} needs --dataroot DIR (see datasets/README.md)")
         table = cls.class_table(opt.dataroot)
@@ -68,12 +69,14 @@ class FolderDataset(BaseDataset):
 
     @classmethod
     def from_options(cls, opt: Opt, *, split: str, augment: bool, task: str) -> Self:
+        """Open a split of the folder that --dataroot names."""
         if not opt.dataroot:
             raise UserError(f"--dataset_mode {opt.dataset_mode} needs --dataroot DIR (see datasets/README.md)")
         shared = cls.shared_settings(opt)
         return cls(dataroot=opt.dataroot, split=split, rules=cls.map_rules(opt), augment=augment, task=task, **shared)
 
     def decode(self, index: int) -> Maps:
+        """Read and check a picture and its maps; raises `DataError`."""
         return load_record(self.records[index], self.rules)
 
     def _warn_of_8bit(self, rules: MapRules) -> None:

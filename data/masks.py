@@ -246,6 +246,7 @@ class MaskSetHash:
         self._sha.update(np.packbits(bits).tobytes())
 
     def hexdigest(self) -> str:
+        """Return the twelve digits."""
         return self._sha.hexdigest()[:12]
 
 

@@ -87,6 +87,7 @@ class LayoutClasses:
 
     @property
     def names(self) -> list[str]:
+        """Names of the classes: "id 7", or their colours as in "#8040ff"."""
         if self.kind == "ids":
             return [f"id {number}" for number in self.ids]
         return ["#" + bytes(colour.tolist()).hex() for colour in self.colours]

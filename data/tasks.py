@@ -31,6 +31,7 @@ class Selection:
 
     @property
     def left_out(self) -> int:
+        """How many pictures were looked at and cannot be used."""
         return self.looked_at - len(self.indices)
 
     @property

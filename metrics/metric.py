@@ -162,9 +162,11 @@ class PerPicture(Metric):
         self.reset()
 
     def reset(self) -> None:
+        """Forget all pictures."""
         self.each: dict[str, list[float]] = {name: [] for name in self.names}
 
     def update(self, pictures: Pictures) -> None:
+        """Score a batch; raises `DataError` for pictures that cannot be scored."""
         try:
             scores = self.score(pictures)
         except DataError as error:  # of their size, which all in a batch have
@@ -189,6 +191,7 @@ class PerPicture(Metric):
         return "every mask is empty or missing"
 
     def compute(self) -> dict[str, MetricValue]:
+        """Return the means over the pictures that have a value; `notes` say which names have none."""
         self.notes = []
         found = {}
         for name, values in self.each.items():
@@ -201,6 +204,7 @@ class PerPicture(Metric):
         return found
 
     def subset(self, times: Tensor) -> dict[str, float]:
+        """Return the means where picture i counts `times[i]` times."""
         means = {}
         for name, values in self.each.items():
             each = torch.tensor(values, dtype=torch.float64)
@@ -210,4 +214,5 @@ class PerPicture(Metric):
         return means
 
     def per_picture(self) -> dict[str, list[float]]:
+        """Return the values of every picture by name, NaN where it has none."""
         return {name: values for name, values in self.each.items() if not all(map(math.isnan, values))}

@@ -116,6 +116,7 @@ class BankedModel(BaseModel):
         return self.mean_code if drawn is None else drawn
 
     def choose_styles(self, source: str) -> None:
+        """Choose "bank", "mean" (of the class in the bank) or "noise" (a standard normal code)."""
         if source == "mean" and isinstance(self.bank, StyleBank):
             self.bank = MeanSource(self.bank)
         elif source == "noise":

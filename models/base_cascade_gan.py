@@ -113,14 +113,17 @@ class CascadeGAN(GANModel):
 
     # --- training --------------------------------------------------------------------------------------------------
     def begin_step(self, batch: Batch) -> CascadeStep:
+        """Generate once for all phases."""
         inputs = self.generator_inputs(batch)
         out = self.call("netG")(*inputs)
         return CascadeStep(out, [resize_nearest(inputs.seg, picture.shape[-1]) for picture in out.real])
 
     def losses_D(self, shared: CascadeStep) -> dict[str, Tensor]:
+        """Return the discriminators' losses, summed over the scales."""
         return {name: torch.stack(terms).sum() for name, terms in self.per_scale_D(shared).items()}
 
     def losses_G(self, shared: CascadeStep) -> dict[str, Tensor]:
+        """Return the generator's losses, summed over the scales."""
         return {name: torch.stack(terms).sum() for name, terms in self.per_scale_G(shared).items()}
 
     def per_scale_D(self, shared: CascadeStep) -> PerScale:
@@ -151,6 +154,7 @@ class CascadeGAN(GANModel):
     # --- inference -------------------------------------------------------------------------------------------------
     @torch.no_grad()
     def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
+        """Return the finest composite (B, 3, H, W); without style codes, `seeds` have no influence."""
         return self.netG(*self.generator_inputs(batch)).composite[-1]
 
     # --- shared machinery ------------------------------------------------------------------------------------------

@@ -89,14 +89,17 @@ class GANModel(BaseModel):
 
     # --- training --------------------------------------------------------------------------------------------------
     def networks(self) -> dict[str, nn.Module]:
+        """The generator, and the discriminator where there is one."""
         return {"netG": self.netG} if self.netD is None else {"netG": self.netG, "netD": self.netD}
 
     def to(self, device: torch.device) -> BaseModel:
+        """Move all networks, the frozen perceptual one included."""
         if self.perceptual is not None:
             self.perceptual.to(device)
         return super().to(device)
 
     def phases(self) -> list[Phase]:
+        """Discriminator, then generator; the first is left out where `G/gan` has no weight."""
         phase_D = Phase("D", ("netD",), self.optimizer_D, self.losses_D)
         phase_G = Phase("G", ("netG",), self.optimizer_G, self.losses_G)
         return [phase_D, phase_G] if self.weighted("G/gan") else [phase_G]

@@ -49,6 +49,7 @@ class SIEDOBModel(GANModel):
 
     @staticmethod
     def discriminator(in_channels: int, *, ndf: int, num_layers: int) -> SetDiscriminator:
+        """Return a discriminator whose convolutions are padded with zeros, as released."""
         return SetDiscriminator(in_channels, ndf=ndf, num_layers=num_layers, padding_mode="zeros")
 
     def judge(self, name: str, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
@@ -99,6 +100,7 @@ class SceneModel(SIEDOBModel):
 
     @staticmethod
     def add_scene_flags(parser: argparse.ArgumentParser, group: Any, *, is_train: bool) -> None:
+        """Add the flags that say which instances are objects."""
         group.add_argument(
             "--foreground", metavar="CLASS[:FILL[:LOW:HIGH]],...",
             help="classes whose instances are objects: more than FILL of their box, height/width between LOW and HIGH. "
@@ -192,6 +194,7 @@ class ObjectModel(SIEDOBModel):
 
     @classmethod
     def tiny(cls, tmp_path: Path) -> list[str]:
+        """Return the flags of a training on crops drawn into `tmp_path`."""
         root = tmp_path / "objects"
         if not root.exists():
             write_tiny_objects(root)

@@ -21,7 +21,9 @@ from util.errors import UserError
 class StyleSource(Protocol):
     """Gives codes by class; None for a class without codes."""
 
-    def draw(self, label: int, rng: random.Random) -> Tensor | None: ...
+    def draw(self, label: int, rng: random.Random) -> Tensor | None:
+        """Return a code (D,) of a class, drawn with `rng`; None if there is none."""
+        ...
 
 
 class MeanSource:

@@ -42,6 +42,8 @@ def parse_instance(text: str) -> tuple[str, int]:
 
 
 class EditOptions(RunOptions):
+    """Options of scripts/edit.py."""
+
     description = (
         "Edit pictures with a trained run: generate what a mask erases, or add, remove, replace and extend "
         "(docs/editing.md shows each)."

@@ -30,6 +30,7 @@ class StrictParser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=ShowDefaults, **kwargs)
 
     def error(self, message: str) -> NoReturn:
+        """Raise `UserError` instead of leaving the program, as argparse does."""
         raise UserError(f"{message} (see {self.prog} --help)")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:

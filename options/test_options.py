@@ -10,6 +10,8 @@ from util.opt import Opt
 
 
 class TestOptions(RunOptions):
+    """Options of test.py."""
+
     __test__ = False  # no test case, whatever its name
     takes_styles = True
     description = "Generate a split with a trained run, evaluate it, and save pictures, a grid and a line of numbers."

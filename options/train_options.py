@@ -16,6 +16,8 @@ from util.shared_flags import add_shared
 
 
 class TrainOptions(BaseOptions):
+    """Options of train.py."""
+
     is_train = True
     description = "Train a method. Flags of the chosen --model and --dataset_mode are listed last."
 

@@ -32,6 +32,8 @@ from util.progress import progress
 
 
 class BankOptions(RunOptions):
+    """Options of this command."""
+
     description = "Make or enlarge the style bank of a run."
 
 

@@ -53,6 +53,8 @@ FREQUENCY_SAMPLES = 100  # pictures whose labels set the class weights
 
 
 class SegmenterOpt(Opt):
+    """Options of this command."""
+
     arch: str
     width: int
     overwrite: bool

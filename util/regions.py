@@ -22,6 +22,7 @@ class Window:
 
     @property
     def slices(self) -> tuple[slice, slice]:
+        """Rows and columns, to index arrays (H, W, ...)."""
         return slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
 
 
@@ -36,9 +37,11 @@ class Box:
 
     @property
     def length(self) -> int:
+        """The longer side, in pixels."""
         return max(self.bottom - self.top, self.right - self.left)
 
     def union(self, other: Box) -> Box:
+        """Return the smallest box around both."""
         return Box(
             min(self.top, other.top),
             min(self.left, other.left),

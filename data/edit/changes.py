@@ -194,6 +194,7 @@ class MapEditor:
         return renumbered
 
     def changed(self, scene: Scene, label: np.ndarray, inst: np.ndarray, where: np.ndarray) -> Scene:
+        """Return the scene with other maps, in which what is to be erased now includes `where`, grown by the radius."""
         return replace(scene, label=label, inst=inst, mask=scene.mask | dilate(where, self.radius))
 
     # --- ids -------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ class Scene:
 
     @property
     def maps(self) -> Maps:
+        """Picture, label and instance map."""
         return Maps(self.image, self.label, self.inst)
 
 

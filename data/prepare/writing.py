@@ -70,6 +70,7 @@ def save_picture(path: Path, array: np.ndarray, *, quality: int = JPEG_QUALITY) 
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a value as JSON, one entry to a line, whole or not at all."""
     text = json.dumps(content, indent=1) + "\n"
     write_whole(path, lambda file: file.write(text.encode("utf-8")))
 
@@ -139,6 +140,7 @@ class Job:
         return maps
 
     def finished(self) -> bool:
+        """Whether all files of the sample are there."""
         return all(path.is_file() for path in self.targets.values())
 
 
@@ -235,6 +237,7 @@ class MaskSet:
 
     @property
     def folder(self) -> Path:
+        """Where the masks are written: <root>/<split>/masks_<task>."""
         return self.root / self.split / f"masks_{self.task}"
 
 

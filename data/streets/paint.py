@@ -19,6 +19,7 @@ _HAZE_LENGTH = 200.0  # metres
 
 
 def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
+    """Return RGB (3,) float32 in [0, 1]; a hue wraps around at 1."""
     return np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, value), np.float32)
 
 

@@ -29,5 +29,6 @@ def _span(line: Tensor) -> tuple[int, int]:
 
 
 def cut(picture: Tensor, box: tuple[int, int, int, int]) -> Tensor:
+    """Cut the box (top, bottom, left, right) from a picture (3, H, W)."""
     top, bottom, left, right = box
     return picture[:, top:bottom, left:right]

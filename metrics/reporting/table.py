@@ -59,6 +59,7 @@ class Table:
 
     @property
     def heading(self) -> str:
+        """Title of the table."""
         return f"{self.group}, {self.task}" if self.group else self.task
 
     @property

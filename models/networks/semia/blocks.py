@@ -64,6 +64,7 @@ class SpectralConvTranspose2d(SpectralConv2d):
 
 
 def leaky() -> nn.LeakyReLU:
+    """Return the activation of all its networks."""
     return nn.LeakyReLU(SLOPE)
 
 
