@@ -67,8 +67,9 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move every tensor of the batch."""
-    moved = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    """Move every tensor of the batch; to a GPU while the host goes on, to the CPU so that it can be read at once."""
+    ahead = device.type != "cpu"
+    moved = {k: v.to(device, non_blocking=ahead) if isinstance(v, Tensor) else v for k, v in batch.items()}
     return moved  # type: ignore[return-value]
 
 
