@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from data.base_dataset import BaseDataset
 from util.batch import Batch, collate
@@ -15,6 +16,9 @@ from util.errors import UserError
 from util.opt import Opt
 from util.seeds import random_pair
 from util.workers import defer_deaths, shield_worker, waiting
+
+# One that fails before it has set this, as where /dev/shm is full, is asked for it by its own __del__.
+_MultiProcessingDataLoaderIter._shutdown = True
 
 
 class Loader:

@@ -77,7 +77,9 @@ def lacking(setting: Setting) -> Iterator[tuple[str, str]]:
         yield "LC_ALL", f"the locale {wanted} is not installed"
     finally:
         locale.setlocale(locale.LC_ALL, "C")
-    if setting.nobody and os.geteuid() == 0 and not succeeds([*as_nobody(), sys.executable, "-c", "import torch"]):
+    # In a process of that user's own: the first may still have root's rights when it is started.
+    import_torch = [*as_nobody(), "sh", "-c", '"$1" -c "import torch"', "sh", sys.executable]
+    if setting.nobody and os.geteuid() == 0 and not succeeds(import_torch):
         yield "nobody", f"setpriv is missing, or user {NOBODY} may not run {sys.executable}"
     if setting.offline and not succeeds([*without_network(), "true"]):
         yield "offline", "unshare cannot make a network here"

@@ -6,6 +6,7 @@ first checks every byte against the file's checksum, since a flipped bit would o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -20,10 +21,15 @@ from util.files import atomic_file, cause, flush_folder
 from util.sealed import verify_zip, write_sealed_zip
 
 STEP_FILE = re.compile(r"step_(\d+)\.pt")
+LOOKS = 20  # at a run whose checkpoints are replaced by newer ones while they are being read
 
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be written or read; the message names the file."""
+
+
+class NoCheckpointError(CheckpointError):
+    """There is no file of this name."""
 
 
 def does_not_fit(path: Path, error: Exception) -> CheckpointError:
@@ -68,7 +74,7 @@ def load_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dic
         verify_zip(path)
         state = torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint") from error
+        raise NoCheckpointError(f"{path}: no such checkpoint") from error
     except MemoryError:
         raise
     except Exception as error:  # a damaged archive fails in many ways: zlib, struct, pickle, torch's own reader
@@ -118,13 +124,23 @@ class Checkpoints:
     def restore(self, map_location: torch.device | str = "cpu") -> tuple[dict[str, Any], Path] | None:
         """Load the newest good checkpoint; None if the run has none at all. Every bad file is named in a warning.
 
+        A training that goes on meanwhile may remove what was just listed: then the newer files are looked for.
+
         Raises:
             CheckpointError: there are files, and none is good.
         """
+        for _ in range(LOOKS):
+            with contextlib.suppress(NoCheckpointError):
+                return self._newest_good(map_location)
+        raise CheckpointError(f"{self.run_dir}: its checkpoints are replaced faster than they can be read")
+
+    def _newest_good(self, map_location: torch.device | str) -> tuple[dict[str, Any], Path] | None:
         faults: list[str] = []
         for path in self._candidates():
             try:
                 state = load_checkpoint(path, map_location)
+            except NoCheckpointError:
+                raise
             except CheckpointError as error:
                 faults.append(str(error))
                 print(f"warning: {error}", flush=True)
@@ -139,8 +155,9 @@ class Checkpoints:
     def _candidates(self) -> list[Path]:
         """Newest first. `latest.pt` comes second: it is never newer than the newest step file, and may be a copy."""
         files = self.step_files()
-        if self.latest.exists() and not any(self.latest.samefile(path) for path in files):
-            files.insert(1, self.latest)
+        with contextlib.suppress(FileNotFoundError):  # either may be replaced just now
+            if self.latest.exists() and not any(self.latest.samefile(path) for path in files):
+                files.insert(1, self.latest)
         return files
 
     def point_latest_at(self, path: Path) -> None:

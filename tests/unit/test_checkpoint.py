@@ -127,6 +127,25 @@ def test_falls_back_to_the_older_file_and_names_the_bad_one(tmp_path: Path, caps
     assert (tmp_path / "step_2.pt.damaged").exists()
 
 
+def test_files_that_a_training_removes_meanwhile_are_looked_for_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1), 1)
+    listed = checkpoints.step_files
+
+    def list_then_train_on() -> list[Path]:
+        files = listed()
+        monkeypatch.setattr(checkpoints, "step_files", listed)
+        for step in (2, 3):
+            checkpoints.save(state(step), step)
+        return files
+
+    monkeypatch.setattr(checkpoints, "step_files", list_then_train_on)
+    restored = checkpoints.restore()
+    assert restored is not None and restored[1].name == "step_3.pt" and not capsys.readouterr().out
+
+
 def test_none_good_is_an_error_and_no_file_is_none(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.restore() is None and not checkpoints.exist()
