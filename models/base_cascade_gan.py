@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.base_gan import GANModel
+from models.base_gan import GANModel, GANTraining
 from models.losses.gan import feature_matching, hinge_fake, hinge_generator, hinge_real
 from models.networks.blocks.discriminator import MultiScaleDiscriminator
 from models.networks.blocks.init import init_normal
 from models.networks.blocks.scales import resize_nearest
 from models.networks.blocks.spm import Modulation
+from models.networks.cascade.mask_aware import MaskAwareEncoder
 from models.networks.cascade.stages import Cascade, CascadeGenerator, CascadeInputs
 from util.batch import Batch, one_hot
 from util.errors import UserError
@@ -41,8 +42,8 @@ class CascadeGAN(GANModel):
     against the updated discriminators on the same forward pass.
 
     Args:
-        netG, netD, perceptual, lr_G, lr_D, betas: see `GANModel`.
-        weights: `G/gan`, `G/l1`, `G/vgg`, `G/feat`.
+        label_nc, ignore_label: as in the data set.
+        training: with a `MultiScaleDiscriminator`, and weights of "G/gan", "G/l1", "G/vgg", "G/feat".
     """
 
     def __init__(
@@ -51,12 +52,9 @@ class CascadeGAN(GANModel):
         netG: CascadeGenerator,
         label_nc: int,
         ignore_label: int | None = None,
-        netD: MultiScaleDiscriminator | None = None,
-        weights: dict[str, float] | None = None,
-        **optimisation: Any,
+        training: GANTraining | None = None,
     ) -> None:
-        lambdas = {"G/gan": 1.0, "G/l1": 1.0, "G/vgg": 10.0, "G/feat": 0.0, **(weights or {})}
-        super().__init__(netG=netG, netD=netD, weights=lambdas, **optimisation)
+        super().__init__(netG=netG, training=training)
         self.label_nc, self.ignore_label = label_nc, ignore_label
 
     # --- options ---------------------------------------------------------------------------------------------------
@@ -76,23 +74,30 @@ class CascadeGAN(GANModel):
         CascadeGAN.add_training_flags(group, lr_G=1e-4, lr_D=4e-4, lambda_l1=1.0)
         add_shared(group, "lambda_feat")
 
-    @staticmethod
-    def generator_arguments(opt: Opt) -> dict[str, Any]:
-        """Return the keyword arguments of `CascadeGenerator` from options."""
-        return {
-            "label_nc": opt.label_nc,
-            "crop_size": opt.crop_size,
-            "ngf": opt.ngf,
-            "modulation": Modulation(hidden=opt.spm_hidden, kind=opt.modulation, raw=opt.raw_modulation),
-            "multi_scale": opt.multi_scale,
-            "edge_input": opt.edge_input,
-        }
+    @classmethod
+    def from_options(cls, opt: Opt, *, is_train: bool) -> Self:
+        """Build the generator, with the style encoder if there is one, and what training adds."""
+        netG = CascadeGenerator(
+            style_encoder=cls.style_encoder(opt),
+            label_nc=opt.label_nc,
+            crop_size=opt.crop_size,
+            ngf=opt.ngf,
+            modulation=Modulation(hidden=opt.spm_hidden, kind=opt.modulation, raw=opt.raw_modulation),
+            multi_scale=opt.multi_scale,
+            edge_input=opt.edge_input,
+        )
+        init_normal(netG)
+        training = cls.training(opt) if is_train else None
+        return cls(netG=netG, label_nc=opt.label_nc, ignore_label=opt.ignore_label, training=training)
+
+    @classmethod
+    def style_encoder(cls, opt: Opt) -> MaskAwareEncoder | None:
+        """Return the network that reads styles; None: without styles."""
+        return None
 
     @staticmethod
-    def training_arguments(opt: Opt, *, is_train: bool) -> dict[str, Any]:
-        """Return the constructor's keyword arguments that training needs, from options."""
-        if not is_train:
-            return {}
+    def training(opt: Opt) -> GANTraining:
+        """Return discriminators, losses' weights and optimisers from options."""
         if opt.lambda_feat and not opt.lambda_gan:
             raise UserError("--lambda_feat compares features of the discriminators, which --lambda_gan 0 leaves out")
         CascadeGAN.require_a_loss(opt, ("lambda_gan", "lambda_l1", "lambda_vgg"))
@@ -100,16 +105,7 @@ class CascadeGAN(GANModel):
             label_nc=opt.label_nc, crop_size=opt.crop_size, ndf=opt.ndf, multi_scale=opt.multi_scale
         )
         init_normal(netD)
-        return {
-            "netD": netD,
-            "weights": {
-                "G/gan": opt.lambda_gan,
-                "G/l1": opt.lambda_l1,
-                "G/vgg": opt.lambda_vgg,
-                "G/feat": opt.lambda_feat,
-            },
-            **CascadeGAN.optimisation(opt),
-        }
+        return GANTraining.from_options(opt, netD, {"G/feat": opt.lambda_feat})
 
     # --- training --------------------------------------------------------------------------------------------------
     def begin_step(self, batch: Batch) -> CascadeStep:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,35 +19,60 @@ from util.opt import Opt
 from util.shared_flags import add_shared
 
 
+@dataclass(frozen=True)
+class GANTraining:
+    """What training adds to a generator.
+
+    Args:
+        netD: the discriminator.
+        weights: of the generator's terms, "G/gan" among them; the discriminator's terms take that one.
+        perceptual: None leaves the VGG term out.
+        lr_G, lr_D, betas: of Adam.
+    """
+
+    netD: nn.Module
+    weights: Mapping[str, float]
+    perceptual: PerceptualLoss | None = None
+    lr_G: float = 1e-4
+    lr_D: float = 4e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+
+    @classmethod
+    def from_options(cls, opt: Opt, netD: nn.Module, further: Mapping[str, float] | None = None) -> GANTraining:
+        """Return what the flags of `GANModel.add_training_flags` say; `further`: weights of terms beside theirs."""
+        weights = {"G/gan": opt.lambda_gan, "G/l1": opt.lambda_l1, "G/vgg": opt.lambda_vgg, **(further or {})}
+        perceptual = None
+        if opt.lambda_vgg:
+            perceptual = PerceptualLoss(
+                arch=opt.perceptual,
+                weights=opt.vgg_weights,
+                order=opt.perceptual_order,
+                input_scale=opt.perceptual_input,
+            )
+        return cls(netD, weights, perceptual, lr_G=opt.lr_G, lr_D=opt.lr_D, betas=(opt.beta1, opt.beta2))
+
+
 class GANModel(BaseModel):
     """A generator against one discriminator. One step: the discriminator's update, then the generator's.
 
     Args:
-        netG: the generator; netD: None where only inference is wanted.
-        perceptual: None leaves the VGG term out.
-        weights: of the generator's terms, "G/gan" among them; the discriminator's terms take that one.
+        netG: the generator; None where a method has one only in some runs.
+        training: None where only inference is wanted.
     """
 
-    def __init__(
-        self,
-        *,
-        netG: nn.Module,
-        netD: nn.Module | None = None,
-        perceptual: PerceptualLoss | None = None,
-        weights: dict[str, float] | None = None,
-        lr_G: float = 1e-4,
-        lr_D: float = 4e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
-    ) -> None:
+    def __init__(self, *, netG: nn.Module | None, training: GANTraining | None = None) -> None:
         super().__init__()
         self.netG: Any = netG
-        self.netD: Any = netD
-        self.perceptual = perceptual
-        if netD is not None:
-            lambdas = {"G/gan": 1.0, **(weights or {})}
-            self.loss_weights = {**lambdas, "D/fake": lambdas["G/gan"], "D/real": lambdas["G/gan"]}
-            self.optimizer_D = torch.optim.Adam(netD.parameters(), lr=lr_D, betas=betas)
-            self.optimizer_G = torch.optim.Adam(netG.parameters(), lr=lr_G, betas=betas)
+        self.netD: Any = None
+        self.perceptual: PerceptualLoss | None = None
+        if training is None:
+            return
+        assert netG is not None
+        self.netD, self.perceptual = training.netD, training.perceptual
+        gan = training.weights["G/gan"]
+        self.loss_weights = {**training.weights, "D/fake": gan, "D/real": gan}
+        self.optimizer_D = torch.optim.Adam(training.netD.parameters(), lr=training.lr_D, betas=training.betas)
+        self.optimizer_G = torch.optim.Adam(netG.parameters(), lr=training.lr_G, betas=training.betas)
 
     # --- options ---------------------------------------------------------------------------------------------------
     @staticmethod
@@ -65,20 +91,6 @@ class GANModel(BaseModel):
             "--perceptual_input", choices=("released", "imagenet"), default="released",
             help="released: [-1,1] as it is; imagenet: with ImageNet's mean and deviation",
         )  # fmt: skip
-
-    @staticmethod
-    def optimisation(opt: Opt) -> dict[str, Any]:
-        """Return the constructor's arguments for the optimisers and the perceptual loss, from options."""
-        perceptual = None
-        if opt.lambda_vgg:
-            perceptual = PerceptualLoss(
-                arch=opt.perceptual,
-                weights=opt.vgg_weights,
-                order=opt.perceptual_order,
-                input_scale=opt.perceptual_input,
-            )
-        betas = (opt.beta1, opt.beta2)
-        return {"perceptual": perceptual, "lr_G": opt.lr_G, "lr_D": opt.lr_D, "betas": betas}
 
     @staticmethod
     def require_a_loss(opt: Opt, names: Sequence[str]) -> None:

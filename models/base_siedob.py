@@ -10,14 +10,14 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base_gan import GANModel
+from models.base_gan import GANModel, GANTraining
 from models.losses.gan import hinge_fake, hinge_generator, hinge_real
 from models.networks.blocks.discriminator import SetDiscriminator
 from models.networks.blocks.init import init_normal
@@ -93,9 +93,15 @@ class SceneModel(SIEDOBModel):
     """
 
     def __init__(
-        self, *, rules: Sequence[ObjectRule], label_nc: int, ignore_label: int | None = None, **gan: Any
+        self,
+        *,
+        netG: nn.Module | None,
+        rules: Sequence[ObjectRule],
+        label_nc: int,
+        ignore_label: int | None = None,
+        training: GANTraining | None = None,
     ) -> None:
-        super().__init__(**gan)
+        super().__init__(netG=netG, training=training)
         self.rules, self.label_nc, self.ignore_label = tuple(rules), label_nc, ignore_label
 
     @staticmethod
@@ -115,10 +121,9 @@ class SceneModel(SIEDOBModel):
             parser.set_defaults(mask_types="free_form,extension,outpainting", mask_boxes=0.5)
 
     @staticmethod
-    def scene_arguments(opt: Opt) -> dict[str, Any]:
-        """Return the constructor's arguments that say what is foreground."""
-        rules = parse_rules(opt.foreground, [], (), "--foreground") if opt.separation else ()
-        return {"rules": rules, "label_nc": opt.label_nc, "ignore_label": opt.ignore_label}
+    def foreground_rules(opt: Opt) -> Sequence[ObjectRule]:
+        """Return the classes whose instances are objects."""
+        return parse_rules(opt.foreground, [], (), "--foreground") if opt.separation else ()
 
     @staticmethod
     def scene_options(opt: Opt, classes: Any) -> dict[str, Any]:
@@ -152,10 +157,10 @@ class SceneModel(SIEDOBModel):
             raise UserError(f"--things {opt.things}: class ids below {opt.label_nc} with commas, as in 24,25,26")
         return ids
 
-    def find(self, batch: Batch, mask: Tensor, **how: Any) -> Objects:
-        """Return the objects that a mask touches; `how`: see `find_objects`."""
-        maps = (batch["label"], batch["inst"], batch["inst_id"])
-        return find_objects(*maps, mask, rules=self.rules, **how)
+    def find(self, batch: Batch, *, min_erased: float = 0.0, any_aspect: bool = False) -> Objects:
+        """Return the objects that the mask touches, see `find_objects`."""
+        maps = (batch["label"], batch["inst"], batch["inst_id"], batch["mask"])
+        return find_objects(*maps, rules=self.rules, min_erased=min_erased, any_aspect=any_aspect)
 
     def scene(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return one-hot labels (B, N, H, W) of the whole picture and edges (B, 1, H, W) under the mask."""
@@ -168,8 +173,8 @@ class ObjectModel(SIEDOBModel):
 
     dataset_modes = ("objects",)
 
-    def __init__(self, *, label_nc: int, **gan: Any) -> None:
-        super().__init__(**gan)
+    def __init__(self, *, netG: nn.Module, label_nc: int, training: GANTraining | None = None) -> None:
+        super().__init__(netG=netG, training=training)
         self.label_nc = label_nc
 
     def object_maps(self, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,19 +183,18 @@ class ObjectModel(SIEDOBModel):
         return shape, one_hot(label, self.label_nc) * shape
 
     @classmethod
-    def build(cls, opt: Opt, netG: nn.Module, *, judged: int, weights: dict[str, float], is_train: bool) -> Any:
+    def build(cls, opt: Opt, netG: nn.Module, *, judged: int, weights: dict[str, float], is_train: bool) -> Self:
         """Return the model with discriminator and optimisers if it is to be trained.
 
         Args:
             judged: channels of what the discriminator sees.
-            weights: of the generator's losses.
+            weights: of further losses of the generator.
         """
         if not is_train:
             return cls(netG=netG, label_nc=opt.label_nc)
         cls.require_a_loss(opt, ("lambda_gan", "lambda_l1", "lambda_vgg"))
         netD = cls.discriminator(judged, ndf=opt.ndf, num_layers=opt.crop_size.bit_length() - 1)
-        lambdas = {"G/gan": opt.lambda_gan, "G/l1": opt.lambda_l1, "G/vgg": opt.lambda_vgg, **weights}
-        return cls(netG=netG, netD=netD, label_nc=opt.label_nc, weights=lambdas, **cls.optimisation(opt))
+        return cls(netG=netG, label_nc=opt.label_nc, training=GANTraining.from_options(opt, netD, weights))
 
     @classmethod
     def tiny(cls, tmp_path: Path) -> list[str]:

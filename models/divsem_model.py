@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from models import MODELS
 from models.base_bank import BankedModel, without
 from models.base_cascade_gan import CascadeGAN
-from models.networks.blocks.init import init_normal
+from models.base_gan import GANTraining
 from models.networks.blocks.segments import Segments
 from models.networks.cascade.mask_aware import MaskAwareEncoder, StylePolicy
 from models.networks.cascade.stages import CascadeGenerator, CascadeInputs
@@ -30,10 +30,16 @@ class DivSemModel(CascadeGAN, BankedModel):
 
     summary = "DivSem (2023): mask-aware style encoder and style codes on SPMPGAN's cascade"
 
-    def __init__(self, **gan: Any) -> None:
-        super().__init__(**gan)
-        self.encoder: MaskAwareEncoder | None = self.netG.style_encoder
-        self.style_dim = self.netG.style_dim
+    def __init__(
+        self,
+        *,
+        netG: CascadeGenerator,
+        label_nc: int,
+        ignore_label: int | None = None,
+        training: GANTraining | None = None,
+    ) -> None:
+        super().__init__(netG=netG, label_nc=label_nc, ignore_label=ignore_label, training=training)
+        self.encoder, self.style_dim = netG.style_encoder, netG.style_dim
 
     @property
     def draws_codes(self) -> bool:
@@ -60,19 +66,21 @@ class DivSemModel(CascadeGAN, BankedModel):
         BankedModel.add_bank_flags(group)
 
     @classmethod
-    def from_options(cls, opt: Opt, *, is_train: bool) -> DivSemModel:
-        policy = StylePolicy(pool=opt.style_pool, valid_ratio=opt.valid_ratio, dual_encoding=opt.dual_encoding)
-        encoder = cls.style_encoder(opt, policy) if opt.style_encoding else None
-        netG = CascadeGenerator(style_encoder=encoder, **cls.generator_arguments(opt))
-        init_normal(netG)
-        training = cls.training_arguments(opt, is_train=is_train)
-        model = cls(netG=netG, label_nc=opt.label_nc, ignore_label=opt.ignore_label, **training)
+    def from_options(cls, opt: Opt, *, is_train: bool) -> Self:
+        model = super().from_options(opt, is_train=is_train)
         model.set_bank_options(opt)
         return model
 
     @classmethod
-    def style_encoder(cls, opt: Opt, policy: StylePolicy) -> MaskAwareEncoder:
-        """Return the network that reads styles; a method with another one overrides this alone."""
+    def style_encoder(cls, opt: Opt) -> MaskAwareEncoder | None:
+        if not opt.style_encoding:
+            return None
+        policy = StylePolicy(pool=opt.style_pool, valid_ratio=opt.valid_ratio, dual_encoding=opt.dual_encoding)
+        return cls.encoder_layers(opt, policy)
+
+    @classmethod
+    def encoder_layers(cls, opt: Opt, policy: StylePolicy) -> MaskAwareEncoder:
+        """Return the encoder; a method with other layers overrides this alone."""
         return StyleEncoder(style_dim=opt.style_dim, nef=opt.nef, policy=policy)
 
     @classmethod

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models import MODELS
+from models.base_gan import GANTraining
 from models.base_model import Phase
 from models.base_siedob import SceneModel, init_scene_networks
 from models.networks.blocks.discriminator import SetDiscriminator, num_discriminator_layers
@@ -20,6 +21,7 @@ from models.networks.siedob.background_generator import BackgroundGenerator
 from models.networks.siedob.boundary import Patch, choose_patches, cut_patches
 from util.batch import Batch
 from util.flags import fraction
+from util.object_rules import ObjectRule
 from util.opt import Opt
 from util.shared_flags import add_shared
 
@@ -51,17 +53,27 @@ class SIEDOBBackgroundModel(SceneModel):
 
     Args:
         min_erased: an object counts as one if more than this share of it is erased.
-        netP: judges patches on the boundary of the mask.
+        netP: judges patches on the boundary of the mask; its terms take the weight of "G/patch".
     """
 
     summary = "SIEDOB (CVPR 2023), step 3: fills the background, objects left out"
 
-    def __init__(self, *, min_erased: float = 0.4, netP: SetDiscriminator | None = None, **scene: Any) -> None:
-        super().__init__(**scene)
+    def __init__(
+        self,
+        *,
+        netG: BackgroundGenerator,
+        rules: Sequence[ObjectRule],
+        label_nc: int,
+        ignore_label: int | None = None,
+        min_erased: float = 0.4,
+        netP: SetDiscriminator | None = None,
+        training: GANTraining | None = None,
+    ) -> None:
+        super().__init__(netG=netG, rules=rules, label_nc=label_nc, ignore_label=ignore_label, training=training)
         self.min_erased, self.netP = min_erased, netP
-        if netP is not None:
-            group = self.optimizer_D.param_groups[0]
-            self.optimizer_P = torch.optim.Adam(netP.parameters(), lr=group["lr"], betas=group["betas"])
+        if training is not None and netP is not None:
+            self.loss_weights |= dict.fromkeys(("P/fake", "P/real"), training.weights["G/patch"])
+            self.optimizer_P = torch.optim.Adam(netP.parameters(), lr=training.lr_D, betas=training.betas)
 
     @classmethod
     def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
@@ -83,17 +95,27 @@ class SIEDOBBackgroundModel(SceneModel):
     @classmethod
     def from_options(cls, opt: Opt, *, is_train: bool) -> SIEDOBBackgroundModel:
         netG = BackgroundGenerator(label_nc=opt.label_nc, ngf=opt.ngf, saspm=opt.saspm, things=cls.thing_ids(opt))
-        own: dict[str, Any] = {"netG": netG, "min_erased": opt.min_erased, **cls.scene_arguments(opt)}
-        if not is_train:
-            return cls(**own)
+        netP = training = None
+        if is_train:
+            netP, training = cls.training(opt, netG)
+        return cls(
+            netG=netG,
+            rules=cls.foreground_rules(opt),
+            label_nc=opt.label_nc,
+            ignore_label=opt.ignore_label,
+            min_erased=opt.min_erased,
+            netP=netP,
+            training=training,
+        )
+
+    @classmethod
+    def training(cls, opt: Opt, netG: nn.Module) -> tuple[SetDiscriminator, GANTraining]:
+        """Return the patch discriminator and the rest of what training needs; all networks are initialised."""
         cls.require_a_loss(opt, ("lambda_gan", "lambda_l1", "lambda_vgg", "lambda_patch"))
         layers = num_discriminator_layers(opt.crop_size)
         netD, netP = (cls.discriminator(3 + opt.label_nc, ndf=opt.ndf, num_layers=layers) for _ in range(2))
         init_scene_networks(netG, netD, netP)
-        weights = {"G/gan": opt.lambda_gan, "G/l1": opt.lambda_l1, "G/vgg": opt.lambda_vgg}
-        model = cls(**own, netD=netD, netP=netP, weights=weights, **cls.optimisation(opt))
-        model.loss_weights |= dict.fromkeys(("G/patch", "P/fake", "P/real"), opt.lambda_patch)
-        return model
+        return netP, GANTraining.from_options(opt, netD, {"G/patch": opt.lambda_patch})
 
     @classmethod
     def tiny(cls, tmp_path: Path) -> list[str]:
@@ -113,7 +135,7 @@ class SIEDOBBackgroundModel(SceneModel):
     def fill(self, batch: Batch, netG: nn.Module) -> BackgroundStep:
         """Run the network on a batch; objects stay as they are."""
         image = batch["image"]
-        objects = self.find(batch, batch["mask"], min_erased=self.min_erased)
+        objects = self.find(batch, min_erased=self.min_erased)
         background = 1 - objects.union(len(image))
         mask = batch["mask"] * background
         seg, edge = self.scene(batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models import MODELS
 from models.base_bank import BANK_FILE, BankedModel
+from models.base_gan import GANTraining
 from models.base_model import BaseModel, Phase
 from models.base_siedob import SceneModel, init_scene_networks, whole
 from models.networks.blocks.discriminator import num_discriminator_layers
@@ -31,6 +32,8 @@ from util.flags import positive_int
 from util.object_rules import ObjectRule
 from util.opt import Opt
 from util.shared_flags import add_shared
+
+CROP_SIZE = 64  # of objects, unless the runs say otherwise
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,15 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         netB: BackgroundGenerator,
         netI: ObjectInpainter | None,
         netS: StyleObjectGenerator | None,
-        object_size: int = 64,
+        rules: Sequence[ObjectRule],
+        label_nc: int,
+        ignore_label: int | None = None,
+        object_size: int = CROP_SIZE,
         overlap: str = "overwrite",
         frozen_train: bool = False,
-        **scene: Any,
+        training: GANTraining | None = None,
     ) -> None:
-        super().__init__(netG=netG, **scene)
+        super().__init__(netG=netG, rules=rules, label_nc=label_nc, ignore_label=ignore_label, training=training)
         self.netB, self.netI, self.netS = netB, netI, netS
         self.object_size, self.overlap, self.frozen_train = object_size, overlap, frozen_train
         self.styles = CodeStore() if netS is not None else None
@@ -116,30 +122,39 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
 
     @classmethod
     def from_options(cls, opt: Opt, *, is_train: bool) -> SIEDOBFusionModel:
-        own = cls.scene_arguments(opt)
-        things = cls.thing_ids(opt)
-        saspm = opt.background_saspm
-        classes = len(own["rules"]) + 1  # and "outside"
-        own["netB"] = BackgroundGenerator(label_nc=opt.label_nc, ngf=opt.background_ngf, saspm=saspm, things=things)
-        own["netI"] = own["netS"] = None
+        if is_train and not opt.fusion and (opt.max_steps or opt.ema):
+            raise UserError("--no-fusion leaves nothing to train: give --max_steps 0, and no --ema")
+        rules = cls.foreground_rules(opt)
+        classes = len(rules) + 1  # and "outside"
+        netB = BackgroundGenerator(
+            label_nc=opt.label_nc, ngf=opt.background_ngf, saspm=opt.background_saspm, things=cls.thing_ids(opt)
+        )
+        netI = netS = None
         if opt.separation:
-            own["netI"] = ObjectInpainter(class_channels=classes, ngf=opt.inpaint_ngf)
-            own["netS"] = StyleObjectGenerator(class_channels=classes, ngf=opt.style_ngf, style_dim=opt.style_dim)
-            own["object_size"] = opt.object_size
-        own["netG"] = FusionGenerator(ngf=opt.ngf) if opt.fusion else None
-        own["overlap"] = opt.object_overlap
-        if not is_train:
-            return cls(**own)
-        own["frozen_train"] = opt.frozen_train
-        if not opt.fusion:
-            if opt.max_steps or opt.ema:
-                raise UserError("--no-fusion leaves nothing to train: give --max_steps 0, and no --ema")
-            return cls(**own)
+            netI = ObjectInpainter(class_channels=classes, ngf=opt.inpaint_ngf)
+            netS = StyleObjectGenerator(class_channels=classes, ngf=opt.style_ngf, style_dim=opt.style_dim)
+        netG = FusionGenerator(ngf=opt.ngf) if opt.fusion else None
+        return cls(
+            netG=netG,
+            netB=netB,
+            netI=netI,
+            netS=netS,
+            rules=rules,
+            label_nc=opt.label_nc,
+            ignore_label=opt.ignore_label,
+            object_size=opt.object_size or CROP_SIZE,
+            overlap=opt.object_overlap,
+            frozen_train=is_train and opt.frozen_train,
+            training=cls.training(opt, netG) if is_train and netG is not None else None,
+        )
+
+    @classmethod
+    def training(cls, opt: Opt, netG: FusionGenerator) -> GANTraining:
+        """Return what training needs; both networks are initialised."""
         cls.require_a_loss(opt, ("lambda_gan", "lambda_l1", "lambda_vgg"))
         netD = cls.discriminator(3, ndf=opt.ndf, num_layers=num_discriminator_layers(opt.crop_size))
-        init_scene_networks(own["netG"], netD)
-        weights = {"G/gan": opt.lambda_gan, "G/l1": opt.lambda_l1, "G/vgg": opt.lambda_vgg}
-        return cls(**own, netD=netD, weights=weights, **cls.optimisation(opt))
+        init_scene_networks(netG, netD)
+        return GANTraining.from_options(opt, netD)
 
     @classmethod
     def tiny(cls, tmp_path: Path) -> list[str]:
@@ -202,7 +217,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         """Return the picture (B, 3, H, W) of background and objects that the fusion network gets."""
         image, mask = batch["image"], batch["mask"]
         seg, edge = self.scene(batch)
-        objects = self.find(batch, mask, any_aspect=True)
+        objects = self.find(batch, any_aspect=True)
         foreground = objects.union(len(image))
         known = image * (1 - mask)
         # Picture and mask are not cut by the objects here, unlike in the background's own training: as released

@@ -7,9 +7,6 @@ from pathlib import Path
 
 from models import MODELS
 from models.base_cascade_gan import CascadeGAN
-from models.networks.blocks.init import init_normal
-from models.networks.cascade.stages import CascadeGenerator
-from util.opt import Opt
 
 
 @MODELS.register("spmpgan")
@@ -21,13 +18,6 @@ class SPMPGANModel(CascadeGAN):
     @classmethod
     def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         CascadeGAN.add_flags(parser, "model spmpgan", is_train=is_train)
-
-    @classmethod
-    def from_options(cls, opt: Opt, *, is_train: bool) -> SPMPGANModel:
-        netG = CascadeGenerator(**cls.generator_arguments(opt))
-        init_normal(netG)
-        training = cls.training_arguments(opt, is_train=is_train)
-        return cls(netG=netG, label_nc=opt.label_nc, ignore_label=opt.ignore_label, **training)
 
     @classmethod
     def tiny(cls, tmp_path: Path) -> list[str]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from data.edges import instance_edges
 from models.base_cascade_gan import CascadeGAN
+from models.base_gan import GANTraining
 from models.losses.gan import hinge_fake, hinge_generator, hinge_real
 from models.losses.perceptual import PerceptualLoss
 from models.networks.blocks.discriminator import MultiScaleDiscriminator
@@ -251,6 +252,7 @@ def test_vgg_features(tmp_path_factory: pytest.TempPathFactory) -> None:
         assert_stats(tap, stats)
 
 
+WEIGHTS = {"G/gan": 1.0, "G/l1": 1.0, "G/vgg": 10.0, "G/feat": 0.0}
 LOSS_NAMES = {"G/l1": ("L1", 1.0), "G/gan": ("G_GAN", 1.0), "G/vgg": ("VGG", 10.0)}
 
 
@@ -300,7 +302,8 @@ def assert_updated(model: CascadeGAN, after: dict[str, Any]) -> None:
 def test_spmpgan_first_training_steps(tmp_path_factory: pytest.TempPathFactory) -> None:
     netG = CascadeGenerator(label_nc=34, crop_size=256, ngf=32)
     fill(netG, released_generator_key)
-    model = SPMPGANModel(netG=netG, netD=build_discriminator(64), perceptual=filled_vgg(tmp_path_factory), label_nc=34)
+    training = GANTraining(build_discriminator(64), WEIGHTS, filled_vgg(tmp_path_factory))
+    model = SPMPGANModel(netG=netG, label_nc=34, training=training)
     model.train()
     expected = GOLDEN["spmpgan"]["lab_34"]["train_steps"]
     losses, out = one_step(model, Case())
@@ -317,7 +320,7 @@ def test_small_spmpgan_evaluation_and_training() -> None:
     assert sum(p.numel() for p in netG.parameters()) == expected["params"]["netG"]
     with torch.no_grad():
         assert_cascade(netG.eval()(scene.image, scene.seg, scene.edge, scene.mask), expected)
-    model = SPMPGANModel(netG=netG, netD=build_discriminator(4), label_nc=34)
+    model = SPMPGANModel(netG=netG, label_nc=34, training=GANTraining(build_discriminator(4), WEIGHTS))
     model.train()
     assert_step(one_step(model, scene)[0], expected["train"][0], abs=5e-5)
     assert_step(one_step(model, scene)[0], expected["train"][1], **SECOND_STEP)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 import models.siedob_background_model as background_module
 from data.instances import dense_instances
+from models.base_gan import GANTraining
 from models.networks.blocks.discriminator import SetDiscriminator
 from models.networks.siedob.boundary import Patch, patch_box
 from models.siedob_background_model import SIEDOBBackgroundModel
@@ -88,7 +89,7 @@ def boxes(objects: Any, label: int) -> list[list[int]]:
 
 def test_fusion_takes_the_authors_objects(cv2: ModuleType, batch: dict[str, Any]) -> None:
     model = fusion_model(cv2)
-    objects = model.find(batch, batch["mask"], any_aspect=True)
+    objects = model.find(batch, any_aspect=True)
     assert boxes(objects, 26) == FUSION["cars"] and boxes(objects, 24) == FUSION["persons"]
     assert objects.union(1).sum() == FUSION["fg_mask_px"]
     shapes = objects.crop_where(64).flatten(1).sum(1)
@@ -103,7 +104,7 @@ def test_fusion_takes_the_authors_objects(cv2: ModuleType, batch: dict[str, Any]
 
 def test_background_takes_the_authors_objects(batch: dict[str, Any]) -> None:
     model = SIEDOBBackgroundModel(netG=golden_network("netG_BG"), rules=RULES, label_nc=LABEL_NC)
-    objects = model.find(batch, batch["mask"], min_erased=model.min_erased)
+    objects = model.find(batch, min_erased=model.min_erased)
     facts = STEPS["background_step"]
     assert boxes(objects, 26) == facts["cars"] and boxes(objects, 24) == facts["persons"]
     assert objects.union(1).sum() == facts["fg_mask_px"]
@@ -164,7 +165,8 @@ def test_system_reproduces_the_pictures(cv2: ModuleType, batch: dict[str, Any]) 
 
 
 def test_fusion_losses(cv2: ModuleType, batch: dict[str, Any], vgg: Any) -> None:
-    model = fusion_model(cv2, netD=judge("netD_F"), perceptual=vgg, weights={"G/gan": 1.0, "G/l1": 0.0, "G/vgg": 10.0})
+    training = GANTraining(judge("netD_F"), {"G/gan": 1.0, "G/l1": 0.0, "G/vgg": 10.0}, vgg)
+    model = fusion_model(cv2, training=training)
     shared = model.begin_step(batch)
     wanted = FUSION["losses_eval_mode"]
     assert_losses(
@@ -179,8 +181,8 @@ def test_fusion_losses(cv2: ModuleType, batch: dict[str, Any], vgg: Any) -> None
 def test_inpainting_losses(vgg: Any) -> None:
     case, wanted = Objects(), STEPS["inpainting_step"]["losses_eval_mode"]
     weights = {"G/gan": 1.0, "G/l1": 10.0, "G/vgg": 10.0}
-    nets = {"netG": golden_network("inp.netG"), "netD": judge("inp.netD_inp"), "perceptual": vgg}
-    model = SIEDOBInpaintModel(**nets, label_nc=3, weights=weights)
+    training = GANTraining(judge("inp.netD_inp"), weights, vgg)
+    model = SIEDOBInpaintModel(netG=golden_network("inp.netG"), label_nc=3, training=training)
     shared = model.begin_step(object_batch(case))
     found_D = {"D/fake": wanted["loss_D_inp_fake"], "D/real": wanted["loss_D_inp_real"]}
     assert_losses(model.losses_D(shared), model.loss_weights, found_D)
@@ -201,8 +203,8 @@ def object_batch(case: Objects) -> dict[str, Any]:
 def test_style_losses(vgg: Any) -> None:
     wanted = STEPS["style_step"]["losses_eval_mode"]
     weights = {"G/gan": 1.0, "G/l1": 10.0, "G/vgg": 10.0, "G/scc": 1.0}
-    nets = {"netG": golden_network("sty.netG"), "netD": judge("sty.netD_style"), "perceptual": vgg}
-    model = SIEDOBStyleModel(**nets, label_nc=3, weights=weights)
+    training = GANTraining(judge("sty.netD_style"), weights, vgg)
+    model = SIEDOBStyleModel(netG=golden_network("sty.netG"), label_nc=3, training=training)
     shared = model.begin_step(object_batch(Objects()))
     assert_golden(shared.code[..., None, None], STEPS["style_step"]["all_sc"])
     assert shared.cycle is not None
@@ -227,10 +229,9 @@ def test_background_losses(batch: dict[str, Any], vgg: Any, monkeypatch: pytest.
         return patches
 
     monkeypatch.setattr(background_module, "choose_patches", golden_patches)
-    nets = {"netG": golden_network("netG_BG"), "netD": judge("netD_BG"), "netP": judge("netD_patch")}
-    weights = {"G/gan": 1.0, "G/l1": 1.0, "G/vgg": 10.0}
-    model = SIEDOBBackgroundModel(**nets, perceptual=vgg, rules=RULES, label_nc=LABEL_NC, weights=weights)
-    model.loss_weights |= dict.fromkeys(("G/patch", "P/fake", "P/real"), 0.2)
+    nets = {"netG": golden_network("netG_BG"), "netP": judge("netD_patch")}
+    training = GANTraining(judge("netD_BG"), {"G/gan": 1.0, "G/l1": 1.0, "G/vgg": 10.0, "G/patch": 0.2}, vgg)
+    model = SIEDOBBackgroundModel(**nets, rules=RULES, label_nc=LABEL_NC, training=training)
     shared = model.begin_step(batch)
     assert_golden(shared.raw, facts["bg_output"], picture=True)
     assert_golden(shared.fake, facts["masked_fake"], picture=True)

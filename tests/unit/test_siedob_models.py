@@ -282,7 +282,7 @@ def test_what_counts_as_an_object_follows_the_flags(root: Path) -> None:
         model = build(root, "siedob_background", *flags, is_train=False)
         touched = {**batch, "mask": torch.zeros_like(batch["mask"])}
         touched["mask"][:, :, :mask] = 1
-        return model.find(touched, touched["mask"], min_erased=model.min_erased).label.tolist()
+        return model.find(touched, min_erased=model.min_erased).label.tolist()
 
     assert count() == [CAR, PERSON]
     assert count(mask=14) == []  # 6 of the car's 16 rows: 0.375

@@ -229,4 +229,4 @@ def test_codes_of_instances_are_those_of_the_style_network(system: SIEDOBFusionM
         True,
         False,
     ]
-    assert CAR not in system.find(batch, batch["mask"]).label.tolist()
+    assert CAR not in system.find(batch).label.tolist()
