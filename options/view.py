@@ -36,10 +36,11 @@ def parsers() -> Iterator[StrictParser]:
 
 def type_of(action: argparse.Action) -> str:
     """Return the type of a flag's values, None aside."""
-    if isinstance(action, argparse.BooleanOptionalAction):
+    if action.nargs == 0:
         return "bool"
     convert: Any = action.type or str
-    name = convert.__name__ if isinstance(convert, type) else get_annotations(convert)["return"]
+    given = convert if isinstance(convert, type) else get_annotations(convert).get("return", Any)
+    name = given if isinstance(given, str) else given.__name__
     return f"list[{name}]" if action.nargs else name
 
 

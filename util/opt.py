@@ -1,7 +1,7 @@
 """The typed view of all options: the flags of train.py, test.py and scripts/edit.py for every method and data set.
 
 mypy reads it, so that a misspelt `opt.<flag>` is an error. At run time there are the flags of the run's own method and
-data set alone. Flags of code elsewhere: `class MyOpt(Opt)` with their types.
+data set alone. Code outside this tree declares its own flags in a `class MyOpt(Opt)` and reads `cast(MyOpt, opt)`.
 """
 
 from __future__ import annotations
