@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(opt: Options, leave: LeaveSignals) -> int:
-    """Train and return the exit code; `leave` is told when every step is done."""
+    """Train and return the exit code; `leave` learns when every step is done."""
     if opt.deterministic:
         compute_deterministically()
     run_dir = run_folder(opt)

@@ -1,4 +1,4 @@
-"""Checks of pictures and their maps: each fault is a message that says what is wrong and how to fix it."""
+"""Checks of pictures and their maps: each problem is a message that says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from util.images import IdMap, read_id_map, read_image
 
 
 def check_sample(record: Record, rules: MapRules, maps: Maps, *, inst_bits: int | None) -> list[str]:
-    """Return the faults of a decoded picture, empty if there are none; labels are those after `label_map`.
+    """Return the problems of a decoded picture, empty if there are none; labels are those after `label_map`.
 
     Args:
         record: where it came from, for the messages.
@@ -25,22 +25,22 @@ def check_sample(record: Record, rules: MapRules, maps: Maps, *, inst_bits: int 
         maps: the decoded picture and maps, as stored.
         inst_bits: bit depth of the instance file, None without one.
     """
-    faults = []
+    problems = []
     size = maps.image.shape[:2]
     for what, path, ids in (("label map", record.label, maps.label), ("instance map", record.inst, maps.inst)):
         if ids is not None and ids.shape != size:
-            faults.append(
+            problems.append(
                 f"{path}: the {what} is {ids.shape[1]}x{ids.shape[0]}, "
                 f"its picture {record.image} is {size[1]}x{size[0]}"
             )
-    if outside := label_faults(maps.label, rules):
-        faults.append(f"{record.label}: {outside}")
+    if outside := label_problems(maps.label, rules):
+        problems.append(f"{record.label}: {outside}")
     if inst_bits is not None and inst_bits < 16 and not rules.inst_8bit:
-        faults.append(
+        problems.append(
             f"{record.inst}: the instance map has {inst_bits} bits, ids need 16; it was cut when it was saved or read. "
             "Make it again from the original (8 bit is accepted by --dataset_mode custom only)"
         )
-    return faults
+    return problems
 
 
 def bits_note(path: Path | None, inst: IdMap | None) -> str:
@@ -50,7 +50,7 @@ def bits_note(path: Path | None, inst: IdMap | None) -> str:
     return f"{path}: {inst.bits}-bit instance maps hold at most {2**inst.bits} ids; check that they were not cut"
 
 
-def label_faults(label: np.ndarray, rules: MapRules) -> str:
+def label_problems(label: np.ndarray, rules: MapRules) -> str:
     """Say which ids lie outside the classes, on how many pixels, and which flags help; empty if none."""
     if label.max() < rules.label_nc:  # the usual case, for the price of one maximum
         return ""
@@ -70,22 +70,22 @@ def label_faults(label: np.ndarray, rules: MapRules) -> str:
 
 def read_record(record: Record, rules: MapRules, notes: list[str] | None = None) -> tuple[Maps | None, list[str]]:
     """Decode a record and check it; the maps are None if one of the files cannot be decoded; `notes` are added to."""
-    faults: list[str] = []
+    problems: list[str] = []
     image, label, inst = None, None, None
     try:
         image = read_image(record.image)
     except DataError as error:
-        faults.append(str(error))
+        problems.append(str(error))
     try:
         label = read_id_map(record.label, "label map").ids
     except DataError as error:
-        faults.append(str(error))
+        problems.append(str(error))
     try:
         inst = read_inst(record, rules)
     except DataError as error:
-        faults.append(str(error))
-    if image is None or label is None or faults:
-        return None, faults
+        problems.append(str(error))
+    if image is None or label is None or problems:
+        return None, problems
     if notes is not None and rules.inst_8bit and (note := bits_note(record.inst, inst)):
         notes.append(note)
     maps = Maps(image, rules.map_labels(label), None if inst is None else inst.ids)
@@ -98,11 +98,11 @@ def read_inst(record: Record, rules: MapRules) -> IdMap | None:
 
 
 def load_record(record: Record, rules: MapRules) -> Maps:
-    """Decode and check a record; raises `DataError` with its first fault."""
-    maps, faults = read_record(record, rules)
-    if maps is None or faults:
-        more = f" ({len(faults) - 1} more faults: scripts/check_data.py shows all)" if len(faults) > 1 else ""
-        raise DataError(faults[0] + more)
+    """Decode and check a record; raises `DataError` with its first problem."""
+    maps, problems = read_record(record, rules)
+    if maps is None or problems:
+        more = f" ({len(problems) - 1} more problems: scripts/check_data.py shows all)" if len(problems) > 1 else ""
+        raise DataError(problems[0] + more)
     return maps
 
 
@@ -117,7 +117,7 @@ def check_crop(height: int, width: int, crop_size: int, name: str) -> None:
 
 @dataclass
 class SplitReport:
-    """What a split holds: pixels per label id, instances per picture, sizes (w, h), every fault, what looks wrong."""
+    """What a split holds: pixels per label id, instances per picture, sizes (w, h), every problem, what looks wrong."""
 
     name: str
     count: int = 0
@@ -125,34 +125,34 @@ class SplitReport:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     instances: list[int] = field(default_factory=list)
     has_inst: bool = False
-    faults: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def check_split(folder: Path, rules: MapRules, *, min_side: int = 0, progress: Any = None) -> SplitReport:
-    """Read every file of <root>/<split>; faults are gathered, not raised.
+    """Read every file of <root>/<split>; problems are gathered, not raised.
 
     Args:
         folder: the split's folder.
         rules: what is allowed.
-        min_side: a shorter short side is a fault.
+        min_side: a shorter short side is a problem.
         progress: wraps the list of records, e.g. `util.progress.progress`; None for silence.
     """
     report = SplitReport(folder.name)
     try:
-        records, report.faults = find_records(folder)
+        records, report.problems = find_records(folder)
     except DataError as error:
-        report.faults.append(str(error))
+        report.problems.append(str(error))
         return report
     report.count = len(records)
     for record in records if progress is None else progress(records):
-        maps, faults = read_record(record, rules, report.notes)
-        report.faults += faults
+        maps, problems = read_record(record, rules, report.notes)
+        report.problems += problems
         if maps is None:
             continue
         if min(maps.image.shape[:2]) < min_side:
             height, width = maps.image.shape[:2]
-            report.faults.append(
+            report.problems.append(
                 f"{record.image}: {width}x{height} is smaller than {min_side}; --load_size scales it up"
             )
         report.has_inst |= maps.inst is not None

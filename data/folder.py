@@ -30,10 +30,10 @@ class FolderDataset(BaseDataset):
 
     def __init__(self, *, dataroot: str, split: str, rules: MapRules, **settings: Any) -> None:
         folder = Path(dataroot) / split
-        self.records, faults = find_records(folder)
-        if faults:
-            more = f" ({len(faults) - 1} more faults: scripts/check_data.py shows all)" if len(faults) > 1 else ""
-            raise DataError(faults[0] + more)
+        self.records, problems = find_records(folder)
+        if problems:
+            more = f" ({len(problems) - 1} more problems: scripts/check_data.py shows all)" if len(problems) > 1 else ""
+            raise DataError(problems[0] + more)
         names = [record.name for record in self.records]
         classes = self.class_table(dataroot)
         self._warn_of_8bit(rules)

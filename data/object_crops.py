@@ -45,16 +45,18 @@ def find_crops(root: Path, classes: Sequence[str], split: str, *, every_class: b
             continue
         if missing := [str(part) for part in parts if not part.is_dir()]:
             raise DataError(f"{missing[0]} does not exist; --dataroot needs <class>/<split>/images and inst_mask")
-        faults: list[str] = []
-        images, masks = files_by_name(parts[0], PICTURE_ENDINGS, faults), files_by_name(parts[1], (".png",), faults)
-        faults += [
+        problems: list[str] = []
+        images, masks = files_by_name(parts[0], PICTURE_ENDINGS, problems), files_by_name(parts[1], (".png",), problems)
+        problems += [
             f"{path}: {parts[1] / (stem + '.png')} is missing" for stem, path in images.items() if stem not in masks
         ]
-        faults += [f"{path}: no picture of this name in images/" for stem, path in masks.items() if stem not in images]
+        problems += [
+            f"{path}: no picture of this name in images/" for stem, path in masks.items() if stem not in images
+        ]
         if not images and every_class:
-            faults.append(f"{parts[0]} holds no .jpg, .jpeg or .png file")
-        if faults:
-            raise DataError(faults[0] + (f" ({len(faults) - 1} more faults)" if len(faults) > 1 else ""))
+            problems.append(f"{parts[0]} holds no .jpg, .jpeg or .png file")
+        if problems:
+            raise DataError(problems[0] + (f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""))
         prefix = class_folder(name) + "_"
         for stem, image in images.items():
             own = stem if stem.startswith(prefix) else prefix + stem

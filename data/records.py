@@ -178,7 +178,7 @@ def find_records(folder: Path) -> tuple[list[Record], list[str]]:
     """Pair the files of <folder>/{images,labels,inst_map}/ by base name, sorted by name; inst_map/ may be absent.
 
     Returns:
-        The complete records, and every fault found in the pairing.
+        The complete records, and every problem found in the pairing.
 
     Raises:
         DataError: the folder, images/ or labels/ does not exist, or there are no pictures.
@@ -189,20 +189,22 @@ def find_records(folder: Path) -> tuple[list[Record], list[str]]:
             near = sorted(p.name for p in root.iterdir() if (p / "images").is_dir()) if root.is_dir() else []
             hint = f" Splits there: {', '.join(near)}." if near else ""
             raise DataError(f"{part} does not exist; --dataroot needs <split>/images and <split>/labels.{hint}")
-    faults: list[str] = []
-    images = files_by_name(folder / "images", PICTURE_ENDINGS, faults)
-    labels = files_by_name(folder / "labels", (".png",), faults)
+    problems: list[str] = []
+    images = files_by_name(folder / "images", PICTURE_ENDINGS, problems)
+    labels = files_by_name(folder / "labels", (".png",), problems)
     has_inst = (folder / "inst_map").is_dir()
-    insts = files_by_name(folder / "inst_map", (".png",), faults) if has_inst else {}
+    insts = files_by_name(folder / "inst_map", (".png",), problems) if has_inst else {}
     if not images:
         raise DataError(f"{folder / 'images'} holds no .jpg, .jpeg or .png file")
     records = []
     for name, image in images.items():
         missing = [kind for kind, files in (("labels", labels), ("inst_map", insts)) if name not in files]
         missing = missing if has_inst else [kind for kind in missing if kind == "labels"]
-        faults += [f"{image}: {folder / kind / (name + '.png')} is missing" for kind in missing]
+        problems += [f"{image}: {folder / kind / (name + '.png')} is missing" for kind in missing]
         if not missing:
             records.append(Record(name, image, labels[name], insts.get(name)))
     for files in (labels, insts):
-        faults += [f"{path}: no picture of this name in images/" for name, path in files.items() if name not in images]
-    return records, faults
+        problems += [
+            f"{path}: no picture of this name in images/" for name, path in files.items() if name not in images
+        ]
+    return records, problems

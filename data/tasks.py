@@ -38,8 +38,8 @@ class Selection:
     def notes(self) -> list[str]:
         """What was left out and why, for the reader of the table; empty if nothing was."""
         verb = "has" if self.left_out == 1 else "have"
-        told = f"{self.left_out} of {self.looked_at} pictures {verb} no {WANTED}: left out"
-        return [told] if self.left_out else []
+        note = f"{self.left_out} of {self.looked_at} pictures {verb} no {WANTED}: left out"
+        return [note] if self.left_out else []
 
 
 def thing_instances(ids: np.ndarray, label: np.ndarray, things: Collection[int]) -> list[int]:

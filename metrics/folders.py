@@ -28,7 +28,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
 def list_pictures(folder: str, flag: str) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return {base name: path} of a folder, not recursive, and {name: fault} of names that two files share.
+    """Return {base name: path} of a folder, not recursive, and {name: problem} of names that two files share.
 
     Hidden files (a leading dot) are skipped; `other_entries` lists everything else that is not read. Unlike
     `util.listing.files_by_name` it takes neither of two files of one name: a metric would have to guess which is meant.
@@ -45,12 +45,12 @@ def list_pictures(folder: str, flag: str) -> tuple[dict[str, Path], dict[str, st
         hint = f"; it has folders, such as {inner}: name one of them" if inner else ""
         raise DataError(f"{flag} {folder}: no pictures ({', '.join(EXTENSIONS)}){hint}")
     found: dict[str, Path] = {}
-    faults = {}
+    problems = {}
     for file in files:
         if file.stem in found:
-            faults[file.stem] = f"{flag}: {found[file.stem].name} and {file.name} share the name {file.stem}"
+            problems[file.stem] = f"{flag}: {found[file.stem].name} and {file.name} share the name {file.stem}"
         found[file.stem] = file
-    return {name: file for name, file in found.items() if name not in faults}, faults
+    return {name: file for name, file in found.items() if name not in problems}, problems
 
 
 def other_entries(folder: str) -> list[str]:
@@ -96,7 +96,7 @@ class Item:
 class Loaded:
     """A decoded item: draws (K,3,H,W) and real (3,H,W) uint8, mask (1,H,W) uint8, label and inst (H,W) int64.
 
-    `hashes` are of the picture files and of the mask's pixels; `fault` says what is wrong, if anything: then
+    `hashes` are of the picture files and of the mask's pixels; `problem` says what is wrong, if anything: then
     there are no pictures.
     """
 
@@ -107,11 +107,11 @@ class Loaded:
     label: Tensor | None = None
     inst: Tensor | None = None
     hashes: Mapping[str, str] | None = None
-    fault: str | None = None
+    problem: str | None = None
 
 
 class Items(Dataset[Loaded]):
-    """Decodes items; faults are returned, not raised, so that the reader may skip and count them.
+    """Decodes items; problems are returned, not raised, so that the reader may skip and count them.
 
     Args:
         label_nc, ignore_label: labels must lie in 0..label_nc - 1 or be ignored; None: not checked.
@@ -139,7 +139,7 @@ class Items(Dataset[Loaded]):
         try:
             return self._load(item)
         except DataError as error:
-            return Loaded(item.name, fault=str(error))
+            return Loaded(item.name, problem=str(error))
 
     def _load(self, item: Item) -> Loaded:
         fakes = [(scaled(picture, self.side), digest) for picture, digest in map(read_exact, item.fake)]

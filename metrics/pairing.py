@@ -21,12 +21,12 @@ class Pairing:
 
     Args:
         items: to be decoded, in the order of their names; of unpaired sets, one per picture.
-        faults: what is wrong with a name.
+        problems: what is wrong with a name.
         notes: what was not used, a line per folder.
     """
 
     items: list[Item]
-    faults: dict[str, str]
+    problems: dict[str, str]
     notes: list[str]
 
 
@@ -41,18 +41,18 @@ def pair_folders(real: str, fakes: Sequence[str], maps: Mapping[str, str], *, ne
     Raises:
         DataError: a folder is missing or holds no picture.
     """
-    faults: dict[str, str] = {}
+    problems: dict[str, str] = {}
     folders = [("--real", real), *(("--fake", fake) for fake in fakes), *((f"--{k}", path) for k, path in maps.items())]
     listed: list[Found] = []
     for flag, folder in folders:
         found, more = list_pictures(folder, flag)
         listed.append(found)
-        faults |= more
+        problems |= more
     reals, draws = listed[0], listed[1 : 1 + len(fakes)]
     found_maps = dict(zip(maps, listed[1 + len(fakes) :], strict=True))
     notes = [note for flag, folder in folders for note in _not_read(flag, folder)]
     if not needs_pairs and reals.keys() != draws[0].keys():
-        return Pairing(_as_sets(draws[0], reals), faults, notes)
+        return Pairing(_as_sets(draws[0], reals), problems, notes)
     names = sorted(set().union(reals, *draws))
     notes += [note for kind, found in found_maps.items() for note in _without_picture(kind, maps[kind], found, names)]
     items = []
@@ -60,14 +60,14 @@ def pair_folders(real: str, fakes: Sequence[str], maps: Mapping[str, str], *, ne
         lacking = [folder if flag == "--fake" else flag
                    for (flag, folder), found in zip(folders, listed, strict=True) if name not in found]  # fmt: skip
         if lacking:
-            faults.setdefault(name, f"{name}: no file of this name in {', '.join(lacking)}")
-        elif name not in faults:
+            problems.setdefault(name, f"{name}: no file of this name in {', '.join(lacking)}")
+        elif name not in problems:
             mask, label, inst = (found_maps.get(kind, {}).get(name) for kind in ("masks", "labels", "instances"))
             items.append(Item(name, [draw[name] for draw in draws], reals[name], mask, label, inst))
     if not needs_pairs and any(map(differ_in_size, items)):  # sets may share names and still differ in size
         items = [part for item in items for part in (replace(item, real=None), replace(item, fake=[]))]
         notes.append("--real and --fake have equal names but other sizes: taken as two sets, not as pairs")
-    return Pairing(items, faults, notes)
+    return Pairing(items, problems, notes)
 
 
 def _as_sets(fakes: Found, reals: Found) -> list[Item]:

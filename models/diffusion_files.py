@@ -99,10 +99,10 @@ def _read_folder(base_model: str) -> dict[str, Any]:
 
 def _network(kind: Any, place: str, **how: Any) -> Any:
     """Load a network; raises `ValueError` where the libraries would leave tensors at random values."""
-    network, told = kind.from_pretrained(place, output_loading_info=True, **how)
-    missing = [key for key in told["missing_keys"] if not key.endswith("position_ids")]
-    if missing or told.get("mismatched_keys"):
-        lacking = ", ".join(sorted(map(str, missing or told["mismatched_keys"]))[:3])
+    network, report = kind.from_pretrained(place, output_loading_info=True, **how)
+    missing = [key for key in report["missing_keys"] if not key.endswith("position_ids")]
+    if missing or report.get("mismatched_keys"):
+        lacking = ", ".join(sorted(map(str, missing or report["mismatched_keys"]))[:3])
         raise ValueError(f"it is no {kind.__name__}: {lacking} ... are missing or of another shape")
     return network
 

@@ -45,8 +45,8 @@ def check_signature(parts: Mapping[str, nn.Module], path: Path, *, clip_input: s
         saved = parse_json(path.read_bytes())
         kept_input = saved["clip_input"]
         compared = {
-            name: (told["parameters"], torch.tensor(told["values"], dtype=torch.float64).reshape(COUNT))
-            for name, told in saved["parts"].items()
+            name: (summary["parameters"], torch.tensor(summary["values"], dtype=torch.float64).reshape(COUNT))
+            for name, summary in saved["parts"].items()
         }
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path} is damaged ({error!r}): copy it again, or remove it to skip its checks") from error
@@ -56,10 +56,10 @@ def check_signature(parts: Mapping[str, nn.Module], path: Path, *, clip_input: s
             f"{path.parent} was trained with --clip_input {kept_input}, not {clip_input}: a style is used as "
             "it was learnt; leave the flag out"
         )
-    for name, told in own.items():
-        ours = torch.tensor(told["values"], dtype=torch.float64)
+    for name, summary in own.items():
+        ours = torch.tensor(summary["values"], dtype=torch.float64)
         count, values = compared.get(name, (0, ours))
-        if count != told["parameters"] or not torch.allclose(values, ours, rtol=RTOL, atol=ATOL):
+        if count != summary["parameters"] or not torch.allclose(values, ours, rtol=RTOL, atol=ATOL):
             flag = "--clip_model" if name == "vision" else "--base_model"
             raise UserError(
                 f"{path.parent} was trained with another {flag}: its {name} differs. A style fits the model that it "

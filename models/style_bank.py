@@ -66,14 +66,14 @@ class StyleBank:
     def save(self, path: Path) -> None:
         """Write safetensors, one tensor per class, and a JSON of the same name that tells each code's origin."""
         tensors = {f"{PREFIX}{label}": rows for label, rows in sorted(self.codes.items())}
-        told = {
+        content = {
             "rule": self.rule,
             "weights": self.weights,
             "codes": {str(label): [asdict(o) for o in origins] for label, origins in sorted(self.origins.items())},
         }
         # Several tests of a new run may write at once: both files must come from the same one.
         with locked(path.parent, busy="another process writes a style bank", name=".bank.lock", wait=True):
-            write_text(path.with_suffix(".json"), json.dumps(told, indent=1) + "\n")
+            write_text(path.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
             save_tensors(path, tensors, {"weights": self.weights})
 
     @classmethod

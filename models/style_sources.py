@@ -96,7 +96,7 @@ class StrictSource:
         if code is None:
             raise UserError(
                 f"an instance of '{name}' (class {label}) is fully erased, and the style bank has no code of that "
-                "class. Ways out: --style_source mean; a picture that shows one, by --style_image, --style_label, "
+                "class. Use --style_source mean; a picture that shows one, by --style_image, --style_label, "
                 "--style_inst and --style_class; or a larger bank (scripts/build_style_bank.py)"
             )
         self.drawn[name] += 1

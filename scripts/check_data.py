@@ -1,6 +1,6 @@
-"""Show what a data folder holds and every fault in it: `python scripts/check_data.py DIR [--dataset_mode cityscapes]`.
+"""Show what a data folder holds and what is wrong in it: `python scripts/check_data.py DIR [--dataset_mode MODE]`.
 
-Prints classes, sizes and instance counts of each split. Exit code 0: usable; 2: at least one fault.
+Prints classes, sizes and instance counts of each split. Exit code 0: usable; 2: at least one problem.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def parse(arguments: Sequence[str] | None) -> Opt:
 
 
 def print_report(report: SplitReport, names: Sequence[str]) -> None:
-    print(f"\n{report.name}: {report.count} complete pictures, {len(report.faults)} faults")
+    print(f"\n{report.name}: {report.count} complete pictures, {len(report.problems)} problems")
     if not report.sizes:
         return
     shown = ", ".join(f"{w}x{h} ({n})" for (w, h), n in report.sizes.most_common(5))
@@ -79,19 +79,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not splits:
         raise UserError(f"{root} has no <split>/images folder")
     print(f"{root}: {opt.label_nc} classes, ignored id: {'none' if rules.ignore_label is None else rules.ignore_label}")
-    faults = 0
+    problems = 0
     for split in splits:
         bar = partial(progress, desc=split, unit="picture", leave=False)
         report = check_split(root / split, rules, min_side=opt.crop_size or 0, progress=bar)
         print_report(report, names)
-        for fault in report.faults:
-            print(f"  FAULT {fault}")
+        for problem in report.problems:
+            print(f"  PROBLEM {problem}")
         if report.notes:
             more = f" (and {len(report.notes) - 1} more such maps)" if len(report.notes) > 1 else ""
             print(f"  note: {report.notes[0]}{more}")
-        faults += len(report.faults)
-    print(f"\n{faults} faults" if faults else "\nno faults")
-    return EXIT_USER_ERROR if faults else EXIT_OK
+        problems += len(report.problems)
+    print(f"\n{problems} problems" if problems else "\nno problems")
+    return EXIT_USER_ERROR if problems else EXIT_OK
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ from util.progress import progress
 from util.workers import shield_worker
 
 FOLDERS = ("masks", "labels", "instances")  # of maps that a metric may need, beside "style" and "source"
-LISTED = 10  # faults told one by one
+LISTED = 10  # problems that are listed
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -108,36 +108,36 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(
                 f"--summarise {' '.join(opt.summarise)}: no result line there; test.py writes metrics.jsonl"
             )
-        summary, told = summarise(lines)
-        print("\n".join([format_summary(summary), *(f"note: {note}" for note in told)]))
+        summary, notes = summarise(lines)
+        print("\n".join([format_summary(summary), *(f"note: {note}" for note in notes)]))
         return 0
     names, notes = usable_metrics(opt)
     maps = {flag: getattr(opt, flag) for flag in FOLDERS if getattr(opt, flag)}
     of_sets = {name for metric in METRICS.classes() for name in metric.of_sets}
     needs_pairs = not set(names) <= of_sets or len(opt.fake) > 1 or bool(maps)
     found = pair_folders(opt.real, opt.fake, maps, needs_pairs=needs_pairs)
-    items, faults = found.items, found.faults
+    items, problems = found.items, found.problems
     notes += found.notes
     evaluator = build_evaluator(names, make_setup(opt), bootstrap=opt.bootstrap, required=opt.metrics != "all")
-    refuse(faults, opt, found.notes)
+    refuse(problems, opt, found.notes)
     if not items:
-        raise DataError(f"no picture is left:\n{listed(faults)}")
-    hashes = run(evaluator, items, opt, faults)
+        raise DataError(f"no picture is left:\n{listed(problems)}")
+    hashes = run(evaluator, items, opt, problems)
     values = evaluator.compute()
     notes += evaluator.notes
     paired = items[0].real is not None and bool(items[0].fake)
     if not values:
         raise UserError("; ".join(["nothing could be computed", *notes]))
     count = max(value.count for value in values.values())
-    protocol = describe(opt, hashes, faults, paired=paired, label_nc=evaluator.label_nc, notes=notes)
+    protocol = describe(opt, hashes, problems, paired=paired, label_nc=evaluator.label_nc, notes=notes)
     line = result_line(values, step=None, task=opt.task, num_images=count, protocol=protocol)
     print(format_table([(opt.name, values)]))
     if opt.per_class:
         print(class_table(values))
     for note in notes:
         print(f"note: {note}")
-    if faults:
-        print(f"{len(faults)} skipped:\n{listed(faults)}")
+    if problems:
+        print(f"{len(problems)} skipped:\n{listed(problems)}")
     if opt.json:
         each = {name: [None if v != v else v for v in values] for name, values in evaluator.per_picture().items()}
         kept = {"names": evaluator.names, **each}
@@ -196,15 +196,15 @@ def make_setup(opt: argparse.Namespace) -> Setup:
     )
 
 
-def run(evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, faults: dict[str, str]) -> dict[str, str]:
-    """Decode, feed the evaluator, add to `faults`; return the hash of each set of pictures used."""
+def run(evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, problems: dict[str, str]) -> dict[str, str]:
+    """Decode, feed the evaluator, add to `problems`; return the hash of each set of pictures used."""
     sets: dict[str, list[str]] = {"fake": [], "real": [], "mask": []}
     for loaded in progress(load(items, evaluator, opt), desc=opt.name, unit="batch"):
         for one in loaded:
-            if one.fault:  # in unpaired sets two files may have one name
-                faults[f"{one.name}, second" if one.name in faults else one.name] = one.fault
-        refuse(faults, opt)
-        good = [one for one in loaded if not one.fault]
+            if one.problem:  # in unpaired sets two files may have one name
+                problems[f"{one.name}, second" if one.name in problems else one.name] = one.problem
+        refuse(problems, opt)
+        good = [one for one in loaded if not one.problem]
         for one in good:
             for kind, digest in (one.hashes or {}).items():
                 sets[kind] += [f"{one.name} {digest}"] if digest else []
@@ -229,25 +229,25 @@ def load(items: list[Item], evaluator: Evaluator, opt: argparse.Namespace) -> It
     return Loader(loader)  # type: ignore[return-value]
 
 
-def refuse(faults: dict[str, str], opt: argparse.Namespace, notes: Sequence[str] = ()) -> None:
-    """Raise `DataError` for faults unless they are to be skipped; `notes` may explain them."""
-    if faults and not opt.skip_bad:
-        lines = [listed(faults), *notes]
+def refuse(problems: dict[str, str], opt: argparse.Namespace, notes: Sequence[str] = ()) -> None:
+    """Raise `DataError` for problems unless they are to be skipped; `notes` may explain them."""
+    if problems and not opt.skip_bad:
+        lines = [listed(problems), *notes]
         raise DataError(
-            f"{len(faults)} unusable (--skip_bad leaves such pictures out and lists them):\n" + "\n".join(lines)
+            f"{len(problems)} unusable (--skip_bad leaves such pictures out and lists them):\n" + "\n".join(lines)
         )
 
 
-def listed(faults: dict[str, str]) -> str:
-    """Return the first faults, a line each."""
-    more = [f"  and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
-    return "\n".join([*(f"  {fault}" for fault in list(faults.values())[:LISTED]), *more])
+def listed(problems: dict[str, str]) -> str:
+    """Return the first problems, a line each."""
+    more = [f"  and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
+    return "\n".join([*(f"  {problem}" for problem in list(problems.values())[:LISTED]), *more])
 
 
 def describe(
     opt: argparse.Namespace,
     hashes: dict[str, str],
-    faults: dict[str, str],
+    problems: dict[str, str],
     *,
     paired: bool,
     label_nc: int | None,
@@ -260,7 +260,7 @@ def describe(
     return {
         "run": opt.name, "real": opt.real, "fake": opt.fake, "masks": opt.masks, "labels": opt.labels,
         "real_set": hashes["real"], "fake_set": hashes["fake"],
-        "mask_set": hashes["mask"] if opt.masks else None, "paired": paired, "skipped": faults,
+        "mask_set": hashes["mask"] if opt.masks else None, "paired": paired, "skipped": problems,
         "label_nc": label_nc, "ignore_label": opt.ignore_label, "notes": notes,
         "draw": "first of each picture", "reference": reference,
     }  # fmt: skip

@@ -69,9 +69,9 @@ def require(names: Sequence[str], files: Mapping[str, Path], flag: str, folder: 
     for missing, what in ((sorted(set(names) - set(files)), "no file for"), (sorted(set(files) - set(names)), "")):
         if missing:
             shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-            fault = f"holds {what} {shown}" if what else f"holds maps without a picture: {shown}"
+            problem = f"holds {what} {shown}" if what else f"holds maps without a picture: {shown}"
             raise DataError(
-                f"--{flag} {folder} {fault}; --image_suffix, --label_suffix, --inst_suffix join other names"
+                f"--{flag} {folder} {problem}; --image_suffix, --label_suffix, --inst_suffix join other names"
             )
 
 

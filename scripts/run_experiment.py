@@ -42,7 +42,7 @@ from options.experiment import Experiment, Row, read_experiment
 from options.parser import script_parser
 from testing.preflight import preflight
 from testing.rows import MARKER, Step, in_order, needs, plan_test, plan_training, test_line
-from util.errors import EXIT_OK, UserError, disk_fault, run_main
+from util.errors import EXIT_OK, UserError, disk_problem, run_main
 from util.files import cause, write_text
 from util.images import picture_grid, read_image, save_png
 from util.progress import progress
@@ -96,7 +96,7 @@ def print_lines(row: Row, checkpoints_dir: str) -> None:
         print(f"{'# finished: ' if finished else ''}python test.py {shlex.join(args)}")
 
 
-class Faults(dict[str, str]):
+class Problems(dict[str, str]):
     """What went wrong, by row."""
 
     def add(self, row: Row, what: str) -> None:
@@ -114,27 +114,27 @@ class Faults(dict[str, str]):
 Tested = tuple[Row, str, dict[str, Any], Path]  # a row, a task, their result line, the folder of the pictures
 
 
-def run_here(rows: list[Row], checkpoints_dir: str, faults: Faults, *, quiet: bool) -> list[Tested]:
+def run_here(rows: list[Row], checkpoints_dir: str, problems: Problems, *, quiet: bool) -> list[Tested]:
     """Run rows one after the other, or pick up what others did; return what was tested."""
     tested: list[Tested] = []
     for row in rows:
-        if row.name in faults or faults.stops(row, rows):
+        if row.name in problems or problems.stops(row, rows):
             continue
         try:
             train_row(row, checkpoints_dir, quiet=quiet)
             for task in row.tasks:
                 tested.append((row, task, *test_row(row, task, checkpoints_dir, quiet=quiet)))
         except UserError as error:
-            faults.add(row, str(error))
+            problems.add(row, str(error))
         except Exception as error:  # the other rows can do without it
-            told = disk_fault(error) if isinstance(error, OSError) else ""
-            if not told:
+            message = disk_problem(error) if isinstance(error, OSError) else ""
+            if not message:
                 traceback.print_exc()
-            faults.add(row, told or f"{type(error).__name__}: {cause(error)}")
+            problems.add(row, message or f"{type(error).__name__}: {cause(error)}")
     return tested
 
 
-def run_parallel(rows: list[Row], args: argparse.Namespace, faults: Faults) -> None:
+def run_parallel(rows: list[Row], args: argparse.Namespace, problems: Problems) -> None:
     """Run rows as separate processes, `--jobs` at a time, each with its share of the cores and a log of its own.
 
     Small networks gain little from a second thread: two rows at once finish sooner than one after the other.
@@ -148,13 +148,13 @@ def run_parallel(rows: list[Row], args: argparse.Namespace, faults: Faults) -> N
                 ready = [row for row in waiting if not busy & set(needs(row, rows))]
                 for row in ready[: args.jobs - len(running)]:
                     waiting.remove(row)
-                    if faults.stops(row, rows):
+                    if problems.stops(row, rows):
                         bar.update()
                     else:
                         running[row.name] = Job(row, args)
                 for name, job in list(running.items()):
                     if job.process.poll() is not None:
-                        job.finish(faults)
+                        job.finish(problems)
                         del running[name]
                         bar.update()
                 time.sleep(POLL)
@@ -180,11 +180,11 @@ class Job:
                 env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
 
-    def finish(self, faults: Faults) -> None:
+    def finish(self, problems: Problems) -> None:
         """Tell how it ended."""
         if code := self.process.returncode:
             last = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
-            faults.add(self.row, f"ended with code {code}: {last[0]} (whole log: {self.log})")
+            problems.add(self.row, f"ended with code {code}: {last[0]} (whole log: {self.log})")
         else:
             tqdm.write(f"{self.row.name}: {time.perf_counter() - self.began:.0f} s, log {self.log}")
 
@@ -222,13 +222,13 @@ def show(experiment: Experiment, tested: list[Tested], checkpoints_dir: Path) ->
     cells: dict[tuple[str, str], list[Tested]] = {}
     for each in tested:
         cells.setdefault((each[0].group, each[1]), []).append(each)
-    faults = []
+    problems = []
     for (group, task), found in cells.items():
         label = f"{experiment.groups[group]}, {task}" if group else task
         try:
             require_one_protocol({row.name: line for row, _, line, _ in found}, label)
         except UserError as error:  # of one table: the others are shown
-            faults.append(str(error))
+            problems.append(str(error))
             continue
         print(f"\n{experiment.title}: {label}, {found[0][2]['num_images']} pictures")
         print(format_table([(row.label, line["metrics"]) for row, _, line, _ in found]))
@@ -237,7 +237,7 @@ def show(experiment: Experiment, tested: list[Tested], checkpoints_dir: Path) ->
         picture = checkpoints_dir / f"{'_'.join(filter(None, (experiment.name, group, task)))}.png"
         save_png(side_by_side([row for row, *_ in found], [folder for *_, folder in found], task), picture)
         print(f"Side by side: {picture}")
-    return faults
+    return problems
 
 
 def select(experiment: Experiment, only: list[str]) -> list[Row]:
@@ -280,15 +280,17 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_OK
     if args.preflight:
         preflight(rows, args.checkpoints_dir)
-    faults = Faults()
+    problems = Problems()
     parallel = args.jobs > 1 and len(rows) > 1
     if parallel:
-        run_parallel(rows, args, faults)
-    tested = run_here(rows, args.checkpoints_dir, faults, quiet=parallel)
+        run_parallel(rows, args, problems)
+    tested = run_here(rows, args.checkpoints_dir, problems, quiet=parallel)
     mixed = show(experiment, tested, Path(args.checkpoints_dir))
-    if faults or mixed:
-        told = [f"row {name}: {what}" for name, what in faults.items()] + mixed
-        raise UserError("\n".join([f"{len(faults)} of {len(rows)} rows failed", *told]) if told[1:] else told[0])
+    if problems or mixed:
+        messages = [f"row {name}: {what}" for name, what in problems.items()] + mixed
+        raise UserError(
+            "\n".join([f"{len(problems)} of {len(rows)} rows failed", *messages]) if messages[1:] else messages[0]
+        )
     if experiment.next:
         print(f"\n{experiment.next}")
     return EXIT_OK

@@ -66,10 +66,10 @@ def read_contents(opt: Opt) -> list[Content]:
         contents.append(content)
     if untouched:
         what = f"ids {opt.mask_classes} of --mask_classes" if opt.mask_classes else "white pixels"
-        told = f"--masks {opt.masks}: no {what} for {', '.join(untouched[:5])} ({len(untouched)} of {len(contents)})"
+        note = f"--masks {opt.masks}: no {what} for {', '.join(untouched[:5])} ({len(untouched)} of {len(contents)})"
         if len(untouched) == len(contents):
-            raise UserError(f"{told}: nothing would be stylised")
-        print(f"note: {told}: returned as they are")
+            raise UserError(f"{note}: nothing would be stylised")
+        print(f"note: {note}: returned as they are")
     return contents
 
 

@@ -127,7 +127,7 @@ def run_tests(flow: type[Flow], opt: Opt) -> int:
     for test in tests:
         require_writable(test.run_dir, "the run's folder")  # takes a line of numbers
     found: dict[str, Measured] = {}
-    told = []
+    written = []
     try:
         for test in tests:
             with results_in(test.folder, "--results_dir"):
@@ -139,11 +139,11 @@ def run_tests(flow: type[Flow], opt: Opt) -> int:
                     num_images=measured.num_images,
                     protocol=measured.protocol,
                 )
-                told.append(test.write(line))
+                written.append(test.write(line))
                 write_result(line, test.folder, test.run_dir)
     finally:  # a full disk must not lose the numbers
         print_results(found)
-    print("\n".join(told))
+    print("\n".join(written))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What can be known of an experiment's rows before the first step: a fault of the last is not to show after days.
+"""Checks an experiment's rows before the first step, so that a mistake in the last one does not show after days.
 
 Flags, data, weights, runs that rows build on, tasks that the data allow, files of the metrics. Runs that earlier rows
 will train are stood in for by their options alone.
@@ -27,7 +27,7 @@ from trainers.weights import WEIGHTS_FILE
 from util.errors import UserError
 from util.opt import Opt
 
-LISTED = 3  # rows that have one fault
+LISTED = 3  # rows that have one problem
 DATA = "dataset_mode dataroot split crop_size load_size label_nc ignore_label label_map".split()
 
 
@@ -35,33 +35,35 @@ def preflight(rows: Sequence[Row], checkpoints_dir: str) -> None:
     """Check every row and task that is not finished.
 
     Raises:
-        UserError: all faults at once, each with the rows that have it.
+        UserError: all problems at once, each with the rows that have it.
     """
     with tempfile.TemporaryDirectory() as stand_ins:
         check = Preflight(checkpoints_dir, Path(stand_ins))
         bad: set[str] = set()
-        for row in in_order(rows):  # what is built on a row with faults cannot be looked at
+        for row in in_order(rows):  # what is built on a row with problems cannot be looked at
             if bad & set(needs(row, rows)) or not check.row(row):
                 bad.add(row.name)
-        if check.faults:
-            told = [f"{listed(where)}: {what}" for what, where in check.faults.items()]
-            raise UserError("\n".join(["nothing was run, as these rows would fail:", *told]) if told[1:] else told[0])
+        if check.problems:
+            messages = [f"{listed(where)}: {what}" for what, where in check.problems.items()]
+            raise UserError(
+                "\n".join(["nothing was run, as these rows would fail:", *messages]) if messages[1:] else messages[0]
+            )
 
 
 class Preflight:
-    """Gathers faults.
+    """Gathers problems.
 
     Args:
         checkpoints_dir: the folder of the runs.
         stand_ins: a folder that gets what the later commands read of each run: its options, or a link to the run.
 
     Attributes:
-        faults: what is wrong, and the commands of rows for which it is.
+        problems: what is wrong, and the commands of rows for which it is.
     """
 
     def __init__(self, checkpoints_dir: str, stand_ins: Path) -> None:
         self.checkpoints_dir, self.runs, self.stand_ins = checkpoints_dir, Path(checkpoints_dir), stand_ins
-        self.faults: dict[str, list[str]] = {}
+        self.problems: dict[str, list[str]] = {}
         self._possible: set[tuple[str, ...]] = set()  # tests, by their flags and data
 
     def row(self, row: Row) -> bool:
@@ -77,7 +79,7 @@ class Preflight:
             check()
         except UserError as error:
             what = str(error).removeprefix(f"{where}: ").replace(str(self.stand_ins), self.checkpoints_dir)
-            self.faults.setdefault(what, []).append(where)
+            self.problems.setdefault(what, []).append(where)
             return False
         return True
 

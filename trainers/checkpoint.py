@@ -135,21 +135,21 @@ class Checkpoints:
         raise CheckpointError(f"{self.run_dir}: its checkpoints are replaced faster than they can be read")
 
     def _newest_good(self, map_location: torch.device | str) -> tuple[dict[str, Any], Path] | None:
-        faults: list[str] = []
+        problems: list[str] = []
         for path in self._candidates():
             try:
                 state = load_checkpoint(path, map_location)
             except NoCheckpointError:
                 raise
             except CheckpointError as error:
-                faults.append(str(error))
+                problems.append(str(error))
                 print(f"warning: {error}", flush=True)
                 continue
-            if faults:
+            if problems:
                 print(f"warning: going on from the older {path}", flush=True)
             return state, path
-        if faults:
-            raise CheckpointError(f"{self.run_dir}: no checkpoint can be read: " + "; ".join(faults))
+        if problems:
+            raise CheckpointError(f"{self.run_dir}: no checkpoint can be read: " + "; ".join(problems))
         return None
 
     def _candidates(self) -> list[Path]:

@@ -48,7 +48,7 @@ GENERATION = "Lower --batch_size, or pass --precision bf16 or --device cpu."
 
 
 @contextmanager
-def out_of_memory_hint(way_out: str = TRAINING) -> Iterator[None]:
+def out_of_memory_hint(remedy: str = TRAINING) -> Iterator[None]:
     """Turn an exhausted GPU or main memory into a `MemoryShortageError` that says which flags need less."""
     try:
         yield
@@ -57,4 +57,4 @@ def out_of_memory_hint(way_out: str = TRAINING) -> Iterator[None]:
         if not (on_cpu or isinstance(error, torch.OutOfMemoryError)):
             raise
         cause = (str(error).strip() or "out of memory").splitlines()[0]
-        raise MemoryShortageError(f"out of memory ({cause}). {way_out}") from error
+        raise MemoryShortageError(f"out of memory ({cause}). {remedy}") from error

@@ -191,17 +191,19 @@ class Trainer:
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
         """Return the next batch; where a process has none, all save: between two steps the state is whole."""
-        batch, fault = None, None
+        batch, problem = None, None
         try:
             batch = to_device(next(batches), self.world.device)
         except UserError as error:
-            fault = error
-        if self.world.all_any([fault is not None])[0]:
+            problem = error
+        if self.world.all_any([problem is not None])[0]:
             self._rescue()
             try:
-                raise fault or LostProcessError("another process of this run has no further pictures; see its message")
+                raise problem or LostProcessError(
+                    "another process of this run has no further pictures; see its message"
+                )
             finally:
-                del fault  # its traceback holds this frame: together they would keep the loader's processes
+                del problem  # its traceback holds this frame: together they would keep the loader's processes
         assert batch is not None
         return batch
 

@@ -18,8 +18,8 @@ EXIT_ABORTED = 130  # Ctrl-C at a time when nothing is to be saved
 EXIT_INTERRUPTED = 75  # SIGTERM, SIGUSR1 or Ctrl-C in training: what was trained is saved, `--continue_train` goes on
 
 
-# Faults of a disk, a folder or a limit, not of the program: reported in a sentence wherever they come from.
-_WAYS_OUT = {
+# Problems of a disk, a folder or a limit, not of the program: reported in a sentence wherever they come from.
+_REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space, or name a folder on another disk",
     errno.EDQUOT: "the quota is used up: free some space, or name a folder on another disk",
     errno.EROFS: "the file system is read-only: name a folder that can be written",
@@ -39,7 +39,7 @@ _WAYS_OUT = {
 
 
 class UserError(Exception):
-    """A mistake that a user can correct: the message names the flag or file, the fault and the way out."""
+    """A mistake that a user can correct: the message names the flag or file and says what is wrong and what to do."""
 
     exit_code = EXIT_USER_ERROR
 
@@ -54,15 +54,15 @@ class LostProcessError(UserError):
     exit_code = EXIT_LOST_PROCESS
 
 
-def way_out(error: OSError) -> str:
-    """Return the fault and what to do about it; empty for an error that has no known one."""
-    return _WAYS_OUT.get(error.errno or 0, "")
+def remedy(error: OSError) -> str:
+    """Return the problem and what to do about it; empty for an error that has no known one."""
+    return _REMEDIES.get(error.errno or 0, "")
 
 
-def disk_fault(error: OSError) -> str:
-    """Return the sentence of a fault of a disk or a folder, which names the file; empty for another error."""
+def disk_problem(error: OSError) -> str:
+    """Return the sentence of a problem of a disk or a folder, which names the file; empty for another error."""
     where = error.filename2 or error.filename or "standard output"  # writers of files name theirs
-    return f"{os.fsdecode(where)}: {way_out(error)} ({error.strerror})" if way_out(error) else ""
+    return f"{os.fsdecode(where)}: {remedy(error)} ({error.strerror})" if remedy(error) else ""
 
 
 def leave_on_interrupt(*, stop_signals: bool = False) -> None:
@@ -102,9 +102,9 @@ def run_main(main: Callable[[], int | None]) -> None:
         _drop_output()
         code = EXIT_OK
     except OSError as error:
-        if not way_out(error):
+        if not remedy(error):
             raise
-        code = _tell(disk_fault(error), EXIT_USER_ERROR)
+        code = _tell(disk_problem(error), EXIT_USER_ERROR)
     except MemoryError:
         code = _tell("out of memory: smaller pictures, --batch_size and --num_workers need less", EXIT_USER_ERROR)
     except KeyboardInterrupt:

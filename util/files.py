@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from util.errors import UserError, way_out
+from util.errors import UserError, remedy
 from util.locks import locked
 
 
@@ -95,7 +95,7 @@ def require_writable(folder: Path, flag: str) -> None:
             file.write(b"1")
             file.flush()
     except OSError as error:
-        raise UserError(f"{flag} {folder}: {way_out(error)} ({error.strerror})") from error
+        raise UserError(f"{flag} {folder}: {remedy(error)} ({error.strerror})") from error
 
 
 @contextmanager
@@ -114,10 +114,10 @@ def results_in(folder: Path, flag: str) -> Iterator[None]:
         with locked(folder, busy=busy, name=".results.lock"):
             yield
     except OSError as error:
-        if not way_out(error):
+        if not remedy(error):
             raise
         raise UserError(
-            f"{error.filename}: {way_out(error)} ({error.strerror}). {folder} is incomplete: run the command again, or "
+            f"{error.filename}: {remedy(error)} ({error.strerror}). {folder} is incomplete: run the command again, or "
             f"name another folder by {flag}"
         ) from error
 

@@ -21,17 +21,17 @@ def entries(folder: Path) -> list[Path]:
     return paths
 
 
-def files_by_name(folder: Path, endings: tuple[str, ...], faults: list[str]) -> dict[str, Path]:
+def files_by_name(folder: Path, endings: tuple[str, ...], problems: list[str]) -> dict[str, Path]:
     """Return the folder's files of these endings by base name, sorted; hidden ones are left out.
 
-    Of two files of one name the first is returned, and `faults` gets a sentence about the second.
+    Of two files of one name the first is returned, and `problems` gets a sentence about the second.
     """
     files: dict[str, Path] = {}
     for path in entries(folder):
         if path.suffix.lower() not in endings:
             continue
         if path.stem in files:
-            faults.append(f"{path}: a second file of this name beside {files[path.stem].name}; keep one")
+            problems.append(f"{path}: a second file of this name beside {files[path.stem].name}; keep one")
         files.setdefault(path.stem, path)
     return files
 

@@ -32,7 +32,7 @@ def locked(folder: Path, *, busy: str, name: str = ".lock", wait: bool = False) 
 
     Args:
         folder: made if need be.
-        busy: message about the folder where another process holds the lock: the fault and the way out.
+        busy: message about the folder where another process holds the lock: what is wrong and what to do.
         name: of the lock's file.
         wait: wait for the other process instead.
 

@@ -25,10 +25,10 @@ def find_pictures(place: str, flag: str) -> dict[str, Path]:
         return {path.stem: path}
     if not path.is_dir():
         raise UserError(f"{flag} {path}: no such file or folder")
-    faults: list[str] = []
-    found = files_by_name(path, ENDINGS, faults)
-    if faults:
-        raise DataError(faults[0])
+    problems: list[str] = []
+    found = files_by_name(path, ENDINGS, problems)
+    if problems:
+        raise DataError(problems[0])
     if not found:
         raise UserError(f"{flag} {path}: no picture there ({', '.join(ENDINGS)})")
     return found

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from util.errors import LostProcessError
 from util.files import cause
 
-WAY_OUT = "usually memory or /dev/shm ran out: lower --num_workers or --batch_size, or pass --num_workers 0"
+ADVICE = "usually memory or /dev/shm ran out: lower --num_workers or --batch_size, or pass --num_workers 0"
 _torch_handler: Callable[[int, FrameType | None], Any] | None = None
 _waiting = _missed = False  # whether a death may raise; whether one came when it might not
 
@@ -112,7 +112,7 @@ def waiting(workers: Sequence[BaseProcess]) -> Iterator[None]:
             raise
         _await_death(workers)
         require_alive(workers)  # knows more of a dead one
-        raise LostProcessError(f"the data workers failed ({cause(error)}); {WAY_OUT}") from error
+        raise LostProcessError(f"the data workers failed ({cause(error)}); {ADVICE}") from error
 
 
 def require_alive(workers: Sequence[BaseProcess]) -> None:
@@ -121,7 +121,7 @@ def require_alive(workers: Sequence[BaseProcess]) -> None:
         if not worker.is_alive():
             code = worker.exitcode or 0
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            raise LostProcessError(f"a data worker died (process {worker.pid}, {how}); {WAY_OUT}")
+            raise LostProcessError(f"a data worker died (process {worker.pid}, {how}); {ADVICE}")
 
 
 def _await_death(workers: Sequence[BaseProcess]) -> None:

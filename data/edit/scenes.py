@@ -86,20 +86,20 @@ def pair_files(flags: Mapping[str, str | None]) -> list[SceneFiles]:
     if not kinds["image"]:
         record = Record(paths["image"].stem, paths["image"], paths["label"], paths.get("inst"))
         return [SceneFiles(record, paths.get("mask"))]
-    faults: list[str] = []
+    problems: list[str] = []
     found = {
-        flag: files_by_name(path, PICTURE_ENDINGS if flag == "image" else (".png",), faults)
+        flag: files_by_name(path, PICTURE_ENDINGS if flag == "image" else (".png",), problems)
         for flag, path in paths.items()
     }
     if not found["image"]:
         raise UserError(f"--image {paths['image']} holds no .jpg, .jpeg or .png file")
     for flag, files in found.items():
         missing = [name for name in found["image"] if name not in files]
-        faults += [f"--{flag} {paths[flag] / name}.png is missing" for name in missing]
+        problems += [f"--{flag} {paths[flag] / name}.png is missing" for name in missing]
         extra = [path for name, path in files.items() if name not in found["image"]]
-        faults += [f"--{flag} {path}: no picture of this name in --image" for path in extra]
-    if faults:
-        raise UserError(faults[0] + (f" ({len(faults) - 1} more faults)" if len(faults) > 1 else ""))
+        problems += [f"--{flag} {path}: no picture of this name in --image" for path in extra]
+    if problems:
+        raise UserError(problems[0] + (f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""))
     return [
         SceneFiles(Record(n, image, found["label"][n], found.get("inst", {}).get(n)), found.get("mask", {}).get(n))
         for n, image in found["image"].items()
@@ -132,10 +132,10 @@ def load_scene(files: SceneFiles, rules: MapRules, margin: Margin | None = None)
         image, mask = widen(image, margin), np.pad(mask, margin.pads(), constant_values=True)
     inst = read_inst(record, rules)
     maps = Maps(image, label, None if inst is None else inst.ids)
-    faults = check_sample(record, rules, maps, inst_bits=None if inst is None else inst.bits)
-    if faults:
+    problems = check_sample(record, rules, maps, inst_bits=None if inst is None else inst.bits)
+    if problems:
         added = f" (the {margin.pixels} pixels added {margin.side} included)" if margin and extended else ""
-        raise DataError(faults[0] + added)
+        raise DataError(problems[0] + added)
     return Scene(record.name, image, label, rules.own_ids(maps.inst, label), mask, extended)
 
 

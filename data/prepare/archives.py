@@ -211,8 +211,8 @@ class SourceSet:
 
     def _summary(self) -> str:
         """Say what was given: each source with its topmost folders."""
-        told = []
+        parts = []
         for path, listing in self.listings.items():
             tops = sorted({"/".join(PurePosixPath(name).parts[:2]) for name in listing})
-            told.append(f"{path} holds {', '.join(tops[:4]) or 'nothing'}{', ...' if len(tops) > 4 else ''}")
-        return "; ".join(told)
+            parts.append(f"{path} holds {', '.join(tops[:4]) or 'nothing'}{', ...' if len(tops) > 4 else ''}")
+        return "; ".join(parts)

@@ -35,7 +35,7 @@ def write_data_set(
 
     Raises:
         UserError: the folder was made with other settings.
-        DataError: a picture is at fault; files are left over from elsewhere, or are gone.
+        DataError: a picture cannot be used; files are left over from elsewhere, or are gone.
     """
     claim_output(opt.output, script, settings)
     convert_all(convert, jobs, num_workers=opt.num_workers, title=mode)
@@ -46,10 +46,10 @@ def write_data_set(
 def _finish(opt: argparse.Namespace, mode: str, expected: Mapping[str, int], *, official: Mapping[str, int]) -> None:
     """Check that the folder holds what it should, write the masks, and print the counts."""
     for split, count in expected.items():
-        records, faults = find_records(opt.output / split)
-        if faults or len(records) != count:
-            fault = faults[0] if faults else f"{len(records)} pictures, {count} were prepared"
-            raise DataError(f"{opt.output / split} holds files that this run did not make: {fault}; clear the folder")
+        records, problems = find_records(opt.output / split)
+        if problems or len(records) != count:
+            problem = problems[0] if problems else f"{len(records)} pictures, {count} were prepared"
+            raise DataError(f"{opt.output / split} holds files that this run did not make: {problem}; clear the folder")
     write_masks(opt, mode, list(expected))
     print(f"{opt.output}: " + ", ".join(f"{split} {count}" for split, count in expected.items()))
     for split, count in official.items():

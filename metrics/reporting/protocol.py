@@ -62,15 +62,15 @@ def fields_of_seeds(line: Line) -> dict[str, Any]:
 
 def differences(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a sentence per field that is not the same in all rows which have it (row -> field -> value)."""
-    faults = []
+    problems = []
     for field in dict.fromkeys(field for fields in found.values() for field in fields):
         rows_of: dict[str, list[str]] = {}
         for row, fields in found.items():
             if field in fields:
                 rows_of.setdefault(str(fields[field]), []).append(row)
         if len(rows_of) > 1:
-            faults.append(f"{field}: " + "; ".join(f"{value} ({', '.join(rows)})" for value, rows in rows_of.items()))
-    return faults
+            problems.append(f"{field}: " + "; ".join(f"{value} ({', '.join(rows)})" for value, rows in rows_of.items()))
+    return problems
 
 
 def require_one_protocol(lines: Mapping[str, Line], where: str) -> None:
@@ -78,10 +78,10 @@ def require_one_protocol(lines: Mapping[str, Line], where: str) -> None:
 
     A row without a metric is not compared in that metric's column.
     """
-    if faults := differences({row: protocol_fields(line) for row, line in lines.items()}):
+    if problems := differences({row: protocol_fields(line) for row, line in lines.items()}):
         raise UserError(
             f"{where}: the rows were not measured under one protocol, so no table holds them all:\n"
-            + "\n".join(f"  {fault}" for fault in faults)
+            + "\n".join(f"  {problem}" for problem in problems)
             + "\nTest them again with the same flags (scripts/run_experiment.py does), or give them different groups."
         )
 
@@ -89,7 +89,7 @@ def require_one_protocol(lines: Mapping[str, Line], where: str) -> None:
 def describe_protocol(line: Line) -> list[str]:
     """Return sentences for the foot of a table."""
     protocol = line["protocol"]
-    told = [
+    sentences = [
         f"{line['num_images']} of {protocol.get('split_size')} pictures of {protocol.get('dataset_mode')}, split "
         f"{protocol.get('split')}, {protocol.get('crop_size')} pixels; masks {protocol.get('mask_set')}, "
         f"seed {protocol.get('seed')}, {protocol.get('draw')}; reference: {protocol.get('reference')}"
@@ -101,5 +101,7 @@ def describe_protocol(line: Line) -> list[str]:
         real = f"; real pictures {detail['real']:.2f}" if "real" in detail else ""
         labels = f"; {detail['label_nc']} label ids" if "label_nc" in detail else ""
         library = f"; transformers {detail['transformers']}" if "transformers" in detail else ""
-        told.append(f"{name}: {detail.get('protocol')}; {detail.get('count')} pictures{labels}{weights}{library}{real}")
-    return told
+        sentences.append(
+            f"{name}: {detail.get('protocol')}; {detail.get('count')} pictures{labels}{weights}{library}{real}"
+        )
+    return sentences

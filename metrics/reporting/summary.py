@@ -77,10 +77,10 @@ def _compare(task: str, lines: Sequence[Line]) -> list[str]:
     for line in lines:
         name = f"{line['protocol'].get('run')}, seed {line['protocol'].get('seed')}"
         rows[f"{name}, line {len(rows) + 1}" if name in rows else name] = line
-    if faults := differences({row: fields_of_seeds(line) for row, line in rows.items()}):
+    if problems := differences({row: fields_of_seeds(line) for row, line in rows.items()}):
         raise UserError(
             f"{task}: these results are not one measurement of several runs or seeds, so they have no mean:\n"
-            + "\n".join(f"  {fault}" for fault in faults)
+            + "\n".join(f"  {problem}" for problem in problems)
             + "\nSummarise such files apart, or test them again with the same flags."
         )
     counts = {row: {k: v for k, v in protocol_fields(line).items() if is_count(k)} for row, line in rows.items()}

@@ -101,14 +101,14 @@ class Table:
 
     def foot(self) -> list[str]:
         """Return protocol, provenance and notes, a sentence each."""
-        told = []
+        sentences = []
         if self.lines:
             widest = max(self.lines.values(), key=lambda line: len(line["metrics"]))
-            told += [f"Protocol: {text}" for text in describe_protocol(widest)]
-        told += [f"Published, {entry.label}: {entry.provenance}" for entry in self.entries if entry.published]
+            sentences += [f"Protocol: {text}" for text in describe_protocol(widest)]
+        sentences += [f"Published, {entry.label}: {entry.provenance}" for entry in self.entries if entry.published]
         if self.lines and any(entry.published for entry in self.entries):
-            told.append("The published mask set and segmenter are not known: a difference is no test of equality")
-        return told + [f"{entry.label}: {note}" for entry in self.entries for note in entry.notes]
+            sentences.append("The published mask set and segmenter are not known: a difference is no test of equality")
+        return sentences + [f"{entry.label}: {note}" for entry in self.entries for note in entry.notes]
 
 
 def difference(ours: float | None, published: float | None) -> float | None:
@@ -170,14 +170,14 @@ def to_csv(tables: Sequence[Table], *, title: str, paper: str) -> str:
         for entry in table.entries:
             line = entry.line
             facts = [line["num_images"], line["step"]] if line else ["", ""]
-            told = " | ".join(describe_protocol(line)) if line else ""
+            protocol = " | ".join(describe_protocol(line)) if line else ""
             for column, metric in (table.columns or {"": ""}).items():
                 ours, published = entry.ours(column), entry.published.get(metric)
                 name = table.full_name(column)
                 numbers = [published, ours, difference(ours, published)]
                 where = entry.provenance if published is not None else ""
                 writer.writerow([table.group, table.task, entry.name, entry.label, name, *numbers, entry.status,
-                                 *facts, told, where, " | ".join(entry.notes)])  # fmt: skip
+                                 *facts, protocol, where, " | ".join(entry.notes)])  # fmt: skip
     return out.getvalue()
 
 

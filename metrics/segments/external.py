@@ -178,9 +178,9 @@ def _exported(spec: str, classes: str | None, trust: str | None, device: torch.d
         raise UserError(f"{classes or f'{path}.yaml'}: class_names and short_side are missing")
     sha256 = file_hash(path)
     if (trust or "").lower() != sha256:
-        fault = "needs --trust" if trust is None else f"is not the file of --trust {trust}"
-        raise UserError(f"--segmenter {spec} {fault}: a saved graph can run any code on this machine. If you know who "
-                        f"made it, confirm it by --trust {sha256}")  # fmt: skip
+        problem = "needs --trust" if trust is None else f"is not the file of --trust {trust}"
+        raise UserError(f"--segmenter {spec} {problem}: a saved graph can run any code on this machine. If you know "
+                        f"who made it, confirm it by --trust {sha256}")  # fmt: skip
     net = _read_graph(path, device)
     mean, std = (tuple(card.get(key) or (default,) * 3) for key, default in (("mean", 0.0), ("std", 1.0)))
     return Segmenter(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from util.errors import UserError
 
-SHOWN_FAULTS = 12
+SHOWN_PROBLEMS = 12
 JUDGE_KERNEL = (5, 5)  # of the discriminators
 BUFFERS = ("weight_u", "weight_v")
 
@@ -52,16 +52,16 @@ def renamed(
         UserError: lists unknown, missing and misshaped keys; nothing is converted then.
     """
     wanted = {name(key): key for key in ours}
-    faults = [f"missing: {key}" for key in wanted if key not in released]
-    faults += [f"unknown: {key}" for key in released if key not in wanted]
-    faults += [
+    problems = [f"missing: {key}" for key in wanted if key not in released]
+    problems += [f"unknown: {key}" for key in released if key not in wanted]
+    problems += [
         f"{key} has shape {tuple(released[key].shape)}, expected {tuple(ours[own].shape)}"
         for key, own in wanted.items()
         if key in released and released[key].shape != ours[own].shape
     ]
-    if faults:
-        shown = "\n  ".join(faults[:SHOWN_FAULTS])
-        raise UserError(f"{len(faults)} tensors do not fit, nothing was converted:\n  {shown}")
+    if problems:
+        shown = "\n  ".join(problems[:SHOWN_PROBLEMS])
+        raise UserError(f"{len(problems)} tensors do not fit, nothing was converted:\n  {shown}")
     return {own: to_rgb(key, released[key]).contiguous().clone() for key, own in wanted.items()}
 
 

@@ -116,8 +116,8 @@ def read_embeddings(path: Path) -> tuple[dict[str, Tensor], int]:
     except UserError as error:
         raise UserError(f"--source {path}: {error}") from None
     except Exception as error:  # a damaged pickle can raise anything
-        told = f"{type(error).__name__}: {str(error)[:200]}"
-        raise UserError(f"--source {path} is not an embeddings.pt of InST or S2PreST ({told})") from error
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise UserError(f"--source {path} is not an embeddings.pt of InST or S2PreST ({reason})") from error
     if not state:
         raise UserError(f"--source {path} is not an embeddings.pt of InST or S2PreST: its module has no tensors")
     return state, number

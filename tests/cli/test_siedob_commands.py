@@ -165,7 +165,7 @@ def test_rows_that_need_others_come_after_them_at_several_jobs(
     def job(row: Any, args: Any) -> Any:
         began.append(row.name)
         shutil.copytree(finished.parent / "runs" / row.name, tmp_path / "runs" / row.name)
-        return SimpleNamespace(process=SimpleNamespace(poll=lambda: 0), finish=lambda faults: None)
+        return SimpleNamespace(process=SimpleNamespace(poll=lambda: 0), finish=lambda problems: None)
 
     monkeypatch.setattr(run_experiment, "Job", job)
     path = write_experiment(tmp_path, finished.parent / "objects")

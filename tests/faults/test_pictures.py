@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.checks import label_faults, load_record
+from data.checks import label_problems, load_record
 from data.masks import read_binary
 from data.records import MapRules, Maps, Record
 from data.transforms import scale_short_side
@@ -216,7 +216,7 @@ def test_ids_out_of_range(ledger, tmp_path: Path) -> None:
                 DataError, match=rf"label.png: label ids outside the 5 classes: {bad} \({count} pixels\)"
             ):
                 load_record(record(tmp_path, image=noise(16, 16, 3), label=label), MapRules(5))
-            assert not label_faults(label, MapRules(5, ignore_label=bad))
+            assert not label_problems(label, MapRules(5, ignore_label=bad))
 
 
 @pytest.mark.fault("10", "32-bit maps with ids below 0", sees="file, lowest id, number of pixels")

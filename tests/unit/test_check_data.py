@@ -23,10 +23,10 @@ def test_a_good_folder(tmp_path, capsys):
     assert check_data.main([str(make_folder(tmp_path))]) == 0
     said = capsys.readouterr().out
     assert "5 classes, ignored id: 255" in said
-    assert "test: 3 complete pictures, 0 faults" in said
+    assert "test: 3 complete pictures, 0 problems" in said
     assert "sizes: 96x80 (3)" in said
     assert "c4" in said
-    assert said.strip().endswith("no faults")
+    assert said.strip().endswith("no problems")
 
 
 def test_every_fault_is_told(tmp_path, capsys):
@@ -39,7 +39,7 @@ def test_every_fault_is_told(tmp_path, capsys):
     Image.fromarray(np.zeros((10, 96), np.uint16)).save(train / "inst_map" / "p4.png")
     assert check_data.main([str(root), "--crop_size", "90"]) == 2
     faults = [
-        line for line in capsys.readouterr().out.splitlines() if "FAULT" in line and "smaller than 90" not in line
+        line for line in capsys.readouterr().out.splitlines() if "PROBLEM" in line and "smaller than 90" not in line
     ]
     for name, text in (
         ("p0", "is missing"),

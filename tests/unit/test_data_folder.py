@@ -94,7 +94,7 @@ def test_missing_partner(root, kind):
 
 def test_orphans_and_doubles(root):
     first(root, "images").rename(root / "train" / "images" / "other.png")
-    with pytest.raises(DataError, match="more faults"):
+    with pytest.raises(DataError, match="more problems"):
         dataset(dataroot=root)
     make_folder(root)
     (root / "train" / "images" / "other.png").rename(root / "train" / "images" / "p0.jpg")
@@ -161,7 +161,7 @@ def test_8_bit_instance_maps(root):
         data[0], data[1]
     assert len(said) == 1
     report = check_split(root / "train", data.rules)
-    assert not report.faults
+    assert not report.problems
     assert report.notes[0] == str(said[0].message)
     assert len(report.notes) == len(data)
 

@@ -200,7 +200,7 @@ def test_files_are_paired_and_read_by_the_rules(tmp_path: Path) -> None:
     swapped = load_scene(pair_files(files)[0], MapRules(label_nc=4, label_map={CAR: TREE}))
     assert (swapped.label[8:14, 12:20] == TREE).all()
     (tmp_path / "image" / "b.png").rename(tmp_path / "c.png")
-    with pytest.raises(UserError, match=r"--label .*b\.png: no picture of this name in --image \(2 more faults\)"):
+    with pytest.raises(UserError, match=r"--label .*b\.png: no picture of this name in --image \(2 more problems\)"):
         pair_files(folders)
     (tmp_path / "c.png").rename(tmp_path / "image" / "b.png")
     (tmp_path / "label" / "b.png").unlink()

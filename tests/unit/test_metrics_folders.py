@@ -113,14 +113,14 @@ def test_faults_of_pairs_are_returned_with_the_file(tmp_path: Path) -> None:
     )
     label = save(tmp_path / "label.png", Image.fromarray(np.full((8, 8), 7, np.uint8)))
     items = Items([Item("a", [small], large), Item("b", [small], small, label=label)], label_nc=5, ignore_label=255)
-    assert "s.png is 8x8" in str(items[0].fault)
-    assert "12x8" in str(items[0].fault)
-    assert "label 7 lies outside 0..4" in str(items[1].fault)
-    assert Items([Item("b", [small], small, label=label)], label_nc=5, ignore_label=7)[0].fault is None
-    too_small = Items([Item("c", [small], small)], smallest_side=11)[0].fault
+    assert "s.png is 8x8" in str(items[0].problem)
+    assert "12x8" in str(items[0].problem)
+    assert "label 7 lies outside 0..4" in str(items[1].problem)
+    assert Items([Item("b", [small], small, label=label)], label_nc=5, ignore_label=7)[0].problem is None
+    too_small = Items([Item("c", [small], small)], smallest_side=11)[0].problem
     assert "s.png is 8x8; SSIM or LPIPS needs at least 11 pixels" in str(too_small)
     lossy = save(tmp_path / "mask.jpg", Image.fromarray(np.full((8, 8), 255, np.uint8)))
-    assert "mask.jpg: a lossy format" in str(Items([Item("b", [small], small, mask=lossy)])[0].fault)
+    assert "mask.jpg: a lossy format" in str(Items([Item("b", [small], small, mask=lossy)])[0].problem)
 
 
 def test_batches_hold_one_size_each_and_all_draws(tmp_path: Path) -> None:

@@ -62,9 +62,9 @@ class Diffusion:
             "CLIP's image embedding": int(self.vision.config.projection_dim),
         }
         if len(set(widths.values())) > 1:
-            told = ", ".join(f"{what} {width}" for what, width in widths.items())
+            shown = ", ".join(f"{what} {width}" for what, width in widths.items())
             raise UserError(
-                f"--base_model and --clip_model do not go together, their widths differ: {told}. Stable Diffusion v1 "
+                f"--base_model and --clip_model do not go together, their widths differ: {shown}. Stable Diffusion v1 "
                 "goes with openai/clip-vit-large-patch14 (768)"
             )
 
