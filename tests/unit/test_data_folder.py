@@ -108,7 +108,7 @@ def test_ids_outside_the_classes(root):
     write(first(root), label)
     fault = (
         r"train/labels/p0\.png: label ids outside the 5 classes: 77 \(30 pixels\)\. "
-        r"Ways out: --ignore_label 77 .*--label_map 77:0 .*--label_nc 78"
+        r"Leave them out with --ignore_label 77 .*--label_map 77:0\. .*--label_nc 78"
     )
     with pytest.raises(DataError, match=fault):
         dataset(dataroot=root)[0]
