@@ -3,8 +3,8 @@
 Leaves `<checkpoints_dir>/<name>/` with opt.yaml, checkpoints, stats.jsonl, preview pictures and TensorBoard events.
 Several GPUs: `torchrun --nproc_per_node 4 train.py ...`. Exit codes: 0 done, 2 a mistake that the message explains,
 3 a loss or gradient is not finite, 4 a data worker or another process died, 75 stopped by a signal: all finished steps
-are saved (go on with --continue_train; a new run that had made no step is started again). One of several processes that
-is stopped before the first or after the last step ends as its signal says.
+are saved (go on with --continue_train; start a new run again if it had made no step). One of several processes that
+is stopped before the first or after the last step ends with the signal's code.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def train(opt: Options, leave: LeaveSignals) -> int:
         quick_check(dataset)
         torch.manual_seed(opt.seed)
         model = MODELS.get(opt.model).from_options(opt, is_train=True)
-        if not opt.continue_train:  # a run that goes on has them in its checkpoint
+        if not opt.continue_train:  # a resumed run has them in its checkpoint
             named = {flag: getattr(opt, flag) for flag in model.input_runs}
             load_inputs(model, {flag: input_folder(opt, name) for flag, name in named.items() if name is not None})
 
-        def restored() -> None:  # not before: options that do not fit the checkpoint must not replace its own
+        def restored() -> None:  # not earlier: options that do not fit the checkpoint must not replace the saved ones
             if world.is_main:
                 model.start_run(run_dir, resumed=opt.continue_train)  # may refuse
                 opt.save(run_dir / OPTIONS_FILE)

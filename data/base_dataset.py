@@ -73,7 +73,7 @@ class BaseDataset(Dataset[Sample], ABC):
     """
 
     summary: ClassVar[str] = ""
-    scenes: ClassVar[bool] = True  # whether methods that name no data set of their own can use it
+    scenes: ClassVar[bool] = True  # whether methods that do not name a data set can use it
     known_masks: ClassVar[tuple[str, ...]] = MASK_TYPES
     mask_types: tuple[str, ...] = MASK_TYPES
 

@@ -31,7 +31,7 @@ FOLDER, NONE, TRAIN = "folder", "none", "train"  # masks from files; nothing era
 
 
 def has_truth(task: str) -> bool:
-    """Tell whether the real pictures show what a task's labels ask for: not where an object is removed from these."""
+    """Return whether the real pictures show what a task's labels ask for: not where an object is removed from these."""
     return task != REMOVAL
 
 

@@ -43,7 +43,7 @@ def find_picture(folder: Path, stem: str) -> Path:
 def find_targets(folder: Path) -> list[Path]:
     """Return the target layouts, by name; raises `DataError` if there are none or two of one name.
 
-    Files of any ending count, unlike in `util.listing.files_by_name`: what is no picture is an error when it is read.
+    Files of any ending count, unlike in `util.listing.files_by_name`: others are errors when they are read.
     """
     files = [path for path in entries(folder) if path.is_file()] if folder.is_dir() else []
     if not files:
@@ -103,7 +103,7 @@ class LayoutClasses:
         return self.colours[self.nearest(layout)] if self.kind == "ids" else layout
 
     def check(self, layout: np.ndarray, path: Path) -> None:
-        """Raise `DataError` if a target shows colours or ids that are no class of the source."""
+        """Raise `DataError` if a target shows colours or ids that the source does not have."""
         if self.kind == "ids":
             unknown = np.setdiff1d(layout, self.ids)
             if unknown.size:

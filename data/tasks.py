@@ -83,7 +83,7 @@ def object_task(task: str, maps: Maps, candidates: list[int], R: Random) -> tupl
 
 
 def _leaves_known(where: np.ndarray) -> bool:
-    """Tell whether the grown mask leaves a known pixel; only an object that spans the whole cut is grown to see."""
+    """Return whether the grown mask leaves a known pixel; only an object that spans the whole cut is grown to see."""
     radius, box = change_radius(where.shape[0]), bounding_box(where)
     beyond = (box.top, box.left, where.shape[0] - box.bottom, where.shape[1] - box.right)
     return max(beyond) > radius or not dilate(where, radius).all()

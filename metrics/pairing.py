@@ -88,7 +88,9 @@ def _not_read(flag: str, folder: str) -> list[str]:
     entries = other_entries(folder)
     if not entries:
         return []
-    what = "1 entry is no picture and was" if len(entries) == 1 else f"{len(entries)} entries are no pictures and were"
+    what = (
+        f"{len(entries)} entries are not pictures and were" if len(entries) > 1 else "1 entry is not a picture and was"
+    )
     return [f"{flag} {folder}: {what} not read: {_some(entries)}"]
 
 

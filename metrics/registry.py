@@ -74,7 +74,7 @@ class MetricRegistry:
         return declared[0] if declared else None
 
     def gives(self, asked: str, value: str) -> bool:
-        """Tell whether a value is one of those that a name in --metrics stands for, wherever it was measured."""
+        """Return whether a value is one of those that a name in --metrics stands for, wherever it was measured."""
         for cls in self.classes():
             if cls.declared(value) is not None and any(asked in names for names in cls.asked.values()):
                 return cls.asked_name(value) == asked or f"{value}_".startswith(f"{asked}_")

@@ -1,6 +1,6 @@
 """The interface of a method: its networks, phases and losses, and how it generates.
 
-The trainer's one loop drives `begin_step` and `phases`; a method never writes a loop of its own.
+The trainer's one loop drives `begin_step` and `phases`; a method never writes its own loop.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def check_schedule(schedule: Mapping[str, Any], base_model: str) -> None:
     other = [f"{key} {schedule[key]} instead of {value}" for key, value in wanted.items()
              if key in schedule and schedule[key] != value]  # fmt: skip
     if other:
-        raise UserError(f"--base_model {base_model} is no Stable Diffusion v1: its scheduler has {', '.join(other)}")
+        raise UserError(f"--base_model {base_model} is not Stable Diffusion v1: its scheduler has {', '.join(other)}")
 
 
 def _check_place(flag: str, place: str, needed: str) -> None:
@@ -146,7 +146,7 @@ def read_single_file(path: Path) -> dict[str, Any]:
     state = _read_state(path)
     for prefix in (UNET, VAE, TEXT):
         if not any(key.startswith(prefix) for key in state):
-            raise UserError(f"--base_model {path} is no Stable Diffusion v1 file: it has no tensors '{prefix}...'")
+            raise UserError(f"--base_model {path} is not a Stable Diffusion v1 file: it has no tensors '{prefix}...'")
     diffusers, transformers = libraries()
     convert = importlib.import_module("diffusers.loaders.single_file_utils")
     try:

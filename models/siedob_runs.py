@@ -37,7 +37,7 @@ Runs = Mapping[str, Mapping[str, Any]]
 
 
 def is_new(opt: Opt) -> bool:
-    """Tell whether options are those of a new run, not of one that goes on or is tested."""
+    """Return whether options are those of a new run, not of one that goes on or is tested."""
     return getattr(opt, "continue_train", None) is False
 
 

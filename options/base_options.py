@@ -32,7 +32,7 @@ CROP_MULTIPLE = 64  # pixels: three stages at 1/4, 1/2 and 1, the smallest at 16
 
 
 class Options(Opt):
-    """Parsed values, read-only. `set_by` tells for each name which layer set it."""
+    """Parsed values, read-only. `set_by` says which layer set each of them."""
 
     def __init__(self, values: dict[str, Any], set_by: dict[str, str]) -> None:
         super().__init__(**values, _set_by=set_by)
@@ -47,7 +47,7 @@ class Options(Opt):
     def save(self, path: Path) -> None:
         """Write a YAML file that `--config` takes again, with commit, versions and layers beside the values.
 
-        Whether this start resumed an earlier one is no property of the run, and is left out.
+        Whether this start resumed an earlier one is not a property of the run and is left out.
         """
         values = {name: value for name, value in sorted(self.values().items()) if name != "continue_train"}
         provenance = {
@@ -131,7 +131,7 @@ class BaseOptions:
         config = read_yaml(Path(probe.config), "--config") if probe.config else {}
         config.pop(PROVENANCE, None)
         if probe.name:
-            check_name(probe.name)  # before its folder is looked for
+            check_name(probe.name)  # before its folder is searched
         run = self.run_layer(probe)
         self.model, mode = choose_model_and_data(vars(probe), config, run)
         parser = self.build_parser(mode)

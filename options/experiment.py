@@ -1,4 +1,4 @@
-"""Experiment files: runs with their flags, tasks and published numbers. The format stands in experiments/README.md."""
+"""Experiment files: runs with their flags, tasks and published numbers; experiments/README.md describes the format."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Row:
         name: of the row.
         run: of the run that it trains and tests; several rows may test one run in different ways.
         label: in tables.
-        group: key of its group; rows of different groups never stand in one table. "" without groups.
+        group: key of its group; rows of different groups are never in one table. "" without groups.
         train, test: flags of train.py and test.py, without --name.
         tasks: a test.py line each; none for a run that only others need.
         published: task -> metric -> value.
@@ -76,7 +76,7 @@ class Row:
 class Experiment:
     """A file: `name` is its stem, `groups` maps keys to labels ({"": ""} without groups).
 
-    `prepare` holds command lines of scripts that make the data; each does nothing where its work is done.
+    `prepare` holds command lines of scripts that make the data; they do nothing if it exists.
     """
 
     name: str
@@ -92,7 +92,7 @@ def read_experiment(path: Path, *, metrics: Collection[str]) -> Experiment:
     """Read a file; `metrics` are the names that published numbers may have.
 
     Raises:
-        UserError: an unknown or double key, a wrong type, a number without provenance.
+        UserError: an unknown or repeated key, a wrong type, a number without provenance.
     """
     spec = read_yaml(path, "experiment")
     _refuse_double_keys(path)
@@ -190,7 +190,7 @@ def _known_keys(values: Mapping[str, Any], known: tuple[str, ...], where: str) -
 
 
 def _refuse_double_keys(path: Path) -> None:
-    """Raise `UserError` for a key that stands twice in a mapping: YAML would silently drop the first."""
+    """Raise `UserError` for a key that occurs twice in a mapping: YAML would silently drop the first."""
     nodes = [compose_yaml(path)]
     while nodes:
         node = nodes.pop()

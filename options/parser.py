@@ -66,7 +66,7 @@ class StrictParser(argparse.ArgumentParser):
         return {name for name, value in vars(self.parse_args(args, blank)).items() if value is not unset}
 
     def yaml_to_args(self, values: Mapping[str, Any], source: str) -> list[str]:
-        """Turn a mapping of a YAML file into arguments, so that it is checked as the command line is.
+        """Turn a mapping of a YAML file into arguments, so that it is checked like the command line.
 
         Raises:
             UserError: a key is not a flag, or a value does not have its form.
@@ -75,7 +75,7 @@ class StrictParser(argparse.ArgumentParser):
         args: list[str] = []
         for key, value in values.items():
             if key not in actions:
-                raise UserError(f"{source}: '{key}' is no option.{did_you_mean(str(key), actions)}")
+                raise UserError(f"{source}: '{key}' is not an option.{did_you_mean(str(key), actions)}")
             action = actions[key]
             switch = isinstance(action, argparse.BooleanOptionalAction)
             if isinstance(value, bool) != switch and value is not None:

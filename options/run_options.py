@@ -13,7 +13,7 @@ from util.errors import UserError
 from util.opt import Opt
 from util.registry import did_you_mean
 
-# How a command runs, as opposed to what the run is: not taken over from the run.
+# How a command runs, as opposed to what the run is; never taken from the run.
 NOT_CARRIED = frozenset(
     "name checkpoints_dir device deterministic seed num_workers batch_size precision config cache".split()
 )
@@ -46,7 +46,7 @@ class RunOptions(BaseOptions):
         return parser
 
     def run_layer(self, probe: argparse.Namespace) -> dict[str, Any]:
-        """Return the run's own options, less those of how it was run; none where --help is asked for without a run."""
+        """Return the run's options except those of how it was executed; none for --help without a run."""
         if probe.help and not probe.name:
             return {}
         if not probe.name:
@@ -59,10 +59,10 @@ class RunOptions(BaseOptions):
         return {k: v for k, v in values.items() if k not in NOT_CARRIED | {PROVENANCE}}
 
     def carried(self, run: dict[str, Any], parser: StrictParser) -> dict[str, Any]:
-        """Return what training has set, and say what else stands there for this command.
+        """Return what training has set, and note what else the file sets for this command.
 
-        A run may come from somebody else: where this command writes, and what it loads beside the run, only the user
-        decides.
+        A run may come from somebody else: only the user decides where this command writes and what it loads apart from
+        the run.
         """
         trainer = TrainOptions()
         trainer.model = self.model

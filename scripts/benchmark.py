@@ -1,4 +1,4 @@
-"""Time this code against others, each in a process of its own, imports and decoding included.
+"""Time this code against others, each in its own process, imports and decoding included.
 
     python scripts/benchmark.py metrics --real DIR --fake DIR [--num_images 500] [--repeats 3] [--json FILE]
     python scripts/benchmark.py semia [--height 184 --width 280] [--repeats 3] [--json FILE]

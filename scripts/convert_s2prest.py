@@ -35,7 +35,7 @@ def convert_s2prest(args: argparse.Namespace) -> Path:
     """Convert and return the run folder.
 
     Raises:
-        UserError: `--style_image` is missing, or the file is no embedding network of that form.
+        UserError: `--style_image` is missing, or the file does not hold such an embedding network.
     """
     if not args.style_image:
         raise UserError(

@@ -253,7 +253,7 @@ def describe(
     label_nc: int | None,
     notes: list[str],
 ) -> dict[str, Any]:
-    """Return what the numbers depend on beside the metrics themselves."""
+    """Return what the numbers depend on apart from the metrics."""
     reference = "the files as they are, 8 bit"
     if opt.metric_side:
         reference = f"the files scaled to {opt.metric_side} pixels short side (bicubic), 8 bit"

@@ -78,7 +78,7 @@ def choose(scenes: Mapping[str, str], wanted: Sequence[str], *, default: bool) -
     known = set(scenes.values())
     for scene in () if default else wanted:
         if scene not in known:
-            raise UserError(f"--scenes: '{scene}' is no scene of sceneCategories.txt.{did_you_mean(scene, known)}")
+            raise UserError(f"--scenes: '{scene}' is not a scene of sceneCategories.txt.{did_you_mean(scene, known)}")
     return {name for name, scene in scenes.items() if scene in set(wanted)}
 
 

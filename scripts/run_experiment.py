@@ -50,7 +50,7 @@ from util.registry import did_you_mean
 from util.text_files import parse_json
 
 SIDE_BY_SIDE = 6  # pictures of the comparison
-POLL = 0.1  # seconds between looks at rows that run in processes of their own
+POLL = 0.1  # seconds between looks at rows that run in separate processes
 
 
 def train_row(row: Row, checkpoints_dir: str, *, quiet: bool) -> None:
@@ -135,7 +135,7 @@ def run_here(rows: list[Row], checkpoints_dir: str, problems: Problems, *, quiet
 
 
 def run_parallel(rows: list[Row], args: argparse.Namespace, problems: Problems) -> None:
-    """Run rows as separate processes, `--jobs` at a time, each with its share of the cores and a log of its own.
+    """Run rows as separate processes, `--jobs` at a time, each with its share of the cores and its own log.
 
     Small networks gain little from a second thread: two rows at once finish sooner than one after the other.
     """
@@ -233,7 +233,7 @@ def show(experiment: Experiment, tested: list[Tested], checkpoints_dir: Path) ->
         print(f"\n{experiment.title}: {label}, {found[0][2]['num_images']} pictures")
         print(format_table([(row.label, line["metrics"]) for row, _, line, _ in found]))
         if not (found[0][3] / "real").is_dir():
-            continue  # another kind of result, which has a grid of its own
+            continue  # another kind of result, which has its own grid
         picture = checkpoints_dir / f"{'_'.join(filter(None, (experiment.name, group, task)))}.png"
         save_png(side_by_side([row for row, *_ in found], [folder for *_, folder in found], task), picture)
         print(f"Side by side: {picture}")
@@ -265,7 +265,7 @@ def main(argv: list[str] | None = None) -> int:
                         help="run the file's prepare lines first; off: the data are there")  # fmt: skip
     parser.add_argument("--preflight", action=argparse.BooleanOptionalAction, default=True,
                         help="check flags, data, weights and metrics of all rows and tasks first")  # fmt: skip
-    parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each in a process of its own")
+    parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each in its own process")
     parser.add_argument("--dry_run", action="store_true", help="print the lines, finished ones as comments, only")
     args = parser.parse_args(argv)
     experiment = read_experiment(args.experiment, metrics=METRICS.names())

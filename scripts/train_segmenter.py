@@ -174,7 +174,7 @@ def rate(step: int, steps: int) -> float:
 
 
 def key_batches(length: int, *, batch_size: int, steps: int, seed: int) -> Iterator[list[tuple[int, int]]]:
-    """Yield `steps` batches of (epoch, index), each epoch in an order of its own."""
+    """Yield `steps` batches of (epoch, index), each epoch in its own order."""
     stream = ((epoch, i) for epoch in range(steps * batch_size) for i in _order(length, seed, epoch))
     for _ in range(steps):
         yield [next(stream) for _ in range(batch_size)]

@@ -1,4 +1,4 @@
-"""scripts/edit.py with a run of one picture (SemIA): rendered for its edited layout, pasted back under the mask."""
+"""scripts/edit.py with a run of one picture (SemIA): rendered for the edited layout and pasted back under the mask."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ NOT_HERE = (*CHANGES, *REFERENCE, "box", "add_from", "add_shape", "dilate", "ext
 
 
 def edit(opt: Opt) -> int:
-    """Make the edit that `opt` (of `EditOptions`) asks for; pixels outside the mask stay as they are, to the byte.
+    """Make the edit that `opt` (of `EditOptions`) asks for; pixels outside the mask are unchanged.
 
     Raises:
-        UserError: flags that this method has no use for, files that do not fit the run or each other.
+        UserError: flags that this method does not take, files that do not fit the run or each other.
     """
     refuse(opt)
     renderer = Renderer(opt)
@@ -38,7 +38,7 @@ def edit(opt: Opt) -> int:
     check_sizes([(Path(opt.image), image.shape), (Path(opt.mask), mask.shape)])
     if not mask.any():
         raise UserError(f"--mask {opt.mask} is empty, so there is nothing to generate (white: generate)")
-    dataset.fit = padded  # instead of cropping: what lies at the border can be edited too
+    dataset.fit = padded  # instead of cropping, so that the border can be edited too
     dataset.targets, dataset.names = [Path(opt.label)], [Path(opt.label).stem]
     result = to_uint8(renderer.render(single_batch(dataset, 0)).image)
     height, width = dataset.image.shape[:2]
@@ -51,7 +51,7 @@ def edit(opt: Opt) -> int:
 
 
 def refuse(opt: Opt) -> None:
-    """Raise `UserError` for flags of scenes' edits: here the edited layout says it all."""
+    """Raise `UserError` for flags of scene edits: here the edited layout alone defines the edit."""
     for name in NOT_HERE:
         if getattr(opt, name) is not None:
             raise UserError(f"--{name}: --model {opt.model} takes an edited --label and a --mask only; edit the layout")

@@ -34,7 +34,7 @@ from util.opt import Opt
 from util.shared_flags import add_shared
 from util.single_image import TITLES, SingleImageBatch, picture_row, picture_strip
 
-MARKER = ".pictures"  # lists what a test wrote, for the next one to remove
+MARKER = ".pictures"  # lists the pictures of a test, for the next one to remove
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class AnalogyTest(Test):
         return Measured(values, notes, self.renderer.loaded.step, len(results), self.protocol())
 
     def evaluators(self, own: Rendered) -> tuple[Evaluator, Evaluator]:
-        """Return what measures the source's own rendering, and what measures the targets'."""
+        """Return the evaluators of the source's own rendering and of the targets'."""
         names, required = AnalogyFlow.metrics(self.opt.metrics), self.opt.metrics != "all"
         of_targets = [name for metric, found in METRICS.members(names) if metric.of_source for name in found]
         source = source_of(own, self.renderer, self.dataset.label_nc)
@@ -148,7 +148,7 @@ class AnalogyTest(Test):
         return first, second
 
     def protocol(self) -> dict[str, Any]:
-        """Return what the numbers depend on beside the metrics themselves."""
+        """Return what the numbers depend on apart from the metrics."""
         opt, source = self.opt, self.dataset
         return describe_run(
             opt, picture=source.image_path.name, size=list(source.image.shape[:2]), resize=opt.resize,
@@ -188,7 +188,7 @@ def clear_earlier(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if marker.is_file():
         for name in marker.read_text(encoding="utf-8").splitlines():
-            if Path(name).name == name:  # of a run that somebody else made, the file may name any path
+            if Path(name).name == name:  # a file of somebody else's run may name any path
                 (folder / name).unlink(missing_ok=True)
 
 

@@ -19,7 +19,7 @@ SMALLEST = 32  # pixels a side of a content
 
 @dataclass(frozen=True)
 class Content:
-    """A picture to stylise. Its files are read where they are used: a folder may hold more than the memory.
+    """A picture to stylise. Its files are read where they are used: a folder may be larger than the memory.
 
     Args:
         name: of its results.
@@ -51,7 +51,7 @@ class Content:
 
 
 def read_contents(opt: Opt) -> list[Content]:
-    """Look at all contents and masks; raises `UserError` or `DataError` for those that will not do."""
+    """Check all contents and masks; raises `UserError` or `DataError` for those that cannot be used."""
     files = find_pictures(opt.content, "--content")
     masks = mask_files(opt, files)
     contents, untouched = [], []

@@ -136,7 +136,7 @@ class EditingTest(Test):
         return Measured(values, notes, self.loaded.step, len(indices), self.protocol())
 
     def protocol(self) -> dict[str, Any]:
-        """Return what the numbers depend on beside the metrics themselves."""
+        """Return what the numbers depend on apart from the metrics."""
         opt = self.opt
         common = describe_run(
             opt, split=opt.split, split_size=len(self.dataset), left_out=self.selection.left_out,

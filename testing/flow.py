@@ -32,7 +32,7 @@ class Measured:
         notes: what is missing from these and why.
         step: optimiser steps of the weights.
         num_images: pictures that the values are of.
-        protocol: what the numbers depend on beside the metrics themselves.
+        protocol: what the numbers depend on apart from the metrics.
     """
 
     values: Mapping[str, MetricValue]
@@ -92,7 +92,7 @@ class Flow(ABC):
 
     @classmethod
     def validate(cls, opt: Opt) -> None:
-        """Raise `UserError` for flags that cannot be."""
+        """Raise `UserError` for invalid combinations of flags."""
         validate_metric_flags(opt)
         cls.metrics(opt.metrics)
 
@@ -105,7 +105,7 @@ class Flow(ABC):
 
     @classmethod
     def require_data(cls, opt: Opt) -> None:
-        """Raise `UserError` if the data, once they are looked at, do not allow a test with the options of a run."""
+        """Raise `UserError` if the data do not allow a test with the options of a run."""
 
     @classmethod
     @abstractmethod
@@ -115,7 +115,7 @@ class Flow(ABC):
     @classmethod
     @abstractmethod
     def tests(cls, opt: Opt) -> list[Test]:
-        """Return the tests that `opt` (of `TestOptions`) asks for; raises `UserError` before any work is done."""
+        """Return the tests that `opt` (of `TestOptions`) asks for; raises `UserError` before any work begins."""
 
 
 FLOWS: Registry[Flow] = Registry(flag="kind of test", package="testing", suffix="flow")
@@ -125,7 +125,7 @@ def run_tests(flow: type[Flow], opt: Opt) -> int:
     """Run the tests of a command line; returns the exit code."""
     tests = flow.tests(opt)
     for test in tests:
-        require_writable(test.run_dir, "the run's folder")  # takes a line of numbers
+        require_writable(test.run_dir, "the run's folder")  # gets the result line
     found: dict[str, Measured] = {}
     written = []
     try:

@@ -75,7 +75,7 @@ def add_stylising_flags(group: Any) -> None:
 
 
 def check_stylising_flags(opt: Opt) -> None:
-    """Raise `UserError` for flags that cannot be."""
+    """Raise `UserError` for invalid combinations of flags."""
     if not opt.content:
         raise UserError("--content is missing: a picture, or a folder of pictures, to stylise")
     if opt.style_guidance > 1:

@@ -126,7 +126,7 @@ class StylisingTest(Test):
         return build_evaluator(names, setup, bootstrap=opt.bootstrap, required=required)
 
     def protocol(self, mask_set: str) -> dict[str, Any]:
-        """Return what the numbers depend on beside the metrics themselves."""
+        """Return what the numbers depend on apart from the metrics."""
         opt = self.opt
         found = describe_run(
             opt, split="content", split_size=len(self.contents), mask_set=mask_set, seed=opt.seed,
@@ -184,7 +184,7 @@ def check_style_run(opt: Opt, name: str) -> Path:
         if saved.get(flag) != getattr(opt, flag):
             raise UserError(
                 f"{folder} was trained with --{flag} {saved.get(flag)}, not {getattr(opt, flag)}: a style is used as "
-                f"it was learnt; leave --{flag} out, or give the run a call of its own"
+                f"it was learnt; leave --{flag} out, or test the run in a separate call"
             )
     if not (folder / STYLE_FILE).is_file():
         raise UserError(f"{folder / STYLE_FILE} is missing: copy the whole folder of the run, or train it again")

@@ -1,1 +1,1 @@
-"""The one training loop and what it stands on: sampling, checkpoints, logging, several processes."""
+"""The one training loop and what it needs: sampling, checkpoints, logging, several processes."""

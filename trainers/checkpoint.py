@@ -1,6 +1,6 @@
 """Checkpoints: one file with all state, written atomically, verified when read.
 
-A file is complete or absent under its name: it is written beside it, flushed to the disk, then renamed. Reading
+A file is either complete or absent: it is written under a temporary name, flushed to disk, then renamed. Reading
 first checks every byte against the file's checksum, since a flipped bit would otherwise load without an error.
 """
 
@@ -21,7 +21,7 @@ from util.files import atomic_file, cause, flush_folder
 from util.sealed import verify_zip, write_sealed_zip
 
 STEP_FILE = re.compile(r"step_(\d+)\.pt")
-LOOKS = 20  # at a run whose checkpoints are replaced by newer ones while they are being read
+LOOKS = 20  # attempts, while a training replaces the checkpoints that are being read
 
 
 class CheckpointError(UserError):
@@ -33,7 +33,7 @@ class NoCheckpointError(CheckpointError):
 
 
 def does_not_fit(path: Path, error: Exception) -> CheckpointError:
-    """Return the error for a state that a model refuses: of torch's list of hundreds of shapes, the first."""
+    """Return the error for a state that does not fit a model, with the first of torch's many lines about shapes."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return CheckpointError(
         f"{path}: does not fit the model ({lines[min(1, len(lines) - 1)].strip()}). Its architecture comes from the "
@@ -42,7 +42,7 @@ def does_not_fit(path: Path, error: Exception) -> CheckpointError:
 
 
 def are_networks(held: Any) -> TypeGuard[Mapping[str, Mapping[str, Any]]]:
-    """Tell whether a value has the form {network: {name: tensor}}."""
+    """Return whether a value has the form {network: {name: tensor}}."""
     return isinstance(held, Mapping) and all(
         isinstance(state, Mapping) and all(isinstance(name, str) for name in state) for state in held.values()
     )
@@ -68,7 +68,7 @@ def load_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dic
     """Read a file of `save_checkpoint`, every byte verified; nothing but tensors and plain values is unpickled.
 
     Raises:
-        CheckpointError: the file is absent, cut short, damaged or no checkpoint.
+        CheckpointError: the file is missing, truncated, damaged or not a checkpoint.
     """
     try:
         verify_zip(path)
@@ -78,9 +78,9 @@ def load_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dic
     except MemoryError:
         raise
     except Exception as error:  # a damaged archive fails in many ways: zlib, struct, pickle, torch's own reader
-        raise CheckpointError(f"{path}: cut short, damaged or no checkpoint ({cause(error)})") from error
+        raise CheckpointError(f"{path}: truncated, damaged or not a checkpoint ({cause(error)})") from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: no checkpoint, it holds a {type(state).__name__}")
+        raise CheckpointError(f"{path}: not a checkpoint, it holds a {type(state).__name__}")
     return state
 
 
@@ -89,7 +89,7 @@ class Checkpoints:
 
     Args:
         run_dir: the run's folder.
-        keep: how many step files stay; two at least, so that a damaged newest one has a predecessor.
+        keep: how many step files to keep; at least two, in case the newest one is damaged.
     """
 
     def __init__(self, run_dir: Path, *, keep: int = 2) -> None:
@@ -111,7 +111,7 @@ class Checkpoints:
 
     def save(self, state: dict[str, Any], step: int) -> Path:
         """Write `step_<step>.pt`, point `latest.pt` at it, remove what is older than the last `keep`."""
-        for leftover in self.run_dir.glob(".*.pt.*.tmp"):  # of a process that was killed while it wrote
+        for leftover in self.run_dir.glob(".*.pt.*.tmp"):  # of a process that was killed while writing
             leftover.unlink(missing_ok=True)
         path = self.run_dir / f"step_{step}.pt"
         save_checkpoint(state, path)
@@ -122,12 +122,12 @@ class Checkpoints:
         return path
 
     def restore(self, map_location: torch.device | str = "cpu") -> tuple[dict[str, Any], Path] | None:
-        """Load the newest good checkpoint; None if the run has none at all. Every bad file is named in a warning.
+        """Load the newest good checkpoint; None if the run has none. Bad files are named in warnings.
 
-        A training that goes on meanwhile may remove what was just listed: then the newer files are looked for.
+        A training in progress may remove files that were just listed; then the newer ones are tried.
 
         Raises:
-            CheckpointError: there are files, and none is good.
+            CheckpointError: there are files, but none is good.
         """
         for _ in range(LOOKS):
             with contextlib.suppress(NoCheckpointError):
@@ -155,13 +155,13 @@ class Checkpoints:
     def _candidates(self) -> list[Path]:
         """Newest first. `latest.pt` comes second: it is never newer than the newest step file, and may be a copy."""
         files = self.step_files()
-        with contextlib.suppress(FileNotFoundError):  # either may be replaced just now
+        with contextlib.suppress(FileNotFoundError):  # a training may be replacing either
             if self.latest.exists() and not any(self.latest.samefile(path) for path in files):
                 files.insert(1, self.latest)
         return files
 
     def point_latest_at(self, path: Path) -> None:
-        """Make `latest.pt` the step file `path`; a process that was killed may have left it at an older one."""
+        """Make `latest.pt` the step file `path`; a killed process may have left it at an older one."""
         if self.latest.exists() and self.latest.samefile(path):
             return
         temp = self.latest.with_name(f".{self.latest.name}.{os.getpid()}.tmp")
@@ -178,7 +178,7 @@ class Checkpoints:
             temp.unlink(missing_ok=True)
 
     def _set_aside_after(self, step: int) -> None:
-        """Rename files of later steps: the run went on from an older one because they could not be read."""
+        """Rename files of later steps, which could not be read when the run continued from an older one."""
         for path in self.step_files():
             if int(STEP_FILE.fullmatch(path.name)[1]) > step:  # type: ignore[index]
                 path.rename(path.with_name(path.name + ".damaged"))

@@ -24,7 +24,7 @@ from util.device import resolve_device
 from util.errors import LostProcessError
 from util.files import cause
 
-TIMEOUT = 10.0  # minutes: the main process alone draws previews and saves while the others wait
+TIMEOUT = 10.0  # minutes: the others wait while the main process draws previews and saves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Distributed:
             timeout: minutes that a process waits for the others.
 
         Raises:
-            LostProcessError: one of the others died, or did not answer for so long.
+            LostProcessError: another process died, or did not answer within the timeout.
         """
         rank, world_size = int(os.environ.get("RANK", 0)), planned_processes()
         own = resolve_device(device, int(os.environ.get("LOCAL_RANK", 0)))
@@ -60,7 +60,7 @@ class Distributed:
         if world_size == 1:
             yield cls(device=own)
             return
-        # NCCL's own watchdog ends the process where a wait takes too long; a blocking wait raises. It costs nothing:
+        # NCCL's watchdog would kill the process after the timeout; a blocking wait raises instead. It costs nothing:
         # the trainer reads the losses, and so waits for the device, after each backward pass.
         os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
         try:
@@ -75,7 +75,7 @@ class Distributed:
                 "which goes on from the last checkpoint (--dist_timeout sets how long is waited)"
             ) from error
         finally:
-            # A group that something still holds outlives this call, and its threads then abort the ending interpreter.
+            # A group that is still referenced survives this call, and its threads then abort the exiting interpreter.
             gc.collect()
             if dist.is_initialized():
                 dist.destroy_process_group()
@@ -90,7 +90,7 @@ class Distributed:
 
         Buffers are not broadcast: spectral norm's vectors follow from the weights, which are equal everywhere.
         Parameters may be left out of a forward pass (a method's branch that this batch does not need); where none
-        ever is, PyTorch remarks once that it need not have looked.
+        ever is, PyTorch warns once that the search for them was unnecessary.
         """
         ids = [self.device.index] if self.device.type == "cuda" else None
         # PyTorch 2.14 renamed the switch.
@@ -143,5 +143,5 @@ def _tells_of_loss(error: RuntimeError) -> bool:
 
 
 def _brief(error: RuntimeError) -> str:
-    """Return the first sentence of Gloo's text, without the file of its source."""
+    """Return the first sentence of Gloo's message, without its source file."""
     return re.sub(r"\[/\S*\] ", "", cause(error)).split(". ")[0]

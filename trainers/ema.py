@@ -25,7 +25,7 @@ class EMA:
     def update(self) -> None:
         """Move the averages towards the present weights; call after every step.
 
-        All parameters are moved at once: a launch for each of them takes a GPU longer than the arithmetic does.
+        All parameters are updated at once: on a GPU, one launch per parameter costs more than the arithmetic.
         """
         averages, weights = [], []
         for name, net in self.networks.items():
@@ -53,7 +53,7 @@ class EMA:
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Let the networks hold their averages within the block; their own state returns after it, bit for bit."""
+        """Let the networks hold their averages within the block; their own state is restored bit for bit."""
         own = {name: _copy(net.state_dict()) for name, net in self.networks.items()}
         try:
             self._load(self._shadow)

@@ -18,13 +18,13 @@ from util.text_files import parse_json
 class Logger:
     """Writer of `<run>/stats.jsonl`, `<run>/images/` and `<run>/tensorboard/`.
 
-    Lines after `start_step` are dropped, so that the file of a resumed run equals that of an unbroken one.
+    Lines after `start_step` are dropped, so that a resumed run's file equals that of an uninterrupted one.
 
     Args:
         run_dir: the run's folder.
-        enabled: off in all processes but the first; then nothing is written.
+        enabled: False in all processes but the first, which alone writes.
         tensorboard: also write TensorBoard events, if the package is there.
-        start_step: the step that the run begins from.
+        start_step: the step from which the run starts.
     """
 
     def __init__(self, run_dir: Path, *, enabled: bool, tensorboard: bool, start_step: int) -> None:
@@ -68,7 +68,7 @@ class Logger:
             self._board.add_image("preview", grid, step, dataformats="HWC")
 
     def flush(self) -> None:
-        """Flush all lines and events to disk: what precedes a checkpoint is not logged again."""
+        """Flush all lines and events to disk; steps before a checkpoint are not logged again."""
         if self.enabled:
             os.fsync(self._file.fileno())
         if self._board:
@@ -83,7 +83,7 @@ class Logger:
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
-    """Rewrite a log, atomically, without the lines of later steps and without a last line that was cut short."""
+    """Rewrite a log, atomically, without lines of later steps and without a truncated last line."""
     if not path.exists():
         return
     text = path.read_text(encoding="utf-8", errors="replace")  # damaged lines are dropped
@@ -109,10 +109,10 @@ def _open_board(folder: Path, start_step: int) -> Any:
 
 
 def _date_back(folder: Path) -> None:
-    """Rename event files of this second or later, as a clock that was set back leaves them.
+    """Rename event files dated now or later, which a clock that was set back leaves behind.
 
-    TensorBoard reads files in the order of their names, which begin with the time, and takes what a later file repeats
-    from that. Read first, a resumed run's events would be dropped for those of the run before.
+    TensorBoard reads files in the order of their names, which start with the time, and lets a later file override
+    an earlier one. Read first, a resumed run's events would be replaced by those of the earlier start.
     """
     prefix = "events.out.tfevents."
     files = sorted(folder.glob(f"{prefix}*"), key=lambda path: path.name)

@@ -51,7 +51,7 @@ def load_run(model: BaseModel, run_dir: Path, *, step: int | None = None, averag
 
 
 def load_inputs(model: BaseModel, folders: Mapping[str, Path]) -> None:
-    """Give a new model the networks of the runs that it builds on, by flag: averaged ones where a run has them."""
+    """Give a new model the networks of the runs that it builds on, by flag: averaged weights where a run has them."""
     for flag, folder in folders.items():
         networks, loaded, path = read_run(folder, step=None, averaged=True)
         try:
@@ -63,7 +63,7 @@ def load_inputs(model: BaseModel, folders: Mapping[str, Path]) -> None:
 
 
 def read_run(run_dir: Path, *, step: int | None, averaged: bool) -> tuple[Mapping[str, Any], Loaded, Path]:
-    """Return the state dicts by network, which they are and their file: of a checkpoint, or of a converted run."""
+    """Return state dicts by network, a description and the file, from a checkpoint or a converted run."""
     checkpoints = Checkpoints(run_dir)
     if step is None and not checkpoints.exist() and (run_dir / WEIGHTS_FILE).is_file():
         networks, trained = load_weights(run_dir / WEIGHTS_FILE)

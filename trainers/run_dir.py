@@ -1,4 +1,4 @@
-"""A run's folder: one writer at a time, begun anew or continued on purpose."""
+"""A run's folder: one writer at a time; a run is continued only on request."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ BUSY = "another process is training in this folder. Wait for it, stop it, or pas
 
 @contextmanager
 def open_run(run_dir: Path, *, resume: bool, world: Distributed) -> Iterator[None]:
-    """Create the folder if need be and hold its lock; enter before the first file of the run is written.
+    """Create the folder if necessary and hold its lock; enter before writing the run's first file.
 
     Args:
         run_dir: `<checkpoints_dir>/<name>`, on a disk that all machines of a distributed run share.
-        resume: `--continue_train`. Without it a folder that holds no more than a run's initial state is begun anew.
+        resume: `--continue_train`. Without it, a folder that holds only a run's initial state is started again.
         world: the processes of the run.
 
     Raises:
@@ -34,6 +34,6 @@ def open_run(run_dir: Path, *, resume: bool, world: Distributed) -> Iterator[Non
     if exist and not resume and checkpoints.newest_step() != 0:
         raise UserError(f"{run_dir}: already holds checkpoints. Pass --continue_train to go on from them, or another "
                         "--name.")  # fmt: skip
-    world.barrier()  # everyone has looked before anyone writes
+    world.barrier()  # all processes have checked before any of them writes
     with locked(run_dir, busy=BUSY) if world.is_main else nullcontext():
         yield

@@ -1,4 +1,4 @@
-"""Which samples a step trains on: a pure function of (seed, step), so that a run starts anywhere at no cost."""
+"""Which samples a step trains on: a pure function of (seed, step), so that a run can start at any step at no cost."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Stop requests: SIGTERM, Ctrl-C and SIGUSR1 (a cluster's warning) let the running step end first.
 
-Outside the steps there is nothing to wait for: a run that loads its data, or has saved its last step, ends at once.
+Outside the steps there is nothing to wait for: a run that is loading data or has saved its last step ends at once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class StopSignals:
         if os.getpid() != self._owner:
             return  # a forked loader process: the trainer still needs it to finish the step
         self.requested = True
-        for again in LEAVE_SIGNALS:  # their own effect, which needs no Python: a process may hang in a reduction
+        for again in LEAVE_SIGNALS:  # the default action needs no Python: a process may hang in a reduction
             signal.signal(again, signal.SIG_DFL)
         signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
         # os.write: `print` may be interrupted in the middle of another print, and then raises
@@ -48,12 +48,12 @@ class StopSignals:
 class LeaveSignals:
     """Context in which SIGTERM and SIGUSR1 end the program with `EXIT_INTERRUPTED`, unless `StopSignals` is entered.
 
-    They raise `SystemExit`, so that locks, files and processes are given back on the way.
+    They raise `SystemExit`, so that locks, files and processes are released.
 
     Args:
-        state: of the run, for the message; to be kept up to date.
-        alone: whether the run has no other process. One that waits for others runs no Python, so that only a signal's
-            default ends it.
+        state: of the run, for the message; update it as training proceeds.
+        alone: whether this is the run's only process. One that waits for others runs no Python, so only the signal's
+            default action ends it.
     """
 
     def __init__(self, state: str, *, alone: bool) -> None:

@@ -1,6 +1,6 @@
 """What a checkpoint holds, and how it goes back into a model.
 
-Random states are not in it: a step's draws and samples are functions of (seed, step).
+It holds no random states: a step's draws and samples are functions of (seed, step).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ema": (lambda held: held is None or are_networks(held), "tensors by network"),
     "options": (lambda held: isinstance(held, Mapping), "values by name"),
 }
-# Flags that may change from one start of a run to the next and leave its weights as they would have been.
+# Flags that may change when a run is continued without affecting its weights.
 FREE_TO_CHANGE = frozenset(
     "cache checkpoints_dir config continue_train dataroot dist_timeout image_every keep log_every max_steps name "
     "num_workers save_every tensorboard".split()
@@ -45,7 +45,7 @@ def pack(*, step: int, nimg: int, model: BaseModel, ema: EMA | None, options: di
 
 
 def unpack(state: dict[str, Any], path: Path, *, model: BaseModel, ema: EMA | None) -> None:
-    """Load networks, optimisers and averages; an average that is new to the run begins at the loaded weights.
+    """Load networks, optimisers and averages; an average that is new to the run starts from the loaded weights.
 
     Raises:
         CheckpointError: the file at `path` was written by another method, architecture or version, or is incomplete.
@@ -69,7 +69,7 @@ def unpack(state: dict[str, Any], path: Path, *, model: BaseModel, ema: EMA | No
 
 
 def _load_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Load an optimiser's state, less its rate and the like: those are options, and may change from start to start."""
+    """Load an optimiser's state except its hyperparameters, which are options and may change on resuming."""
     own = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, values in zip(optimizer.param_groups, own, strict=True):
@@ -86,6 +86,6 @@ def optimizers(model: BaseModel) -> dict[str, Optimizer]:
 
 
 def changed_options(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return 'name: old -> new' for each value by which a resumed run departs from the unbroken one."""
+    """Return 'name: old -> new' for each value in which a resumed run differs from the original one."""
     names = sorted((old.keys() | new.keys()) - FREE_TO_CHANGE)
     return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]

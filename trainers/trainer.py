@@ -1,6 +1,6 @@
-"""The one training loop: steps, phases, updates. What a method adds are phases and losses, never a loop.
+"""The one training loop: steps, phases, updates. Methods add phases and losses, never a loop.
 
-A step's samples and random draws are functions of (seed, step), so a resumed run repeats the unbroken one: bit for
+A step's samples and random draws are functions of (seed, step), so a resumed run equals an uninterrupted one, bit for
 bit on a CPU. `step` counts finished optimiser iterations, `nimg` pictures over all processes.
 """
 
@@ -66,7 +66,7 @@ class Trainer:
         self._saved_step: int | None = None
         self._losses: dict[str, float] = {}  # of the present step, by name
         self._norms: dict[str, float] = {}  # likewise, by phase
-        self._updated = False  # whether anything was, in the present step
+        self._updated = False  # whether any network was, in the present step
         model.to(world.device)
         model.train()
         averaged = {name: net for name, net in model.networks().items() if name in model.ema_networks}
@@ -102,7 +102,7 @@ class Trainer:
                     self.model.distribute(lambda net: net)  # releases DDP, and so the process group
 
     def _run(self, stop: StopSignals) -> int:
-        self._save()  # from the start, so that the run can be continued whatever ends it
+        self._save()  # at once, so that the run can be continued however it ends
         batches = iter(self.make_loader(self.step))
         since, since_step = time.perf_counter(), self.step
         with progress(total=self.settings.max_steps, initial=self.step, unit="step", shown=self.world.is_main) as bar:
@@ -126,9 +126,9 @@ class Trainer:
 
     # --- one step --------------------------------------------------------------------------------------------------
     def _guarded_step(self, batch: Batch) -> None:
-        """Make a step; where memory runs out before anything was updated, save the state that was there before it.
+        """Make a step; if memory runs out before anything was updated, save the state from before it.
 
-        (Vectors that a forward pass advances, such as spectral norm's, may then be a pass ahead.)
+        (Vectors that a forward pass updates, such as spectral norm's, may be one pass ahead.)
         """
         try:
             with out_of_memory_hint():
@@ -172,7 +172,7 @@ class Trainer:
         # One transfer from the device for all numbers of the update.
         *values, norm_value = torch.stack([v.detach().double() for v in (*losses.values(), norm)]).tolist()
         named = dict(zip(losses, values, strict=True))
-        # All processes stop together: one that left alone would let the others wait for it in the next reduction.
+        # All processes stop together: if one left alone, the others would wait for it in the next reduction.
         if self.world.all_any([not np.isfinite([*values, norm_value]).all()])[0]:
             networks = {name: self.model.networks()[name] for name in phase.networks}
             raise non_finite(step=self.step + 1, phase=phase.name, losses=named, networks=networks)
@@ -190,7 +190,7 @@ class Trainer:
         return bool(every) and self.step % every == 0
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
-        """Return the next batch; where a process has none, all save: between two steps the state is whole."""
+        """Return the next batch; if any process has none, all save, since the state between two steps is consistent."""
         batch, problem = None, None
         try:
             batch = to_device(next(batches), self.world.device)
@@ -203,7 +203,7 @@ class Trainer:
                     "another process of this run has no further pictures; see its message"
                 )
             finally:
-                del problem  # its traceback holds this frame: together they would keep the loader's processes
+                del problem  # its traceback refers to this frame: the cycle would keep the loader's processes alive
         assert batch is not None
         return batch
 
@@ -232,7 +232,7 @@ class Trainer:
         try:
             with torch.no_grad(), self.averaged(), out_of_memory_hint():
                 self._logger.image(self.step, self.preview())
-        except UserError as error:  # a preview is no reason to lose a run
+        except UserError as error:  # a failed preview should not end a run
             print(f"warning: no more previews: {error}", flush=True)
             self.preview = None
         self.model.train()
@@ -280,7 +280,7 @@ class Trainer:
             done = "; nothing is left to train" if self.step == self.settings.max_steps else ""
             print(f"continuing from {path}, step {self.step}{done}", flush=True)
             for change in changed_options(state["options"], self.options):
-                print(f"warning: {change}; the run departs from the unbroken one", flush=True)
+                print(f"warning: {change}; the run will differ from an uninterrupted one", flush=True)
 
 
 @contextmanager
@@ -288,7 +288,7 @@ def frozen(model: BaseModel, *, keep: tuple[str, ...]) -> Iterator[None]:
     """Let no parameter require a gradient but those of the networks `keep`.
 
     A network that a shared forward pass has been through (`begin_step`) may be frozen by another phase in between:
-    its graph stands, and gradients flow again once it is unfrozen. It holds under DDP, whose hooks sit in that graph.
+    its graph remains, and gradients flow again once it is unfrozen. This also works under DDP, whose hooks are in it.
     """
     off = [p for name, net in model.networks().items() if name not in keep for p in net.parameters() if p.requires_grad]
     for parameter in off:

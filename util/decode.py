@@ -80,7 +80,7 @@ def _check_file(path: str | os.PathLike[str], what: str) -> None:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: the {what} cannot be read ({cause(error)})") from error
     if not stat.S_ISREG(state.st_mode):
-        raise DataError(f"{path}: the {what} is a folder, pipe or device, no regular file; replace or remove it")
+        raise DataError(f"{path}: the {what} is a folder, pipe or device, not a regular file; replace or remove it")
     if state.st_size > MOST_BYTES:
         raise DataError(
             f"{path}: the {what} is a file of {state.st_size >> 20} MiB; at most {MOST_BYTES >> 20} are read"

@@ -125,7 +125,7 @@ def results_in(folder: Path, flag: str) -> Iterator[None]:
 def require_regular(path: Path) -> None:
     """Raise `ValueError` for a folder, pipe or device, before it is opened: reading a pipe might never end."""
     if path.exists() and not path.is_file():
-        raise ValueError("it is a folder, pipe or device, no regular file")
+        raise ValueError("it is a folder, pipe or device, not a regular file")
 
 
 def flush_folder(folder: Path) -> None:

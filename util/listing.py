@@ -62,4 +62,4 @@ def check_name(name: str, place: Path) -> None:
         name.encode("utf-8")
     except UnicodeEncodeError as error:
         shown = os.fsencode(name).decode("utf-8", "backslashreplace")
-        raise DataError(f"{place}: the name '{shown}' in it is no UTF-8; rename it") from error
+        raise DataError(f"{place}: the name '{shown}' in it is not UTF-8; rename it") from error

@@ -28,7 +28,7 @@ class ObjectRule:
     aspect: tuple[float, float] = ANY_ASPECT
 
     def accepts(self, *, area: float, height: int, width: int) -> bool:
-        """Tell whether an instance of `area` pixels in a box of this size is an object."""
+        """Return whether an instance of `area` pixels in a box of this size is an object."""
         return area / (height * width) > self.fill and self.aspect[0] < height / width < self.aspect[1]
 
     def __str__(self) -> str:

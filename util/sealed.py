@@ -53,7 +53,7 @@ def write_sealed_zip(file: BinaryIO, write: Callable[[Any], None]) -> None:
 
 
 def verify_zip(path: Path) -> None:
-    """Check every byte of an archive; of one without a checksum of its own, the CRC-32 sums of its members.
+    """Check every byte of an archive; of one without a checksum, the CRC-32 sums of its members.
 
     Raises:
         zipfile.BadZipFile: a checksum is wrong, or the file is cut short. (Other errors may come from a damaged one.)

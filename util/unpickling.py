@@ -38,7 +38,7 @@ def refuse_named_objects(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             named = ""
-            with archive.open(member) as file, suppress(Exception):  # weights are no pickle, and end this soon
+            with archive.open(member) as file, suppress(Exception):  # weights are not pickles, and end this soon
                 for code, value, _ in pickletools.genops(file):
                     if code.name in _NAMING:
                         named = str(value or code.name)

@@ -171,7 +171,7 @@ class MapEditor:
     def extend(self, scene: Scene, margin: Margin, mode: str | None) -> Scene:
         """Add an erased margin; the maps go on by "mirror" or by "repeat"ing their border, None: as suits the side.
 
-        A mirrored thing that does not touch its original becomes an instance of its own.
+        A mirrored thing that does not touch its original becomes a separate instance.
         """
         mode = mode or ("mirror" if margin.side in ("left", "right") else "repeat")  # else streets would be upside down
         how = {"mirror": "symmetric", "repeat": "edge"}[mode]

@@ -97,7 +97,7 @@ def _check_name(archive: Path, name: str) -> None:
     """Refuse names that lead out of the folder that an archive would unpack to."""
     parts = PurePosixPath(name).parts
     if not name or name.startswith("/") or ".." in parts or "\\" in name or re.match(r"[A-Za-z]:", name):
-        raise DataError(f"{archive}: unsafe member path '{name}'; this is no official archive")
+        raise DataError(f"{archive}: unsafe member path '{name}'; this is not an official archive")
     check_name(name, archive)
 
 

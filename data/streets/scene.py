@@ -1,7 +1,7 @@
 """Procedural street scenes: a picture with its label and instance maps, drawn from a seed at any size.
 
 A pinhole camera looks along a street with houses, trees, cars, people and poles. Every instance draws its own colours
-and pattern, so that nothing but its visible pixels tells how it looks; sky and road have hues of their own in every
+and pattern, so that nothing but its visible pixels tells how it looks; sky and road have separate hues in every
 scene. The picture is drawn enlarged and averaged down; the maps are the centre pixels of the same drawing, so their
 borders are those of the picture.
 

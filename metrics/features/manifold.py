@@ -1,6 +1,6 @@
 """Precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991), density and coverage (Naeem et al. 2020).
 
-The latter is arXiv 2002.09797. A picture's ball reaches to its k-th nearest neighbour of its own set.
+The latter is arXiv 2002.09797. A picture's ball reaches to its k-th nearest neighbour in the same set.
 Shapes: n generated, m real pictures, d features, R resamples.
 """
 

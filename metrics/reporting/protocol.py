@@ -48,7 +48,7 @@ def protocol_fields(line: Line) -> dict[str, Any]:
 
 
 def is_count(field: str) -> bool:
-    """Tell whether a field of `protocol_fields` is how many pictures a metric had."""
+    """Return whether a field of `protocol_fields` is how many pictures a metric had."""
     return field.rpartition(": ")[2] in COUNTS
 
 

@@ -31,7 +31,7 @@ def read_lines(files: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _is_result(line: Any) -> bool:
-    """Tell whether a line has the form of `metrics.evaluator.result_line`."""
+    """Return whether a line has the form of `metrics.evaluator.result_line`."""
     if not isinstance(line, dict) or not {"metrics", "protocol", "task", "step"} <= line.keys():
         return False
     metrics, details = line["metrics"], line.get("details", {})

@@ -62,7 +62,7 @@ def load_segmenter(
 
 
 def is_reserved(name: str, folder: Path) -> bool:
-    """Tell whether a run may not have this name, because `load_segmenter` would load something else."""
+    """Return whether a run may not have this name, because `load_segmenter` would load something else."""
     return name in ESPNETS or (name in BUILT_IN and folder.resolve() != BUILT_IN[name].resolve())
 
 

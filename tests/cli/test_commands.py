@@ -317,7 +317,7 @@ def test_wrong_use_is_told_without_a_traceback(tmp_path: Path) -> None:
         test_command.main([*where, "--name", "run", "--metrics", "pnsr"])
     for path in run.glob("*.pt"):
         path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"step_0\.pt: cut short"):
+    with pytest.raises(UserError, match=r"step_0\.pt: truncated"):
         test_command.main([*where, "--name", "run", "--metrics", "l1"])
 
 

@@ -55,8 +55,8 @@ def test_what_is_no_picture_is_counted_and_named(folders: Path, capsys: pytest.C
     line = run(folders)
     out = capsys.readouterr().out
     told = [
-        f"--real {folders / 'real'}: 1 entry is no picture and was not read: Thumbs.db",
-        f"--fake {folders / 'fake'}: 3 entries are no pictures and were not read: 7.npy, inner/, like.png/",
+        f"--real {folders / 'real'}: 1 entry is not a picture and was not read: Thumbs.db",
+        f"--fake {folders / 'fake'}: 3 entries are not pictures and were not read: 7.npy, inner/, like.png/",
     ]
     assert all(f"note: {text}\n" in out for text in told)
     assert line["protocol"]["notes"] == told
@@ -109,7 +109,7 @@ def test_two_sets_have_a_report_with_pictures_of_each(folders: Path) -> None:
         assert f'aria-label="{name}"' in page
     assert "made_3<" not in page
     assert page.count("data:image/jpeg;base64") == 13
-    assert "1 entry is no picture and was not read: notes.txt" in page
+    assert "1 entry is not a picture and was not read: notes.txt" in page
 
 
 def test_workers_and_batches_change_no_value(folders: Path) -> None:

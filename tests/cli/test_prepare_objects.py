@@ -235,7 +235,7 @@ def test_large_pictures_that_do_not_fit(tmp_path: Path) -> None:
     prepare(root, tmp_path / "twice", *flags)
     large = root / "train" / "images2048" / "s0.png"
     save_picture(large, np.zeros((700, 1024, 3), np.uint8))
-    with pytest.raises(DataError, match=r"s0\.png: 1024x700 is no whole multiple of the maps, 512x256"):
+    with pytest.raises(DataError, match=r"s0\.png: 1024x700 is not a multiple of the maps' size, 512x256"):
         prepare(root, tmp_path / "odd", *flags)
     large.unlink()
     with pytest.raises(DataError, match="images2048 has no picture of s0"):

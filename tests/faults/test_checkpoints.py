@@ -68,7 +68,7 @@ def test_cut_checkpoint(ledger: Any, run: Path, capsys: Any) -> None:
             restored = Checkpoints(run).restore()
             path.write_bytes(whole)
             assert restored is not None and restored[0]["step"] == 1
-            assert "step_2.pt: cut short, damaged" in capsys.readouterr().out
+            assert "step_2.pt: truncated, damaged" in capsys.readouterr().out
 
 
 def same_or_refused(path: Path, read: Callable[[], Any], flips: int) -> None:
@@ -131,7 +131,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None
     before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits for a pipe"))
     signal.alarm(20)
     try:
-        with pytest.raises(UserError, match=rf"{name}: .*pipe or device, no regular file"):
+        with pytest.raises(UserError, match=rf"{name}: .*pipe or device, not a regular file"):
             readers[name](path)
     finally:
         signal.alarm(0)

@@ -201,7 +201,7 @@ def test_names(ledger, tmp_path: Path) -> None:
                     save_png(np.zeros((8, 8), np.uint8), folder / kind / "a.png")
                     os.rename(folder / kind / "a.png", folder / kind / name)
                 read = lists(str(number))
-            with pytest.raises(UserError, match=r"the name 'caf\\xe9.png' in it is no UTF-8; rename it"):
+            with pytest.raises(UserError, match=r"the name 'caf\\xe9.png' in it is not UTF-8; rename it"):
                 read()
 
 

@@ -125,7 +125,7 @@ def test_no_program_is_started(ledger, tmp_path: Path, monkeypatch: pytest.Monke
             assert not traces.exists()
 
 
-@pytest.mark.fault("8", "a pipe, a device or a folder as picture", sees="that it is no regular file; nothing waits")
+@pytest.mark.fault("8", "a pipe, a device or a folder as picture", sees="that it is not a regular file; nothing waits")
 def test_only_regular_files(ledger, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()
@@ -134,7 +134,7 @@ def test_only_regular_files(ledger, tmp_path: Path) -> None:
     for attempt in ledger.attempts(1):
         with attempt:
             for name in ("pipe", "folder", "device"):
-                refused(tmp_path / f"{name}.png", "no regular file")
+                refused(tmp_path / f"{name}.png", "not a regular file")
             refused(tmp_path / "loop.png", "cannot be read")
             refused(tmp_path / "none.png", "does not exist")
 

@@ -70,7 +70,7 @@ def test_truncated_file_is_named(tmp_path: Path, length: int) -> None:
     path = tmp_path / "a.pt"
     save_checkpoint(state(1), path)
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(CheckpointError, match=r"a\.pt: cut short, damaged"):
+    with pytest.raises(CheckpointError, match=r"a\.pt: truncated, damaged"):
         load_checkpoint(path)
 
 
@@ -121,7 +121,7 @@ def test_falls_back_to_the_older_file_and_names_the_bad_one(tmp_path: Path, caps
     restored = checkpoints.restore()
     assert restored is not None and same(restored[0], state(1))
     out = capsys.readouterr().out
-    assert out.count("step_2.pt: cut short") == 1 and "going on from the older" in out
+    assert out.count("step_2.pt: truncated") == 1 and "going on from the older" in out
     checkpoints.save(state(1), 1)  # the run goes on before the damaged file's step, which must not count as newest
     assert [p.name for p in checkpoints.step_files()] == ["step_1.pt"]
     assert (tmp_path / "step_2.pt.damaged").exists()

@@ -91,7 +91,7 @@ def test_wrong_flags_are_answered(args: list[str], parts: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("lambda_vg: 3\n", ["'lambda_vg' is no option", "'lambda_vgg'"]),
+        ("lambda_vg: 3\n", ["'lambda_vg' is not an option", "'lambda_vgg'"]),
         ("ngf: true\n", ["ngf", "not true or false"]),
         ("tensorboard: 3\n", ["tensorboard", "true or false"]),
         ("precision: fp8\n", ["precision"]),

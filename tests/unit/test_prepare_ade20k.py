@@ -69,7 +69,7 @@ def test_scenes_are_a_flag(tmp_path):
     sources = make_archives(tmp_path)
     run("landscape", sources, tmp_path / "a", "--scenes", "street, coast")
     assert set(sizes(tmp_path / "a", "train")) == {"ADE_train_00000003"}
-    with pytest.raises(UserError, match=r"--scenes: 'sreet' is no scene of .*Did you mean 'street'"):
+    with pytest.raises(UserError, match=r"--scenes: 'sreet' is not a scene of .*Did you mean 'street'"):
         run("landscape", sources, tmp_path / "b", "--scenes", "sreet")
     with pytest.raises(UserError, match=r"was made by prepare_ade20k\.py"):
         run("landscape", sources, tmp_path / "a")
