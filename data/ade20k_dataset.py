@@ -39,7 +39,7 @@ class Ade20kRoomDataset(FolderDataset):
         return unique_ids(inst).tolist()
 
     def objects(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
-        """All ids but 0: ADE20K annotates things alone as instances."""
+        """All ids but 0: ADE20K annotates only things as instances."""
         return [number for number in unique_ids(inst).tolist() if number != 0]
 
 
@@ -57,5 +57,5 @@ class Ade20kLandscapeDataset(FolderDataset):
         return [] if self.augment else super().instance_candidates(inst, label)
 
     def objects(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
-        """None: a class's region is no single object."""
+        """None: a class's region is not a single object."""
         return []

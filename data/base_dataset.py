@@ -259,7 +259,7 @@ class BaseDataset(Dataset[Sample], ABC):
         candidates = self.instance_candidates(inst, maps.label)
         labels = unique_ids(maps.label).tolist()
         labels = [i for i in labels if i != self.ignore_label] or labels
-        if not self.augment:  # Differs from the release: a test mask must erase something that can be judged
+        if not self.augment:  # Differs from the release: a test mask must erase something to be judged
             candidates = worth_testing(inst, candidates, boxed=True)
             labels = worth_testing(maps.label, labels, boxed=False)
         chosen_inst = R.choice(candidates) if candidates else None

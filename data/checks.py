@@ -51,8 +51,8 @@ def bits_note(path: Path | None, inst: IdMap | None) -> str:
 
 
 def label_problems(label: np.ndarray, rules: MapRules) -> str:
-    """Say which ids lie outside the classes, on how many pixels, and which flags help; empty if none."""
-    if label.max() < rules.label_nc:  # the usual case, for the price of one maximum
+    """Say which ids lie outside the classes, on how many pixels, and what to do; empty if none."""
+    if label.max() < rules.label_nc:  # the usual case, at the cost of one maximum
         return ""
     ids, counts = np.unique(label, return_counts=True)
     bad = [(int(i), int(n)) for i, n in zip(ids, counts, strict=True) if i >= rules.label_nc]

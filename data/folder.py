@@ -87,7 +87,7 @@ class FolderDataset(BaseDataset):
 
 
 def _no_classes(root: Path) -> str:
-    """Say why a folder has no classes: it is none, is another one, or lacks the table alone."""
+    """Say why a folder has no classes: it does not exist, is the wrong one, or only lacks the table."""
     if not root.is_dir():
         return f"--dataroot {root}: no such folder"
     if any(path.is_dir() for path in root.glob("*/images")):

@@ -1,4 +1,4 @@
-"""Batches from a data set, in worker processes if wanted."""
+"""Batches from a data set, optionally in worker processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Loader:
         with waiting([]):
             batches = iter(self.loader)
             defer_deaths()
-        workers = getattr(batches, "_workers", [])  # not active_children(): it forgets one that has died already
+        workers = getattr(batches, "_workers", [])  # not active_children(), which omits those that have died
         while (batch := self._next(batches, workers)) is not None:
             yield batch
 

@@ -1,4 +1,4 @@
-"""What a data set on disk is made of: names, files, classes, and the rules its maps must keep."""
+"""The contents of a data set on disk: names, files, classes, and the rules for its maps."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class ClassTable:
         palette: colours (n, 3) uint8.
         things: ids of classes that come in single things.
         ignore: the id to leave out, or None.
-        objects: which instances are objects of their own, in the order of an object network's classes.
+        objects: which instances are single objects, in the order of an object network's classes.
         scene_ids: of a data set of objects: the id that each class, but "outside", has in the scenes.
     """
 

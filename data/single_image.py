@@ -139,7 +139,7 @@ def _squared_distances(colours: np.ndarray, centres: np.ndarray) -> np.ndarray:
 def find_classes(layout: np.ndarray, kind: str, tolerance: float) -> LayoutClasses:
     """Return the classes of a layout: its ids, or its frequent colours, those apart that are near a more frequent one.
 
-    Colours of antialiased borders and of JPEG noise are rare or near others, so they make no classes.
+    Colours of antialiased borders and of JPEG noise are rare or near others, so they do not become classes.
     """
     if kind == "ids":
         ids = np.unique(layout)

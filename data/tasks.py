@@ -1,4 +1,4 @@
-"""Object tasks of test.py: one thing of a picture is erased, to be drawn again ("addition") or to go ("removal").
+"""Object tasks of test.py: one thing of a picture is erased, to be drawn again ("addition") or removed ("removal").
 
 Shapes: S x S pixels of the cut; masks 1 = to be generated. The papers' own protocol for objects was not found; this one
 is described in docs/protocols.md.
@@ -83,7 +83,7 @@ def object_task(task: str, maps: Maps, candidates: list[int], R: Random) -> tupl
 
 
 def _leaves_known(where: np.ndarray) -> bool:
-    """Return whether the grown mask leaves a known pixel; only an object that spans the whole cut is grown to see."""
+    """Return whether the grown mask leaves a known pixel; only objects that span the whole cut are actually grown."""
     radius, box = change_radius(where.shape[0]), bounding_box(where)
     beyond = (box.top, box.left, where.shape[0] - box.bottom, where.shape[1] - box.right)
     return max(beyond) > radius or not dilate(where, radius).all()

@@ -1,1 +1,1 @@
-"""What a test run is scored by; every metric reads the 8-bit pictures as saved. See docs/protocols.md."""
+"""Metrics of test runs; every metric reads the 8-bit pictures as saved. See docs/protocols.md."""

@@ -1,4 +1,4 @@
-"""Error bars and bins from what the metrics kept; no network runs again.
+"""Error bars and bins from what the metrics kept, without running a network again.
 
 Shapes: n pictures seen, R resamples.
 """

@@ -23,7 +23,7 @@ class Value:
         unit: '%', 'dB', '1' (dimensionless), 'distance'.
         protocol: what is computed, in one line.
         lower_is_better: the better direction.
-        limits: what the value, and so its interval, cannot leave.
+        limits: the range of the value, and so of its interval.
     """
 
     unit: str
@@ -47,7 +47,7 @@ class Setup:
     Args:
         opt: values of the metrics' flags, by name.
         device: where networks run.
-        whole: reconstruction is measured on whole pictures where its name does not say; else on the masked region.
+        whole: names without a region measure reconstruction on whole pictures; else on the masked region.
         masks: there are masks; without, nothing is measured on a masked region.
         label_nc, ignore_label, class_names: of the label maps; None: not known.
         style: the style picture (3,H,W) uint8.

@@ -16,7 +16,7 @@ from util.errors import UserError
 
 
 class Evaluator:
-    """Feeds each batch to every metric once. `notes` tells the reader what is missing from the table and why.
+    """Feeds each batch to every metric once. `notes` say what is missing from the table and why.
 
     `names` and `share` (erased share, NaN without a mask) of the pictures seen are kept for bins and for reports.
     """
@@ -47,7 +47,7 @@ class Evaluator:
             metric.update(pictures)
 
     def add_sets(self, *, fake: Mapping[str, Tensor], real: Mapping[str, Tensor]) -> None:
-        """Take generated and real pictures (3,H,W) uint8 by name, no pairs, for the metrics that read such."""
+        """Take unpaired generated and real pictures (3,H,W) uint8 by name, for the metrics that read such."""
         for metric in self.metrics:
             metric.add_sets(fake=fake, real=real)
 
@@ -65,7 +65,7 @@ class Evaluator:
         return found
 
     def _resampled(self, metric: Metric) -> dict[str, list[float]]:
-        """Draw pictures with their truth; of unpaired sets, from each apart."""
+        """Draw pictures with their truth; from unpaired sets, separately."""
         if metric.apart:
             sizes = dict(zip(("generated", "real"), metric.apart, strict=True))
             drawn = (draw_times(self.bootstrap, torch.arange(n), f"bootstrap {which}") for which, n in sizes.items())

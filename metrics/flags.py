@@ -56,6 +56,6 @@ def add_metric_flags(parser: argparse.ArgumentParser, *kinds: str, default: str)
 
 
 def validate_metric_flags(opt: Opt) -> None:
-    """Raise `UserError` for values that cannot be."""
+    """Raise `UserError` for invalid values."""
     if opt.bootstrap < 0 or opt.bootstrap == 1:
         raise UserError(f"--bootstrap {opt.bootstrap}: 0 for none, or a number of resamples such as 1000")

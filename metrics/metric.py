@@ -1,4 +1,4 @@
-"""The contract of a metric: what it declares of itself; pictures go in batch by batch, named values come out.
+"""The contract of a metric: its declarations; pictures go in batch by batch, named values come out.
 
 Shapes: B batch, K draws, H x W pixels, n pictures seen. Pictures are 8-bit RGB, exactly as saved; mask 1 = generated.
 """
@@ -42,7 +42,7 @@ class MetricValue:
 class Metric(ABC):
     """One or several values that share their work over a stream of pictures.
 
-    A class declares all that flags, evaluators, tables and reports need to know; `@METRICS.register` enters it.
+    A class declares all that flags, evaluators, tables and reports need; `@METRICS.register` adds it.
 
     Attributes:
         asked: the names that --metrics takes, by kind of test ("editing", "analogy", "stylising").
@@ -52,7 +52,7 @@ class Metric(ABC):
         flags: those that it reads.
         of_sets: asked names that need no pairs.
         of_source: compares with the one picture of `Setup.source`, not with each result's own.
-        place: where its columns stand among those of others, in ascending order.
+        place: position of its columns among those of others, in ascending order.
     """
 
     asked: ClassVar[Mapping[str, tuple[str, ...]]] = {}
@@ -80,7 +80,7 @@ class Metric(ABC):
 
     @classmethod
     def check(cls, names: tuple[str, ...], opt: Opt) -> None:
-        """Raise `UserError` if files that `load` will want are missing; cheap, for checks before a training."""
+        """Raise `UserError` if files that `load` needs are missing; cheap, for checks before training."""
 
     @classmethod
     def declared(cls, value: str) -> Value | None:
@@ -119,7 +119,7 @@ class Metric(ABC):
         return {}
 
     def resampled(self, times: Tensor) -> dict[str, list[float]]:
-        """Return the values of R bootstrap resamples, `times` (R,n) as of `subset`; fewer where more cost too much."""
+        """Return the values of R bootstrap resamples, `times` (R,n) as of `subset`; fewer if they cost too much."""
         values: dict[str, list[float]] = {}
         for each in times:
             for name, value in self.subset(each).items():
@@ -183,7 +183,7 @@ class PerPicture(Metric):
         return self.values[name].protocol
 
     def extra(self, name: str) -> dict[str, Any]:
-        """Return what stands beside the value."""
+        """Return the value's `extra`."""
         return {}
 
     def why_empty(self, name: str) -> str:

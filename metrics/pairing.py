@@ -1,4 +1,4 @@
-"""Which files belong together: base names joined across the folders, and everything that is left over."""
+"""Which files belong together: base names joined across the folders, and what is left over."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _as_sets(fakes: Found, reals: Found) -> list[Item]:
 
 
 def differ_in_size(item: Item) -> bool:
-    """Tell from the files' heads whether the two pictures of a pair differ in size; damaged ones are reported later."""
+    """Return, from the files' headers, whether the two pictures of a pair differ in size; damaged files come later."""
     sizes = set()
     for path in (*item.fake, *([item.real] if item.real else [])):
         with suppress(DataError):

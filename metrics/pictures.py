@@ -18,7 +18,7 @@ from util.shapes import check_shape
 class Pictures:
     """A batch of results: `fake`, `real` (B,3,H,W) uint8 RGB; `mask` (B,1,H,W) uint8 or bool; `label` (B,H,W) int64.
 
-    `has_truth` tells whether the real pictures show what the labels ask for. `inst` (B,H,W) int64 are instance ids,
+    `has_truth` says whether the real pictures show what the labels ask for. `inst` (B,H,W) int64 are instance ids,
     `draws` (B,K,3,H,W) uint8 all draws, the first of which is `fake`. What is None is not known, and metrics that read
     it leave their values out. Several results for one real picture carry the same `name`, `real` and `label`.
     Raises `ValueError` for other shapes or types.
@@ -53,7 +53,7 @@ class Pictures:
 
 
 class Distinct:
-    """Tells which real pictures were not seen before, so that several results for one count it once."""
+    """Finds real pictures that were not seen before, so that several results for one count it once."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, bytes], int] = {}
@@ -64,7 +64,7 @@ class Distinct:
     def places(self, names: list[str], real: list[Tensor]) -> tuple[list[int], list[int]]:
         """Return the batch positions that come for the first time, and each picture's place among the distinct ones.
 
-        Two are one if name and pixels are.
+        Two are the same if name and pixels are.
         """
         fresh, places = [], []
         for i, (name, picture) in enumerate(zip(names, real, strict=True)):

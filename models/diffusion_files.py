@@ -187,7 +187,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         with torch.serialization.safe_globals(HARMLESS):
             held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # torch raises many kinds for a file that is not its own
+    except Exception as error:  # torch raises many kinds of errors for other files
         raise UserError(
             f"--base_model {path} cannot be read ({str(error).splitlines()[0]}); only tensors and plain values are "
             "accepted, a file that holds other Python objects could run any code"

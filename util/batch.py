@@ -1,4 +1,4 @@
-"""The Batch: what every data set yields and every model takes.
+"""Batches: what every data set yields and every model takes.
 
 Shapes: B batch, H x W pixels, I the largest number of instances of a picture in the batch.
 Ranges: image float32 in [-1, 1], RGB; mask and edge float32 in {0, 1}; mask 1 = to be generated.
@@ -34,8 +34,8 @@ class Batch(TypedDict):
 
     `inst` is dense: 0..n-1 per picture, in ascending order of the original ids, which `inst_id` holds.
     `inst_class` is the majority label of an instance's pixels (the lowest id on a tie). `index` is the position in
-    the data set; `draw` seeds a method's own draws for a training sample: like all of its draws they depend on the
-    seed, the epoch and the index, not on who loads or trains it.
+    the data set; `draw` seeds a method's own draws for a training sample: like all draws, they depend on the
+    seed, the epoch and the index, not on the process that loads or trains it.
     """
 
     image: Tensor

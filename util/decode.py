@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError, WebPI
 from util.errors import DataError
 from util.files import cause
 
-# All that is ever tried, whatever a file's name says: Pillow knows forty more, of which EPS starts a program.
+# The only ones tried, whatever a file's name says: Pillow knows forty more, of which EPS starts a program.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 assert TiffImagePlugin and WebPImagePlugin  # imported to be known: Pillow would load all its formats to find them
 MOST_PIXELS = 1 << 27  # of a picture: 134 million, 400 MB as RGB
@@ -24,7 +24,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `M
 
 
 class NamedBytes(io.BytesIO):
-    """Bytes that the readers of pictures take for a file; its text is where they came from, for messages."""
+    """Bytes that picture readers accept as a file; `str()` says where they came from, for messages."""
 
     def __init__(self, data: bytes, name: str) -> None:
         super().__init__(data)
@@ -49,7 +49,7 @@ def decode(file: str | os.PathLike[str] | NamedBytes, what: str) -> Decoded:
         what: "picture", "label map": for messages.
 
     Raises:
-        DataError: missing, no regular file, of another format, too large, with several pictures, or damaged.
+        DataError: missing, not a regular file, of another format, too large, with several pictures, or damaged.
     """
     with _opened(file, what) as picture:
         layout = picture.tile[0][3] if picture.tile else ""
@@ -59,7 +59,7 @@ def decode(file: str | os.PathLike[str] | NamedBytes, what: str) -> Decoded:
 
 
 def picture_size(file: str | os.PathLike[str], what: str = "picture") -> tuple[int, int]:
-    """Return width and height by the file's head; raises `DataError` as `decode` does."""
+    """Return width and height from the file's header; raises `DataError` as `decode` does."""
     with _opened(file, what) as picture:
         return picture.size
 
@@ -89,7 +89,7 @@ def _check_file(path: str | os.PathLike[str], what: str) -> None:
 
 @contextmanager
 def _opened(file: str | os.PathLike[str] | NamedBytes, what: str) -> Iterator[ImageFile.ImageFile]:
-    """Open a file and check its head; whatever Pillow raises in the block is a `DataError`."""
+    """Open a file and check its header; whatever Pillow raises in the block is a `DataError`."""
     if not isinstance(file, NamedBytes):
         _check_file(file, what)
     try:

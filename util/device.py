@@ -30,7 +30,7 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def compute_deterministically() -> None:
-    """Let this process give the same bits in every run; call before anything is computed.
+    """Make this process compute the same bits in every run; call before any computation.
 
     A CPU uses one thread: the order of a sum depends on how many share it. On a GPU, PyTorch warns of each operation
     that it has no deterministic form of.

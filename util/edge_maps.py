@@ -36,8 +36,9 @@ def suppressed_gradient(pictures: Tensor) -> Tensor:
     Gaussian blur (5 x 5, sigma 1, reflected border), Sobel without normalisation (replicated border), magnitude
     sqrt(gx^2 + gy^2 + 1e-6); beyond the border the magnitude counts as 0.
 
-    Differs from S2PreST, which asks for a strict maximum: either side of a straight border is equally steep, so that a
-    convolution's last bits, other ones on other processors, decided. Magnitudes are rounded, the second side is kept.
+    Differs from S2PreST, which asks for a strict maximum: both sides of a straight border are equally steep, so the
+    last bits of a convolution, which differ between processors, decided. Here magnitudes are rounded, and the second
+    side is kept.
     """
     padded = F.pad(grey(pictures), (RADIUS,) * 4, mode="reflect")
     gx, gy = _sobel(gaussian_blur(padded, sigma=SIGMA, radius=RADIUS))
@@ -52,7 +53,7 @@ def suppressed_gradient(pictures: Tensor) -> Tensor:
 
 
 def canny(pictures: Tensor) -> Tensor:
-    """Return Canny's edges, 0 or 1: suppressed gradients above `HIGH`, and those above `LOW` that hang on them."""
+    """Return Canny's edges, 0 or 1: suppressed gradients above `HIGH`, and those above `LOW` connected to them."""
     magnitude = suppressed_gradient(pictures)
     weak, edges = magnitude > LOW, (magnitude > HIGH).to(magnitude.dtype)
     while True:

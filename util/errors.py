@@ -11,14 +11,14 @@ from collections.abc import Callable
 from types import FrameType
 
 EXIT_OK = 0
-EXIT_USER_ERROR = 2  # a wrong flag, file or data set; the message says what to change
+EXIT_USER_ERROR = 2  # a wrong flag, file or data set; the message says what to do
 EXIT_NON_FINITE = 3  # a loss or a gradient became NaN or infinite; the last good checkpoint is kept
 EXIT_LOST_PROCESS = 4  # a data worker or another process of a distributed run died, or no longer answers
 EXIT_ABORTED = 130  # Ctrl-C at a time when nothing is to be saved
 EXIT_INTERRUPTED = 75  # SIGTERM, SIGUSR1 or Ctrl-C in training: what was trained is saved, `--continue_train` goes on
 
 
-# Problems of a disk, a folder or a limit, not of the program: reported in a sentence wherever they come from.
+# Problems of a disk, a folder or a limit, not of the program: reported in a sentence wherever they occur.
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space, or name a folder on another disk",
     errno.EDQUOT: "the quota is used up: free some space, or name a folder on another disk",
@@ -27,7 +27,7 @@ _REMEDIES = {
     errno.EPERM: "not permitted: change its permissions, or name another",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
     errno.ENOENT: "no such file or folder: check the name, and that nothing removed it meanwhile",
-    errno.EEXIST: "is there already, and is no folder: name another",
+    errno.EEXIST: "exists and is not a folder: name another",
     errno.EFBIG: "larger than the file system or `ulimit -f` allows: name a folder elsewhere",
     errno.EIO: "the disk reports an input/output error: check it, or name a folder on another disk",
     errno.EMFILE: "too many open files: raise `ulimit -n`, or lower --num_workers",
@@ -49,26 +49,26 @@ class DataError(UserError):
 
 
 class LostProcessError(UserError):
-    """A process that this one works with died or no longer answers; the message names a way to go on."""
+    """A process that this one works with died or no longer answers; the message says how to continue."""
 
     exit_code = EXIT_LOST_PROCESS
 
 
 def remedy(error: OSError) -> str:
-    """Return the problem and what to do about it; empty for an error that has no known one."""
+    """Return the problem and what to do about it; empty for other errors."""
     return _REMEDIES.get(error.errno or 0, "")
 
 
 def disk_problem(error: OSError) -> str:
-    """Return the sentence of a problem of a disk or a folder, which names the file; empty for another error."""
-    where = error.filename2 or error.filename or "standard output"  # writers of files name theirs
+    """Return a sentence, with the file, for a problem of a disk or a folder; empty for other errors."""
+    where = error.filename2 or error.filename or "standard output"  # our writers of files set a name
     return f"{os.fsdecode(where)}: {remedy(error)} ({error.strerror})" if remedy(error) else ""
 
 
 def leave_on_interrupt(*, stop_signals: bool = False) -> None:
     """Let Ctrl-C end the process with a short message while a command still imports, before `run_main`.
 
-    A `KeyboardInterrupt` would be a traceback there, or whatever the library that is being imported makes of it.
+    A `KeyboardInterrupt` would be a traceback there, or be handled by the library that is being imported.
 
     Args:
         stop_signals: SIGTERM and SIGUSR1 end it as well, with `EXIT_INTERRUPTED`: of training.
@@ -90,7 +90,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and leave with its exit code; a `UserError` prints its message, no traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")  # the terminal may be unable to show a file's name
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -25,9 +25,9 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         durable: wait until the disk holds it; off for what can be made again.
 
     Raises:
-        OSError: the disk refuses; it names `path`.
+        OSError: the file cannot be written; the error names `path`.
     """
-    start = os.fsdecode(os.fsencode(path.name)[:200])  # of a name that is as long as a file system takes
+    start = os.fsdecode(os.fsencode(path.name)[:200])  # the name may already have the greatest length
     temp = path.with_name(f".{start}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with _naming(path, temp), open(temp, "xb") as file:
@@ -71,7 +71,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a text file; after an error the file is as it was, without half a line."""
+    """Add a line to a text file; after an error the file is unchanged, without half a line."""
     with _naming(path), open(path, "ab", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
         rest = memoryview(f"{line}\n".encode("utf-8", "backslashreplace"))
@@ -84,7 +84,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def require_writable(folder: Path, flag: str) -> None:
-    """Create a folder for results and test that it can be written, before hours are spent.
+    """Create a folder for results and test that it can be written, before the work begins.
 
     Raises:
         UserError: names `flag` and the folder: it cannot be made or written, or its disk is full.
@@ -102,7 +102,7 @@ def require_writable(folder: Path, flag: str) -> None:
 def results_in(folder: Path, flag: str) -> Iterator[None]:
     """Context for writing results; raises `UserError` at the start if the folder cannot be written.
 
-    The folder is locked meanwhile, since each process removes what an earlier one left.
+    The folder is locked meanwhile, since each process removes the results of earlier ones.
 
     Args:
         folder: of the results.

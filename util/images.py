@@ -97,14 +97,14 @@ def _save(picture: Image.Image, path: str | os.PathLike[str]) -> None:
 def save_labels(label: np.ndarray, palette: np.ndarray, path: str | os.PathLike[str]) -> None:
     """Write ids (H, W) as a PNG that `read_id_map` reads: its pixels are the ids, its palette shows their colours.
 
-    Where ids exceed 255, as no palette does, it is a 16-bit PNG without colours; ids below 0 are ignored ones, as 255.
+    Ids above 255, which no palette has, make it a 16-bit PNG without colours; ids below 0 (ignored) become 255.
     """
     label = np.where(label < 0, 255, label)
     if label.max(initial=0) > 255:
         save_png(label.astype(np.uint16), path)
         return
     picture = Image.fromarray(label.astype(np.uint8), mode="P")
-    colours = np.zeros((256, 3), np.uint8)  # all, or Pillow leaves out bits that ids beyond the classes need
+    colours = np.zeros((256, 3), np.uint8)  # all 256, or Pillow saves too few bits for ids beyond the classes
     colours[: len(palette)] = palette[:256]
     picture.putpalette(colours.tobytes())
     _save(picture, path)
@@ -140,7 +140,7 @@ def default_palette(n: int) -> np.ndarray:
 
 
 def colour_labels(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Return (H, W, 3) uint8 of ids (H, W); ids outside the palette, as an ignored 255, are black."""
+    """Return (H, W, 3) uint8 of ids (H, W); ids outside the palette, such as an ignored 255, are black."""
     label = np.asarray(label)
     inside = (label >= 0) & (label < len(palette))
     return np.where(inside[..., None], palette[np.where(inside, label, 0)], 0).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Folders of files, listed: by name, through links, and only with names that every result can hold."""
+"""Listing of folders: sorted, following links, and only with names that are UTF-8."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _held: list[TextIO] = []  # files of the locks that this process holds
 
 
 def _let_go() -> None:
-    """In a forked process (a data worker): close what it inherited, or it keeps the lock of a run that was killed."""
+    """In a forked process (a data worker): close inherited files, or it would keep the lock of a killed run."""
     while _held:
         _held.pop().close()
 
@@ -26,7 +26,7 @@ os.register_at_fork(after_in_child=_let_go)
 
 @contextmanager
 def locked(folder: Path, *, busy: str, name: str = ".lock", wait: bool = False) -> Iterator[None]:
-    """Hold `<folder>/<name>`, which the system drops with the process.
+    """Hold the lock `<folder>/<name>`, which the system releases when the process ends.
 
     A folder created here is removed again if the start fails and it holds nothing else.
 
@@ -49,7 +49,9 @@ def locked(folder: Path, *, busy: str, name: str = ".lock", wait: bool = False) 
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 raise
-            print(f"warning: {folder}: this file system has no locks; see to it that one run writes here", flush=True)
+            print(
+                f"warning: {folder}: this file system has no locks; make sure that only one run writes here", flush=True
+            )
         _held.append(file)
         try:
             yield

@@ -1,6 +1,6 @@
-"""Which instances of a picture are objects of their own: classes and shapes (SIEDOB).
+"""Which instances of a picture are single objects: classes and shapes (SIEDOB).
 
-A rule speaks of one foreground class; the order of the rules is the order of the classes in an object network's input.
+Each rule is for one foreground class; the order of the rules is the order of the classes in an object network's input.
 """
 
 from __future__ import annotations
@@ -61,5 +61,5 @@ def parse_rules(text: str, names: list[str], described: tuple[ObjectRule, ...], 
     if faulty := [rule for rule in rules if not (0 <= rule.fill < 1 and 0 <= rule.aspect[0] < rule.aspect[1])]:
         raise UserError(f"{flag}: '{faulty[0]}': FILL is in [0, 1), and 0 <= MIN_ASPECT < MAX_ASPECT")
     if len({rule.label for rule in rules}) < len(rules):
-        raise UserError(f"{flag} {text}: a class stands there twice")
+        raise UserError(f"{flag} {text}: a class is named twice")
     return tuple(rules)

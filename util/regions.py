@@ -68,8 +68,8 @@ def plan_regions(mask: np.ndarray, crop_size: int) -> list[Region]:
     """Group a mask's connected parts and place windows for each group.
 
     Parts that fit together into the window that the larger one needs anyway share it. A window is at least
-    `crop_size`, at most the picture's short side. A region too long for one window is walked along in steps of half a
-    window, beginning where the picture is known, so that each step continues the one before.
+    `crop_size`, at most the picture's short side. A region too long for one window is covered in steps of half a
+    window, starting where the picture is known, so that each step continues the previous one.
 
     Returns:
         Regions in reading order of their first pixel.
@@ -124,7 +124,7 @@ def _starts(low: int, high: int, size: int, side: int, *, roomy: bool) -> list[i
     """Return where windows begin along one axis to cover low..high-1 of `size` pixels.
 
     A region that reaches one end of the picture sees known pixels on one side alone: if there is no room for context,
-    it is walked as soon as it is longer than half a window.
+    it is covered in steps as soon as it is longer than half a window.
     """
     ends = (low == 0) + (high == size)
     most = side // 2 if ends == 1 and not roomy else side

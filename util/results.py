@@ -34,11 +34,11 @@ class ResultFolder:
         self._rows: list[list[np.ndarray]] = []
         self._shown = set(np.linspace(0, count - 1, min(count, GRID_ROWS)).round().astype(int).tolist())
         self._added = 0
-        marker = path / ".pictures"  # these folders are ours, whether or not their run came to its end
+        marker = path / ".pictures"  # these folders were made by this command, even if it did not finish
         if marker.is_file():
             (path / "result.json").unlink(missing_ok=True)
             for folder in (*path.glob("fake*"), path / "real", path / "mask", path / "label"):
-                if folder.is_symlink():  # in a run of somebody else: pictures that are not ours would go
+                if folder.is_symlink():  # in somebody else's run: other pictures would be removed
                     raise UserError(f"{folder} is a link; remove it, or name another --results_dir")
                 for picture in folder.glob("*.png"):
                     picture.unlink()

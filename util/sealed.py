@@ -1,7 +1,7 @@
-"""Checksums of whole files, kept in the files: a flipped bit anywhere is found before the content is used.
+"""Checksums of whole files, kept in the files: any flipped bit is found before the content is used.
 
 Other readers take both formats as before: a ZIP archive (a checkpoint) carries its SHA-256 as
-the archive's comment, a safetensors file in its metadata. Files written without one are read all the same.
+the archive's comment, a safetensors file in its metadata. Files without one are still read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CHUNK = 1 << 20
 _MARK = b"sha256 of the archive without this comment: "
 _COMMENT = len(_MARK) + 64  # bytes; an archive ends with two bytes that hold this length, and the comment
 _KEY = "checksum_sha256"  # of safetensors' metadata, and first in the file; no other key there has this length
-# By position and length alone, so that a file whose key is damaged as well does not count as one without a checksum.
+# By position and length alone, so that a file with a damaged key does not count as one without a checksum.
 _SEALED = re.compile(rb'.{8}\{"__metadata__":\{"[^"]{%d}":"([^"]{64})"' % len(_KEY), re.DOTALL)
 
 
@@ -56,8 +56,8 @@ def verify_zip(path: Path) -> None:
     """Check every byte of an archive; of one without a checksum, the CRC-32 sums of its members.
 
     Raises:
-        zipfile.BadZipFile: a checksum is wrong, or the file is cut short. (Other errors may come from a damaged one.)
-        ValueError: it is no regular file.
+        zipfile.BadZipFile: a checksum is wrong, or the file is truncated. (A damaged file may raise other errors.)
+        ValueError: it is not a regular file.
     """
     require_regular(path)
     size = path.stat().st_size
@@ -85,7 +85,7 @@ def _verify_members(path: Path) -> None:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file, atomically; equal content makes equal bytes."""
-    # Not save_file: it makes files that only their owner can read.
+    # Not save_file, whose files only their owner can read.
     raw = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     end = 8 + int.from_bytes(raw[:8], "little")
     header = {"__metadata__": {_KEY: "0" * 64, **metadata}, **json.loads(raw[8:end])}
@@ -101,7 +101,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors of a safetensors file, every byte verified if it has a checksum, and its metadata.
 
     Raises:
-        ValueError: the file is damaged or none of its kind.
+        ValueError: the file is damaged or not a safetensors file.
     """
     try:
         _verify_tensors(path)

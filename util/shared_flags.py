@@ -1,4 +1,4 @@
-"""Flags that several methods, kinds of test or commands have, declared once; they say themselves where they differ."""
+"""Flags that several methods, kinds of test or commands have, declared once; callers say where they differ."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ SHARED: dict[str, dict[str, Any]] = {
 
 
 def add_shared(group: argparse._ActionsContainer, *names: str, **own: Any) -> None:
-    """Add flags of `SHARED`; `own` settings take the place of theirs."""
+    """Add flags of `SHARED`; `own` settings override theirs."""
     for name in names:
         group.add_argument(f"--{name}", **SHARED[name] | own)

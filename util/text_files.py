@@ -1,4 +1,4 @@
-"""Safe reading of YAML and JSON from any source: no code, bounded expansion, one kind of error."""
+"""Safe reading of YAML and JSON from untrusted files: no code, bounded expansion, one kind of error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load_yaml(path: Path) -> Any:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: no YAML, tags of Python objects, nested too deeply, or growing beyond bounds by its aliases.
+        ValueError: not YAML, tags of Python objects, nested too deeply, or growing beyond bounds by its aliases.
     """
     return parse_yaml(_read(path))
 
@@ -43,7 +43,7 @@ def parse_yaml(text: str) -> Any:
         raise ValueError("it is nested too deeply") from error
     except (ValueError, MemoryError):
         raise
-    except Exception as error:  # beside YAMLError, values of a wrong form raise IndexError, AttributeError, ...
+    except Exception as error:  # besides YAMLError, malformed values raise IndexError, AttributeError, ...
         raise ValueError(cause(error) if not isinstance(error, yaml.MarkedYAMLError) else str(error)) from error
 
 
@@ -53,7 +53,7 @@ def compose_yaml(path: Path) -> yaml.Node | None:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text; raises `ValueError` where it is none, or is nested too deeply."""
+    """Return the value of a JSON text; raises `ValueError` if it is not JSON, or is nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError as error:

@@ -32,8 +32,8 @@ def weights_only() -> Iterator[None]:
 def refuse_named_objects(path: Path) -> None:
     """Raise `UserError` if a member of a zip archive begins as a pickle that names a Python object.
 
-    For members that are given to `pickle.loads` itself, which `weights_only` does not reach. What is an archive again
-    is none of them: `torch.load` reads it.
+    For members that are given to `pickle.loads` itself, which `weights_only` does not reach. Nested
+    archives are left to `torch.load`.
     """
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():

@@ -28,7 +28,7 @@ def read_weights(path: str | Path, *, flag: str, needed: str) -> dict[str, Any]:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # torch raises many kinds for a file that is not its own
+    except Exception as error:  # torch raises many kinds of errors for other files
         raise UserError(
             f"{flag} {path} cannot be read as a PyTorch file of tensors ({cause(error)}); needed is {needed}"
         ) from error
@@ -38,10 +38,10 @@ def read_weights(path: str | Path, *, flag: str, needed: str) -> dict[str, Any]:
 
 
 def torchvision_file(name: str, *, reader: str, flag: str, otherwise: str) -> Path:
-    """Return the path of torchvision's file `name` in torch hub's cache, where it is downloaded to if it is not there.
+    """Return the path of torchvision's file `name` in torch hub's cache, downloading it if it is missing.
 
     Args:
-        name: ends in "-", the begin of its SHA-256, and ".pth".
+        name: ends in "-", the first digits of its SHA-256, and ".pth".
         reader: what needs the file, `flag`: what else names it, `otherwise`: how to do without; all for messages.
 
     Raises:

@@ -28,10 +28,10 @@ def shield_worker(worker_id: int) -> None:
     """`worker_init_fn` of a DataLoader: leave stop signals to the trainer, which still needs batches to end its step.
 
     Ctrl-C reaches every process of a terminal, and torchrun and cluster schedulers send SIGTERM to whole groups. A
-    SIGTERM of the parent's own is obeyed: it is how Python clears up its children when it exits.
+    SIGTERM of the parent's own is obeyed: that is how Python stops its children when it exits.
 
-    A batch that cannot be handed over, as where /dev/shm is full, ends the worker: the queue's own way is to print a
-    traceback and drop the batch, for which the parent would then wait without end.
+    A batch that cannot be sent, such as when /dev/shm is full, ends the worker: by default the queue prints a traceback
+    and drops the batch, for which the parent would then wait forever.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -111,7 +111,7 @@ def waiting(workers: Sequence[BaseProcess]) -> Iterator[None]:
         if not _tells_of_loss(error):
             raise
         _await_death(workers)
-        require_alive(workers)  # knows more of a dead one
+        require_alive(workers)  # its message says more about a dead worker
         raise LostProcessError(f"the data workers failed ({cause(error)}); {ADVICE}") from error
 
 
@@ -133,7 +133,7 @@ def _await_death(workers: Sequence[BaseProcess]) -> None:
 
 
 def _tells_of_loss(error: BaseException) -> bool:
-    """Whether an error is one of those as which a dead worker or a lack of memory shows."""
+    """Whether an error can be caused by a dead worker or a lack of memory."""
     if type(error) is RuntimeError:
         return any(text in str(error) for text in ("DataLoader worker", "Pin memory thread", "can't allocate memory"))
     if isinstance(error, MemoryError | ConnectionError | EOFError):

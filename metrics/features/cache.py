@@ -25,9 +25,9 @@ def default_cache_dir() -> Path | None:
 
 
 class FeatureCache:
-    """A file per picture below `folder`, whose name tells network and preparation: float32 numbers and their SHA-1.
+    """A file per picture below `folder`, whose name says network and preparation: float32 numbers and their SHA-1.
 
-    Files are written by rename, so that several tests may share a folder. A file that was cut short,
+    Files are written by rename, so that several tests may share a folder. A file that was truncated,
     changed or written in an older format is ignored and counted in `damaged`. Where a file cannot be written, as on a
     disk that is full, `refused` says why and nothing more is kept: the features are computed all the same.
     """

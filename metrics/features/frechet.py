@@ -71,7 +71,7 @@ def _checked(features: Tensor, which: str) -> Tensor:
 
 
 class Resampled:
-    """Frechet distances of resamples of two sets of features, from what needs to be computed but once.
+    """Frechet distances of resamples of two sets of features, from what needs to be computed only once.
 
     Args:
         features_a: (n,d); features_b: (m,d).
@@ -80,7 +80,7 @@ class Resampled:
     def __init__(self, features_a: Tensor, features_b: Tensor) -> None:
         self.a, self.b = _checked(features_a, "generated"), _checked(features_b, "real")
         self.small = max(len(self.a), len(self.b)) <= self.a.shape[1]
-        if self.small:  # Gram matrices hold all that the distance needs: no work of size d is left
+        if self.small:  # the distance needs only Gram matrices: no work of size d remains
             self.aa, self.bb, self.ab = self.a @ self.a.T, self.b @ self.b.T, self.a @ self.b.T
 
     def distance(self, times_a: Tensor, times_b: Tensor) -> float:

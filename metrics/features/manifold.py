@@ -39,7 +39,7 @@ class Manifolds:
     def weighted(self, generated: Tensor, real: Tensor) -> dict[str, Tensor]:
         """Return the four values (R,) with pictures counted `generated` (R,n) and `real` (R,m) times, any real number.
 
-        The balls stay those of the whole sets: a resample's own would shrink to nothing around its repeats.
+        The balls are those of the whole sets: a resample's own would shrink to nothing around its repeats.
         """
         return {
             "precision": _means(self.in_real, generated),
@@ -81,7 +81,7 @@ def _distances(rows: Tensor, others: Tensor) -> Tensor:
     """Return the distances of features of norm 1 at most, in units of 1 / `FRACTIONS`.
 
     Where both sets hold a picture, it lies on the rim of a ball, and the last bits of a matrix product, which differ
-    between processors and with the order of the pictures, would decide whether it is inside.
+    between processors and with the order of the pictures, would decide whether it counts as inside.
     """
     return torch.cdist(rows, others).mul(FRACTIONS).round()
 

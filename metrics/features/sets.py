@@ -29,5 +29,5 @@ class Sets:
 
 
 def by_name(names: Sequence[str]) -> Tensor:
-    """Return the order of the names; those that are equal stay as they came."""
+    """Return the order of the names; equal ones keep their order."""
     return torch.tensor(sorted(range(len(names)), key=names.__getitem__), dtype=torch.int64)

@@ -24,7 +24,7 @@ from util.versions import torchvision_pair
 from util.weight_files import read_weights
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CFSD_LAYER, CFSD_SIDE = 11, 256  # torchvision's place of the ReLU after conv3_1
+CFSD_LAYER, CFSD_SIDE = 11, 256  # index in torchvision's `features` of the ReLU after conv3_1
 CFSD_ROWS = 512  # positions at a time
 STYLE_LAYERS, CONTENT_LAYER, LOSS_SIDE = (0, 5, 10, 19, 28), 19, 224  # conv1_1, ..., conv5_1; conv4_1
 VGG_WEIGHTS = Flag(

@@ -1,4 +1,4 @@
-"""L1, PSNR and SSIM: how near a result is to the truth, where pixels were generated or on the whole picture.
+"""L1, PSNR and SSIM: how close a result is to the truth, where pixels were generated or on the whole picture.
 
 Per picture, then averaged over pictures. Shapes: B batch, H x W pixels; pictures float64 in [0, 255], RGB.
 """

@@ -16,7 +16,7 @@ OF_THE_TEST = (
     "real_set", "weights", "precision",
 )  # fmt: skip
 OF_A_METRIC = ("unit", "protocol", "count", "segmenter", "ignore_label", "num_generated", "num_real", "net", "draws")
-WHERE_TOLD = ("label_nc", "transformers")  # of a metric too; lines of before they were written do not have them
+WHERE_TOLD = ("label_nc", "transformers")  # of a metric too; older lines do not have them
 COUNTS = ("count", "num_generated", "num_real")
 OF_A_SEED = ("seed", "mask_set")
 
@@ -37,7 +37,7 @@ def _column(name: str, detail: Mapping[str, Any]) -> str:
 
 
 def protocol_fields(line: Line) -> dict[str, Any]:
-    """Return all that must agree between two lines of a table; a metric's fields are called `<column>: <field>`."""
+    """Return what must agree between two lines of a table; a metric's fields are called `<column>: <field>`."""
     fields = {"task": line["task"], "num_images": line.get("num_images")}
     fields |= {name: line["protocol"].get(name) for name in OF_THE_TEST}
     for column, name in columns(line).items():

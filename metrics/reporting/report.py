@@ -139,7 +139,7 @@ def bins(details: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 
 def overview(evaluator: Evaluator, load: Load, thumbnails: Thumbnails) -> list[dict[str, Thumbnail]]:
-    """Pictures from all over the set, a row each, by title."""
+    """Pictures spread over the set, a row each, by title."""
     names = list(dict.fromkeys(evaluator.names))
     return [
         {title: thumbnails.add(picture, f"{title} of {name}") for title, picture in load(name).items()}
@@ -158,7 +158,7 @@ def strips(sets: Mapping[str, Mapping[str, np.ndarray]], thumbnails: Thumbnails)
 def extremes(
     evaluator: Evaluator, load: Load, thumbnails: Thumbnails
 ) -> dict[str, dict[str, dict[str, list[Thumbnail]]]]:
-    """For each metric that single pictures have: the best and the worst, by caption."""
+    """For each metric of single pictures: the best and the worst, by caption."""
 
     def pair(pictures: Mapping[str, np.ndarray], caption: str) -> list[Thumbnail]:
         shown = [title for title in ("result", "real") if title in pictures]

@@ -15,7 +15,7 @@ Summary = dict[str, dict[str, tuple[float, float, int]]]
 
 
 def read_lines(files: Sequence[str]) -> list[dict[str, Any]]:
-    """Read result lines of metrics.jsonl and --json files; raises `UserError` for what holds none."""
+    """Read result lines of metrics.jsonl and --json files; raises `UserError` for files without any."""
     lines = []
     for file in files:
         try:

@@ -1,6 +1,6 @@
 """Segmenters from elsewhere: `hf:<id or folder>` (Hugging Face transformers) and `export:<file>` (a saved graph).
 
-What the file itself does not say stands in a YAML class map (`--segmenter_classes FILE`; for `export:` by default
+What the file itself does not say is in a YAML class map (`--segmenter_classes FILE`; for `export:` by default
 `<file>.yaml`):
 
     class_names: [road, sidewalk, ...]   # one per output channel
@@ -74,7 +74,7 @@ def load_external(spec: str, *, classes: str | None, trust: str | None, device: 
     """Load `hf:...` or `export:...`; `classes` is --segmenter_classes, `trust` --trust.
 
     Raises:
-        UserError: transformers is missing, a file is missing or is not what it should be, a graph is not trusted.
+        UserError: transformers is missing, a file is missing or invalid, a graph is not trusted.
     """
     if spec.startswith("hf:"):
         return _hugging_face(spec, read_card(Path(classes)) if classes else {}, device)
@@ -125,7 +125,7 @@ def _hugging_face(spec: str, card: dict[str, Any], device: torch.device) -> Segm
     except ImportError as error:
         raise UserError(f"--segmenter {spec} needs `pip install -r requirements-hf.txt` ({error})") from error
     source = spec.removeprefix("hf:")
-    safely = {"trust_remote_code": False}  # None, the default, would ask
+    safely = {"trust_remote_code": False}  # None, the default, would ask the user
     try:
         config = transformers.AutoConfig.from_pretrained(source, **safely)
         queries = "mask2former" in config.model_type
@@ -134,7 +134,7 @@ def _hugging_face(spec: str, card: dict[str, Any], device: torch.device) -> Segm
         )
         model = kind.from_pretrained(source, dtype=torch.float32, use_safetensors=True, **safely)
         prepared = transformers.AutoImageProcessor.from_pretrained(source, **safely)
-    except Exception as error:  # transformers raises anything for files that are not what they should be
+    except Exception as error:  # transformers raises many kinds of errors for invalid files
         needed = (
             "Name a folder with config.json, model.safetensors and preprocessor_config.json, or a model of the Hugging "
             "Face hub, which takes a network or the hub's cache"
@@ -210,7 +210,7 @@ def _read_graph(path: Path, device: torch.device) -> Any:
             return torch.export.load(str(path)).module().to(device)
     except UserError:
         raise
-    except Exception as error:  # a file of another kind, or a damaged one, raises whatever the reader meets first
+    except Exception as error:  # a damaged file, or one of another kind, can raise anything
         raise UserError(
             f"{path} is neither an exported program (torch.export.save) nor TorchScript: {cause(error)}"
         ) from error

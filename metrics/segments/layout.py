@@ -1,8 +1,8 @@
 """Does a rendered picture follow its target layout? Pixel accuracy and mean IoU of classes read from the picture.
 
 Two readers: by colour (a pixel is of the class whose mean colour in the source picture is nearest), and by the run's
-own segmentation network (its predicted layout, each pixel the nearest class). Beside each value stands the source
-picture's own score under its own layout: what the reader can see at all.
+own segmentation network (its predicted layout, each pixel the nearest class). Beside each value is the source
+picture's own score under its own layout: the most that the reader can see.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def confusion_counts(label: Tensor, prediction: Tensor, num_classes: int) -> Ten
 class SegmentationMetric(Metric):
     """`miou_<segmenter>`, `acc_<segmenter>`, `class_acc_<segmenter>` of the generated pictures.
 
-    The real pictures' score stands in `extra`. Counts of every picture are kept (sparse), for bins and intervals.
+    The real pictures' score is in `extra`. Counts of every picture are kept (sparse), for bins and intervals.
 
     Args:
         table: the segmenter's class of each label id, see `label_table`.

@@ -1,4 +1,4 @@
-"""A segmentation network with what it must know of its pictures, and how a data set's labels map to its classes.
+"""A segmentation network with its preprocessing, and how a data set's labels map to its classes.
 
 Shapes: B pictures, H x W pixels, C classes.
 """
@@ -23,7 +23,7 @@ CHUNK = 8  # pictures per forward pass
 
 @dataclass(frozen=True)
 class Segmenter:
-    """A network with what it needs to know of its pictures.
+    """A network with its classes and preprocessing.
 
     Args:
         name: as in `miou_<name>`.
@@ -31,7 +31,7 @@ class Segmenter:
         short_side: the pictures' short side in pixels that the network was trained at.
         weights, sha256: the file's name and hash.
         void: the output channel that is not a class; it is never averaged.
-        notes: what else a reader should know (accuracy on real test pictures, other weights than the released ones).
+        notes: further information (accuracy on real test pictures, other weights than the released ones).
         label_map: class of each label id of the data set; None: ids mean the same.
     """
 
@@ -81,8 +81,8 @@ def label_table(
 ) -> Tensor:
     """Return (label_nc,) int64: the segmenter's class of each label id of the data set, -1 where it has none.
 
-    Cityscapes' 34 or 35 labelIds are mapped to the 19 evaluated classes, ADE20K's 1..150 to 0..149; a class map of
-    the segmenter's own comes first; otherwise ids must mean the same.
+    Cityscapes' 34 or 35 labelIds are mapped to the 19 evaluated classes, ADE20K's 1..150 to 0..149; the
+    segmenter's own class map comes first; otherwise ids must mean the same.
 
     Raises:
         UserError: the data set's classes are not the segmenter's.

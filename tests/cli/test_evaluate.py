@@ -155,9 +155,9 @@ def test_bad_files_stop_or_are_counted_and_listed(folders: Path, capsys: pytest.
         (["--bootstrap", "1"], "--bootstrap 1"),
         (["--masks", "nowhere", "--metrics", "l1"], "--masks nowhere: no such folder"),
         (["--json", "."], "--json .: is a folder"),
-        (["--json", f"{__file__}/out.json"], "--json .*: is there already, and is no folder"),
-        (["--report", __file__], "--report .*: is there already, and is no folder"),
-        (["--cache_dir", __file__], "--cache_dir .*: is there already, and is no folder"),
+        (["--json", f"{__file__}/out.json"], "--json .*: exists and is not a folder"),
+        (["--report", __file__], "--report .*: exists and is not a folder"),
+        (["--cache_dir", __file__], "--cache_dir .*: exists and is not a folder"),
     ],
 )
 def test_wrong_flags_are_answered(folders: Path, args: list[str], fault: str) -> None:

@@ -58,7 +58,7 @@ def wrong(root: Path, match: str, model: str, *flags: str) -> None:
     [
         ("no class 'kar'", ["--foreground", "kar"]),
         (r"no class 9; ids are 0 to 8", ["--foreground", "9"]),
-        ("stands there twice", ["--foreground", "car,6"]),
+        ("is named twice", ["--foreground", "car,6"]),
         ("'car:x' is not CLASS", ["--foreground", "car:x"]),
         ("describes no class of single things", ["--foreground", ""]),
         ("--things car: class ids below 9", ["--things", "car"]),
