@@ -24,7 +24,7 @@ def load_exactly(net: nn.Module, state: dict[str, Tensor], *, source: str) -> No
     """
     try:
         missing, unexpected = net.load_state_dict(state, strict=False)
-    except (RuntimeError, TypeError) as error:  # shapes; no dictionary
+    except (RuntimeError, TypeError) as error:  # wrong shapes, or not a dictionary
         raise UserError(f"{source} does not fit {type(net).__name__}: {error}") from error
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing or unexpected:

@@ -1,4 +1,4 @@
-"""Methods: one `<name>_model.py` each; what they share lies in `networks` and `losses`."""
+"""Methods: one `<name>_model.py` each; they share `base_*.py`, `networks` and `losses`."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class BankedModel(BaseModel):
     Attributes:
         style_dim: width of a code.
         bank: where codes are drawn from; None before `prepare_inference`, or where none could be made.
-        mean_code: of the whole bank, for classes that it has no code of.
+        mean_code: of the whole bank, for classes without a code.
         bank_error: the error to raise when a code is drawn without a bank.
         bank_size: codes kept per class; bank_pictures: training pictures read for it; bank_seed: of their choice.
     """
@@ -99,7 +99,7 @@ class BankedModel(BaseModel):
         self.use_bank(bank)
 
     def use_bank(self, bank: StyleBank) -> None:
-        """Draw from this bank from now on."""
+        """Draw from this bank."""
         self.bank, self.mean_code = bank, bank.mean
 
     def draw_code(self, label: int, rng: random.Random) -> Tensor:

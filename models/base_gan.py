@@ -26,7 +26,7 @@ class GANTraining:
     Args:
         netD: the discriminator.
         weights: of the generator's terms, "G/gan" among them; the discriminator's terms take that one.
-        perceptual: None leaves the VGG term out.
+        perceptual: None: no VGG term.
         lr_G, lr_D, betas: of Adam.
     """
 
@@ -39,7 +39,7 @@ class GANTraining:
 
     @classmethod
     def from_options(cls, opt: Opt, netD: nn.Module, further: Mapping[str, float] | None = None) -> GANTraining:
-        """Return what the flags of `GANModel.add_training_flags` say; `further`: weights of terms beside theirs."""
+        """Return what the flags of `GANModel.add_training_flags` say; `further`: weights of other terms."""
         weights = {"G/gan": opt.lambda_gan, "G/l1": opt.lambda_l1, "G/vgg": opt.lambda_vgg, **(further or {})}
         perceptual = None
         if opt.lambda_vgg:
@@ -56,8 +56,8 @@ class GANModel(BaseModel):
     """A generator against one discriminator. One step: the discriminator's update, then the generator's.
 
     Args:
-        netG: the generator; None where a method has one only in some runs.
-        training: None where only inference is wanted.
+        netG: the generator; None in runs without one.
+        training: None for inference only.
     """
 
     def __init__(self, *, netG: nn.Module | None, training: GANTraining | None = None) -> None:

@@ -72,7 +72,7 @@ class BaseModel(ABC):
     # --- options ---------------------------------------------------------------------------------------------------
     @classmethod
     def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
-        """Add this method's flags in a group of its own; `parser.set_defaults` changes shared defaults."""
+        """Add this method's flags as a group; `parser.set_defaults` changes shared defaults."""
 
     @classmethod
     def complete_options(cls, opt: Opt, *, classes: Any, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -81,8 +81,8 @@ class BaseModel(ABC):
         Args:
             opt: parsed options, completed by the data set.
             classes: the data set's `ClassTable`.
-            runs: options and class table (`"classes"`) of the runs that `input_runs` name, by flag; those not given
-                are absent, and all of them where a run goes on or is tested: its own options say everything then.
+            runs: options and class table (`"classes"`) of the runs that `input_runs` name, by flag; without those that
+                are not given, and empty where a run is resumed or tested: its own options are complete.
         """
         return {}
 
@@ -113,20 +113,20 @@ class BaseModel(ABC):
     def begin_step(self, batch: Batch) -> Any:
         """Run the forward pass that the phases of this step share, and return what their losses read.
 
-        A value object of the method's own, by default the batch: phases know nothing of each other but this.
+        A value object of the method, by default the batch: the phases share nothing else.
         """
         return batch
 
     def load_input(
         self, flag: str, networks: Mapping[str, Mapping[str, Tensor]], run_dir: Path, *, weights: str
     ) -> None:
-        """Take over what a new run needs of a run that it builds on.
+        """Take what a new run needs from a run that it builds on.
 
         Args:
             flag: of `input_runs`.
             networks: the run's state dicts.
             run_dir: its folder.
-            weights: which of its weights these are, in words.
+            weights: description of these weights.
         """
 
     def start_run(self, run_dir: Path, *, resumed: bool) -> None:
@@ -141,7 +141,7 @@ class BaseModel(ABC):
         """Return composites (B, 3, H, W) in [-1, 1]: known pixels are the input's. `seeds`: one per picture."""
 
     def preview(self, batch: Batch) -> Tensor:
-        """Return composites as `generate` does, with what training has at hand."""
+        """Return composites as `generate` does, with what is available in training."""
         return self.generate(batch, [0] * len(batch["name"]))
 
     def preview_grid(self, batch: Batch, palette: np.ndarray) -> np.ndarray:
@@ -164,8 +164,8 @@ class BaseModel(ABC):
             run_dir: the run's folder.
             training_pictures: called with a number, returns batches of at most so many pictures of the training
                 split (a seeded choice), unaugmented, nothing erased.
-            weights: which weights of the run are loaded ("step 200, averaged"); what other weights made is not reused.
-            refresh: make it anew, as after training.
+            weights: which weights of the run are loaded ("step 200, averaged"); those of others are not reused.
+            refresh: make it again, as after training.
         """
 
     def choose_styles(self, source: str) -> None:

@@ -1,7 +1,7 @@
 """What SIEDOB's four steps share (CVPR 2023, arXiv 2303.13062): flags, losses, and how scenes and objects are read.
 
 Scenes are split into objects, which two networks of 64 x 64 crops make, and a background, which a third makes; a fourth
-joins them. Each is trained in a run of its own.
+joins them. Each is trained in its own run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Stable Diffusion v1 and CLIP from disk or hub: a diffusers folder, a hub id, or the authors' one file.
 
-A single file (`sd-v1-4.ckpt`, or its .safetensors) holds tensors alone: the architecture is read from their shapes,
+A single file (`sd-v1-4.ckpt`, or its .safetensors) holds only tensors: the architecture is read from their shapes,
 the tokenizer comes from the folder of `--clip_model`. It is unpickled with weights_only; the one class that the
 official file names, a callback of PyTorch Lightning, is replaced by an empty one.
 """
@@ -57,7 +57,7 @@ def load_diffusion(base_model: str, clip_model: str) -> Diffusion:
     words = transformers.CLIPTokenizer
     tokenizer = _part(flag, place, needed, partial(words.from_pretrained, place, subfolder=folder))
     if tokenizer.convert_ids_to_tokens(tokenizer(PLACEHOLDER).input_ids)[1:-1] != [f"{PLACEHOLDER}</w>"]:
-        # Where its files are missing, transformers silently makes an empty one.
+        # Without its files, transformers silently makes an empty one.
         raise UserError(f"{flag} {place}: no tokenizer that knows '{PLACEHOLDER}'. Needed is {needed}")
     return Diffusion(**parts, vision=vision, tokenizer=tokenizer)
 
@@ -130,11 +130,11 @@ def _check_place(flag: str, place: str, needed: str) -> None:
 
 
 def _part(flag: str, place: str, needed: str, load: Callable[[], Any]) -> Any:
-    """Run `load`; what the libraries raise for missing or unfit files becomes a `UserError`."""
+    """Run `load`; the libraries' errors for missing or invalid files become a `UserError`."""
     try:
         with weights_only():
             return load()
-    except Exception as error:  # the libraries raise anything for files that are not what they should be
+    except Exception as error:  # the libraries raise many kinds of errors for invalid files
         raise UserError(f"{flag} {place} cannot be loaded: {cause(error)}. Needed is {needed}") from error
 
 
@@ -165,10 +165,10 @@ def read_single_file(path: Path) -> dict[str, Any]:
 
 
 class _Callback:
-    """Takes the place of the Lightning class that sd-v1-4.ckpt names as a dictionary's key; nothing of it is used."""
+    """Stands for the Lightning class that sd-v1-4.ckpt names as a dictionary's key; it is not used."""
 
 
-# Beside tensors: a class that is only named, and what NumPy's numbers are pickled by.
+# Besides tensors: a class that is only named, and what pickled NumPy numbers need.
 HARMLESS: list[Any] = [
     (_Callback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]

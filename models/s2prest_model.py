@@ -40,14 +40,14 @@ Encoded = tuple[Tensor, Tensor, Tensor]  # latent mean and deviation, CLIP embed
 
 @MODELS.register("s2prest")
 class S2PreSTModel(BaseModel):
-    """A style embedding network `netE` beside frozen parts, which no checkpoint holds.
+    """A style embedding network `netE` and frozen parts, which are not in checkpoints.
 
     Args:
         frozen: Stable Diffusion and CLIP's image tower.
         netE: CLIP's embedding -> placeholder token.
         clip_input: "rgb" or "legacy", see `clip_input`.
         lr: AdamW's rate; None: no training.
-        style: the style picture (H, W, 3) uint8 where it is at hand.
+        style: the style picture (H, W, 3) uint8, if available.
         size: side of the square that previews are computed at.
     """
 
@@ -138,7 +138,7 @@ class S2PreSTModel(BaseModel):
         return {"E/mse": F.mse_loss(predicted.float(), noise)}
 
     def _encode(self, batch: Any) -> list[Encoded]:
-        """Return latents' moments and CLIP embeddings, computed once for each picture and flip: they never change."""
+        """Return latents' moments and CLIP embeddings, computed once for each picture and flip."""
         for index, flip, image in zip(batch["index"], batch["flip"], batch["image"], strict=True):
             if (index, flip) not in self._encoded:
                 picture = to_uint8(image)
@@ -201,7 +201,7 @@ class S2PreSTModel(BaseModel):
         return list(truncated(self.frozen.pictures(stylise(z, denoise, how))).movedim(1, -1).cpu().numpy())
 
     def _condition(self, contents: Sequence[np.ndarray], edges: Sequence[np.ndarray], share: float) -> Tensor:
-        """Return `share` parts of the conditioning by the contents, the rest by their edge maps."""
+        """Return the conditioning: a `share` from the contents, the rest from their edge maps."""
         of_content, of_edge = (
             self.frozen.condition(self.netE(self.frozen.embed(pictures, self.clip_input)[:, None])[:, 0])
             for pictures in (contents, edges)
@@ -222,5 +222,5 @@ class S2PreSTModel(BaseModel):
 
 
 def truncated(pictures: Tensor) -> Tensor:
-    """Return uint8 of pictures about [-1, 1], truncated as in the release; everything else here rounds."""
+    """Return uint8 of pictures in about [-1, 1], truncated as in the release; all else here is rounded."""
     return ((pictures.float() + 1) / 2).clamp(0, 1).mul(255).to(torch.uint8)

@@ -48,7 +48,7 @@ class Side:
 
 @dataclass(frozen=True)
 class SemIAStep:
-    """What the updates of a step share: its mode, and which side plays which part.
+    """What the updates of a step share: its mode and the roles of the two sides.
 
     Args:
         source, target: the source is rendered for the target's layout.
@@ -216,7 +216,7 @@ class SemIAModel(BaseModel):
         return SemIAStep(source, target, reconstructs=False, banks=banks)
 
     def laid_out(self, pair: SingleImageBatch) -> SingleImageBatch:
-        """Return the batch, on a CPU in channels_last order, which all maps inherit: an update takes a seventh less."""
+        """Return the batch, on a CPU in channels_last order, which all maps inherit: a seventh faster."""
         if pair["image"].device.type != "cpu":
             return pair
         kept = {name: pair[name] for name in pair if name not in NETWORK_INPUTS}  # type: ignore[literal-required]
@@ -277,7 +277,7 @@ class SemIAModel(BaseModel):
     # --- inference -------------------------------------------------------------------------------------------------
     @torch.no_grad()
     def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
-        """Return the source rendered for the target layout (1, 3, H, W); deterministic, `seeds` play no part."""
+        """Return the source rendered for the target layout (1, 3, H, W); deterministic, so `seeds` are not used."""
         pair = cast(SingleImageBatch, batch)
         image: Tensor = self.netG(pair["image"], pair["seg"], pair["target_seg"]).image
         return image

@@ -34,7 +34,7 @@ class BackgroundStep:
         real, raw, fake: the picture, the network's own, and the composite, each (B, 3, H, W).
         seg: one-hot labels (B, N, H, W) of the whole picture.
         mask: (B, 1, H, W), what is to be filled; background: (B, 1, H, W), what no object covers.
-        patches: what the patch discriminator judges; patch_weight: 0 where they stand for none.
+        patches: what the patch discriminator judges; patch_weight: 0 where there are none.
     """
 
     real: Tensor
@@ -149,7 +149,7 @@ class SIEDOBBackgroundModel(SceneModel):
         if not self.weighted("G/patch"):
             return filled
         patches = choose_patches(filled.mask, [random.Random(seed) for seed in batch["draw"]])
-        # Processes that train together must all judge a patch: one without any judges a picture, with no weight.
+        # Processes that train together must all judge a patch: one without any judges a picture with weight 0.
         everything = (0, filled.mask.shape[-1])
         judged = patches or [Patch(0, everything, everything)]
         return replace(filled, patches=judged, patch_weight=float(bool(patches)))

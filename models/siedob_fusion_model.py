@@ -33,7 +33,7 @@ from util.object_rules import ObjectRule
 from util.opt import Opt
 from util.shared_flags import add_shared
 
-CROP_SIZE = 64  # of objects, unless the runs say otherwise
+CROP_SIZE = 64  # of objects, unless the runs differ
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class FusionStep:
 
 @MODELS.register("siedob_fusion")
 class SIEDOBFusionModel(SceneModel, BankedModel):
-    """Step 4: composes a picture of three trained networks, which stay as they are, and learns to harmonise it.
+    """Step 4: composes a picture from three trained, frozen networks, and learns to harmonise it.
 
     An object with a visible pixel is completed, one without is made in a style of the bank; an instance that the
     rules reject is background. The three networks and the bank are part of this run's checkpoints.
@@ -169,7 +169,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
 
     # --- networks --------------------------------------------------------------------------------------------------
     def frozen_networks(self) -> dict[str, nn.Module]:
-        """The networks that come from other runs."""
+        """The networks of other runs."""
         nets = {"netB": self.netB, "netI": self.netI, "netS": self.netS}
         return {name: net for name, net in nets.items() if net is not None}
 
@@ -284,7 +284,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
 
     @property
     def draws_codes(self) -> bool:
-        return False  # not gathered by this run: they came with the style run's weights
+        return False  # not gathered by this run but taken from the style run
 
     def choose_styles(self, source: str) -> None:
         if self.netS is None:
@@ -296,7 +296,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         return label in {rule.label for rule in self.rules}
 
     def instance_codes(self, batch: Batch) -> Tensor:
-        """Codes of the instances of foreground classes, however little of their boxes they fill; zeros for others."""
+        """Codes of the instances of foreground classes, even if they fill little of their boxes; zeros for others."""
         assert self.netS is not None
         codes = torch.zeros(*batch["inst_id"].shape, self.style_dim, device=batch["image"].device)
         maps = (batch["label"], batch["inst"], batch["inst_id"])

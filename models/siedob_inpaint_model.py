@@ -66,7 +66,7 @@ class SIEDOBInpaintModel(ObjectModel):
         return self.judge("netD", shared.judged(shared.fake), shared.judged(shared.real))
 
     def losses_G(self, shared: InpaintStep) -> dict[str, Tensor]:
-        """The pictures are compared on the whole crop: outside the object 0 is to be painted."""
+        """The pictures are compared on the whole crop: outside the object the target is 0."""
         return self.generator_losses(shared.judged(shared.fake), shared.raw, shared.real)
 
     @torch.no_grad()

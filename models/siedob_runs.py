@@ -1,4 +1,4 @@
-"""What SIEDOB's fusion takes from the options of the three runs that it builds on, and when these do not fit."""
+"""What SIEDOB's fusion takes from the options of the three runs that it builds on, and whether these fit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TAKEN = {  # our option: the run and its own option
 _WHOLE: Check = (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number")
 _SWITCH: Check = (lambda value: isinstance(value, bool), "true or false")
 _TEXT: Check = (lambda value: isinstance(value, str), "a text")
-READ: dict[str, dict[str, Check]] = {  # by run: what must stand in its opt.yaml
+READ: dict[str, dict[str, Check]] = {  # by run: what its opt.yaml must hold
     "background_run": {
         "label_nc": _WHOLE, "ngf": _WHOLE, "saspm": _SWITCH, "things": _TEXT, "foreground": _TEXT,
         "separation": _SWITCH,
@@ -37,7 +37,7 @@ Runs = Mapping[str, Mapping[str, Any]]
 
 
 def is_new(opt: Opt) -> bool:
-    """Return whether options are those of a new run, not of one that goes on or is tested."""
+    """Return whether options are those of a new run, not of one that is resumed or tested."""
     return getattr(opt, "continue_train", None) is False
 
 
@@ -91,7 +91,7 @@ def require_run(flag: str, name: str | None, model: str, runs: Runs) -> None:
 
 
 def require_options(flag: str, name: str, values: Mapping[str, Any]) -> None:
-    """Raise `UserError` if the opt.yaml of a run lacks what is read here, or holds another kind of value."""
+    """Raise `UserError` if a run's opt.yaml lacks a value that is read here, or holds one of another type."""
     for option, (fits, wanted) in READ[flag].items():
         if option not in values or not fits(values[option]):
             raise UserError(

@@ -23,12 +23,12 @@ from util.shared_flags import add_shared
 
 @dataclass(frozen=True)
 class StyleStep:
-    """What the phases of a step share: each object twice, first in its own style, then in another's of its class.
+    """What the phases of a step share: each object twice, first in its own style, then in that of another of its class.
 
     Args:
         real, raw: the objects and the network's pictures of them, (2B, 3, S, S).
         cls: class maps (2B, K, S, S); shape: of the objects, (2B, 1, S, S).
-        code: the styles (2B, D); cycle: the same, read off the results; None where they need not agree.
+        code: the styles (2B, D); cycle: the same, read from the results; None where they need not agree.
     """
 
     real: Tensor
@@ -81,7 +81,7 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
         return self.judge("netD", shared.judged(shared.raw * shared.shape), shared.judged(shared.real))
 
     def losses_G(self, shared: StyleStep) -> dict[str, Tensor]:
-        """L1 compares the objects in their own style alone; the perceptual loss those in another too, as released."""
+        """L1 compares the objects in their own style alone; the perceptual loss all, as released."""
         raw, real = shared.raw, shared.real
         own = len(real) // 2
         losses = self.generator_losses(shared.judged(raw * shared.shape), raw, real)

@@ -1,7 +1,7 @@
-"""A few values of frozen networks, by which a run recognises them wherever their files are.
+"""A few values of frozen networks, by which a run recognises them, wherever their files are.
 
-Sizes and sixteen values of each network's largest tensor: the same weights in half precision, or in another file
-format, pass; another model does not.
+Size and sixteen values of each network's largest tensor: the same weights in half precision or in another file
+format pass, another model does not.
 """
 
 from __future__ import annotations

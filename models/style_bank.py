@@ -39,7 +39,7 @@ class StyleBank:
 
     Args:
         rule: how the codes were chosen, in words, as stored beside them.
-        weights: which weights of the run made them ("step 200, averaged"): codes of other weights mean nothing.
+        weights: which weights of the run made them ("step 200, averaged"): codes of other weights are meaningless.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class StyleBank:
         return sum(len(rows) for rows in self.codes.values())
 
     def save(self, path: Path) -> None:
-        """Write safetensors, one tensor per class, and a JSON of the same name that tells each code's origin."""
+        """Write safetensors, one tensor per class, and a JSON of the same name with each code's origin."""
         tensors = {f"{PREFIX}{label}": rows for label, rows in sorted(self.codes.items())}
         content = {
             "rule": self.rule,
             "weights": self.weights,
             "codes": {str(label): [asdict(o) for o in origins] for label, origins in sorted(self.origins.items())},
         }
-        # Several tests of a new run may write at once: both files must come from the same one.
+        # Several tests of a new run may write at once: both files must come from one of them.
         with locked(path.parent, busy="another process writes a style bank", name=".bank.lock", wait=True):
             write_text(path.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
             save_tensors(path, tensors, {"weights": self.weights})
@@ -93,7 +93,7 @@ class StyleBank:
 
 
 class CodeStore(nn.Module):
-    """A bank's codes as buffers: they travel in the checkpoints of a model that took them over from another run."""
+    """A bank's codes as buffers: they are part of the checkpoints of a model that took them from another run."""
 
     def put(self, bank: StyleBank) -> None:
         """Replace the stored codes by these."""

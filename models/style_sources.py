@@ -19,7 +19,7 @@ from util.errors import UserError
 
 
 class StyleSource(Protocol):
-    """Gives codes by class; None for a class without codes."""
+    """Source of codes by class; None for a class without codes."""
 
     def draw(self, label: int, rng: random.Random) -> Tensor | None:
         """Return a code (D,) of a class, drawn with `rng`; None if there is none."""
@@ -64,7 +64,7 @@ class Interpolation:
     """A point on the line between two draws for one picture: t = 0 gives the first, t = 1 the second, exactly.
 
     Args:
-        first, second: sources, each with the seed of its draws; instances take turns in both alike.
+        first, second: sources, each with the seed of its draws; both draw for instances in the same order.
         t: in [0, 1].
     """
 
@@ -105,7 +105,7 @@ class StrictSource:
 
 @dataclass(frozen=True)
 class Frame:
-    """One of the results that are made of a picture.
+    """One result for a picture.
 
     Args:
         title: above it in a strip.

@@ -109,7 +109,7 @@ def require_instance(inst: np.ndarray, number: int, source: str) -> np.ndarray:
 
 
 def ids_of_class(inst: np.ndarray, label: np.ndarray, class_id: int) -> np.ndarray:
-    """Return the ids whose majority label is a class; a map of ids and one of labels rarely agree on every pixel."""
+    """Return the ids whose majority label is a class; instance and label maps rarely agree on every pixel."""
     _, inst_id, inst_class = dense_instances(inst, label)
     return inst_id[inst_class == class_id]
 
@@ -120,9 +120,9 @@ class MapEditor:
 
     Args:
         names: of the classes.
-        things: classes whose objects have ids of their own; empty: not known.
+        things: classes whose objects have separate ids; empty: not known.
         inst_class_rule: "mod120" where an instance's class is its id modulo 120.
-        radius: pixels by which the mask of a change is grown beyond it, so that its surroundings join.
+        radius: pixels by which the mask of a change is grown, so that its surroundings blend in.
     """
 
     names: list[str]
@@ -139,9 +139,9 @@ class MapEditor:
         return self.changed(scene, label, inst, shape)
 
     def remove(self, scene: Scene, number: int) -> Scene:
-        """Take an instance away: its pixels take label and id of the nearest pixel that is not its own.
+        """Remove an instance: its pixels take label and id of the nearest other pixel.
 
-        Pixels within the grown mask that have its label, but belong to no instance of its class, go with it.
+        Pixels within the grown mask with its label but without an instance of its class are removed too.
         """
         where = require_instance(scene.inst, number, f"--remove {number}: {scene.name}")
         if where.all():
@@ -152,7 +152,7 @@ class MapEditor:
         return self.changed(scene, fill_nearest(scene.label, gone), fill_nearest(scene.inst, gone), where)
 
     def replace_class(self, scene: Scene, old: int, new: int) -> Scene:
-        """Make every pixel of one class another's; things become things one by one, all else joins into one region."""
+        """Replace one class by another; things stay separate things, all else becomes one region."""
         where = scene.label == old
         if not where.any():
             present = ", ".join(self.names[i] for i in unique_ids(scene.label) if i < len(self.names))
@@ -169,11 +169,13 @@ class MapEditor:
         return self.changed(scene, label, inst, where)
 
     def extend(self, scene: Scene, margin: Margin, mode: str | None) -> Scene:
-        """Add an erased margin; the maps go on by "mirror" or by "repeat"ing their border, None: as suits the side.
+        """Add an erased margin; the maps continue by "mirror" or "repeat" of their border; None: depends on the side.
 
         A mirrored thing that does not touch its original becomes a separate instance.
         """
-        mode = mode or ("mirror" if margin.side in ("left", "right") else "repeat")  # else streets would be upside down
+        mode = mode or (
+            "mirror" if margin.side in ("left", "right") else "repeat"
+        )  # otherwise streets would be upside down
         how = {"mirror": "symmetric", "repeat": "edge"}[mode]
         label, inst = (np.pad(ids, margin.pads(), mode=how) for ids in (scene.label, scene.inst))  # type: ignore[call-overload]
         fresh = np.pad(np.zeros(scene.label.shape, bool), margin.pads(), constant_values=True)

@@ -34,8 +34,8 @@ class Painter:
     def batch(self, maps: Maps, mask: np.ndarray, window: Window, name: str) -> Batch:
         """Return a window as a batch of one, on the CPU.
 
-        Erased pixels take the colour of the nearest known one first: what they held never reaches the model, not even
-        through the blur of scaling. A reduced pixel is erased if any of its pixels is.
+        Erased pixels take the colour of the nearest known one first: the model never sees what they held, not even
+        blurred by scaling. A reduced pixel is erased if any of its pixels is.
         """
         assert maps.inst is not None
         rows_columns = window.slices
@@ -52,11 +52,11 @@ class Painter:
         return collate([make_sample(cut, erased, name=name, **settings)])  # type: ignore[arg-type]
 
     def paint(self, scene: Scene, regions: list[Region], generate: Callable[[Batch, int], Tensor]) -> np.ndarray:
-        """Return the picture (H, W, 3) uint8 with its erased pixels generated; all others are the scene's own bytes.
+        """Return the picture (H, W, 3) uint8 with its erased pixels generated; all others are unchanged.
 
         Args:
             scene: with a mask that `regions` were planned for.
-            regions: painted in this order; a window sees what earlier ones have made.
+            regions: painted in this order; a window sees the results of earlier ones.
             generate: called with a batch of one and the number of the window, returns (1, 3, S, S) in [-1, 1].
         """
         image, todo = scene.image.copy(), scene.mask.copy()

@@ -1,4 +1,4 @@
-"""One picture to be edited, with its maps and its mask, at the size that it has on the disk."""
+"""One picture to be edited, with its maps and its mask, at its stored size."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Margin:
 
     @classmethod
     def to_width(cls, image: Path, width: int) -> Margin:
-        """Return what is missing on the right of a picture; raises `UserError` if it is as wide already."""
+        """Return what is missing on the right of a picture; raises `UserError` if it is already that wide."""
         present = read_image(image).shape[1]
         if width <= present:
             raise UserError(f"--panorama {width}: {image} is {present} pixels wide already; give a larger width")
@@ -110,7 +110,7 @@ def load_scene(files: SceneFiles, rules: MapRules, margin: Margin | None = None)
     """Read and check a scene by the rules of a data set.
 
     Args:
-        files: where it lies; without a mask nothing is erased.
+        files: of the scene; without a mask nothing is erased.
         rules: what the maps may hold.
         margin: the picture will be extended by this: maps that have the extended size already are accepted, and then
             the margin is part of the scene, erased.

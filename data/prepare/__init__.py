@@ -1,1 +1,1 @@
-"""What the scripts that prepare data share: archives, whole files, the source of an example."""
+"""What the scripts that prepare data share: archives, atomic files, crops, an example."""

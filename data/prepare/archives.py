@@ -18,13 +18,13 @@ from util.decode import MOST_BYTES, NamedBytes
 from util.errors import DataError, UserError
 from util.listing import check_name, files_below
 
-MOST_GROWTH = 100  # of a compressed tar, times its size: pictures do not grow to more
+MOST_GROWTH = 100  # times the size of a compressed tar: pictures never unpack to more
 _SHOWN = 3  # names in a message
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file inside an archive; cheap to hand to another process."""
+    """A file inside an archive; cheap to send to another process."""
 
     archive: Path
     name: str
@@ -43,7 +43,9 @@ class Member:
             return member.read()
         except MemoryError:
             raise
-        except Exception as error:  # a damaged archive raises anything: zlib.error, EOFError, NotImplementedError, ...
+        except (
+            Exception
+        ) as error:  # a damaged archive raises many kinds of errors: zlib.error, EOFError, NotImplementedError, ...
             raise DataError(f"{self}: the member is damaged ({error}); fetch the archive again") from error
 
 

@@ -51,7 +51,7 @@ class PatchFeatures(nn.Module):
 class PatchBank:
     """The patches of one source feature map, found by class.
 
-    Candidates' corners are rows 0..H-size-1 and columns 0..W-size-1: the last ones are left out, as released.
+    Candidates have corners in rows 0..H-size-1 and columns 0..W-size-1, without the last ones, as released.
     """
 
     def __init__(self, source: Tensor, classes: Tensor | None, scale: Scale) -> None:
@@ -70,7 +70,7 @@ class PatchBank:
         self._known: dict[int | None, Tensor] = {}
 
     def candidates(self, label: int | None) -> Tensor:
-        """Return the corners (flat indices) of the patches of a class; of all where it has fewer than five."""
+        """Return the corners (flat indices) of the patches of a class; of all classes if it has fewer than five."""
         if label not in self._known:
             found = self.corners
             if self.classes is not None and label is not None:

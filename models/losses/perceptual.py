@@ -41,7 +41,7 @@ def read_vgg_weights(arch: str, path: str | None, *, without: str = "--lambda_vg
     `without` is the flag that trains without these features, for messages.
 
     Raises:
-        UserError: the file is missing or of another network, or there is no network and no file.
+        UserError: the file is missing or of another network, or it can be neither found nor downloaded.
     """
     name = TORCHVISION_FILE[arch]
     if path is None:
@@ -73,7 +73,7 @@ def load_features(layers: nn.Sequential, arch: str, weights: str | None, *, with
         )
     try:
         layers.load_state_dict({key: state[f"features.{key}"].float() for key in layers.state_dict()})
-    except (RuntimeError, AttributeError) as error:  # shapes; no tensor
+    except (RuntimeError, AttributeError) as error:  # wrong shapes, or not tensors
         raise UserError(f"--vgg_weights {weights}: the shapes are not those of {arch} (--perceptual)") from error
 
 

@@ -43,13 +43,13 @@ def renamed(
     """Return the released tensors under our keys, in RGB.
 
     Args:
-        ours: state dict of our network, for names and shapes (its values are not read; "meta" will do).
+        ours: state dict of our network, for names and shapes (its values are not read, so "meta" tensors suffice).
         released: state dict of theirs.
         name: maps our key to theirs.
         to_rgb: the network's colour rule.
 
     Raises:
-        UserError: lists unknown, missing and misshaped keys; nothing is converted then.
+        UserError: lists unknown, missing and misshaped keys; then nothing is converted.
     """
     wanted = {name(key): key for key in ours}
     problems = [f"missing: {key}" for key in wanted if key not in released]

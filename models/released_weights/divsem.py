@@ -85,7 +85,7 @@ def to_rgb(key: str, value: Tensor) -> Tensor:
 # --- what a checkpoint says of its networks ---
 @dataclass(frozen=True)
 class Architecture:
-    """Widths read off a released generator's tensors; `style_dim` and `nef` are 0 for SPMPGAN."""
+    """Widths of a released generator, from its tensors; `style_dim` and `nef` are 0 for SPMPGAN."""
 
     label_nc: int
     ngf: int

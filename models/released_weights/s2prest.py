@@ -1,7 +1,7 @@
 """The authors' `embeddings.pt`: a pickled module, read without running any code in it.
 
 The file is a pickle of whole Python objects, which could run any code. This reader admits only the classes of such a
-module by name and makes hollow objects of them; from these it takes the parameters. Anything else in the file is
+module by name and makes empty objects of them, from which it takes the parameters. Anything else in the file is
 refused and named, and so is anything that would take more memory than the size of the file.
 """
 
@@ -124,10 +124,10 @@ def read_embeddings(path: Path) -> tuple[dict[str, Tensor], int]:
 
 
 def tensors_of(module: Hollow, prefix: str = "", seen: set[int] | None = None) -> dict[str, Tensor]:
-    """Return the parameters of a hollow module and of those in it, by name; `seen` are the modules read before.
+    """Return the parameters of an empty module and its submodules, by name; `seen` are the modules already read.
 
     Raises:
-        ValueError: a parameter is none, or a module is in two places.
+        ValueError: a parameter is invalid, or a module occurs twice.
     """
     seen = set() if seen is None else seen
     if id(module) in seen:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from util.errors import UserError
 
-UNUSED = "encoder_c.tail_block."  # its output is thrown away; ours has no such layer
+UNUSED = "encoder_c.tail_block."  # its output is not used; ours has no such layer
 FIRST = "encoder_c.head_block.main.1.weight_orig"
 
 

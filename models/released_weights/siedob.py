@@ -47,7 +47,7 @@ class ReleasedNetwork:
         return value
 
     def unprefixed(self, released: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return a released state dict without the wrapper's name, in its order; it may have lost it before."""
+        """Return a released state dict without the wrapper's name, in its order; which may be missing already."""
         return {key.removeprefix(self.prefix): value for key, value in released.items()}
 
 
@@ -72,7 +72,7 @@ JUDGE = {f"layers.{i}": f"dis_model.{i}.conv" for i in range(6)}
 
 
 def unet(encoder: Sequence[Sequence[str]], decoder: Sequence[str], last: str) -> Modules:
-    """Return a gated U-Net's convolutions, given the released names of its layers; without what refines them."""
+    """Return a gated U-Net's convolutions, given the released names of its layers; without refining layers."""
     modules = {"unet.stem.conv": "init_conv.conv", "picture": "conv_img.conv", **below("unet.last", last, GATED)}
     for i, level in enumerate(encoder):
         for j, name in enumerate(level):
@@ -164,7 +164,7 @@ class Architecture:
 
 
 def read_architecture(model: str, netG: Mapping[str, Tensor]) -> Architecture:
-    """Return the widths of a released generator, its keys without prefix; raises `UserError` if it is another's."""
+    """Return the widths of a released generator, its keys without prefix; raises `UserError` for another network."""
     layer, others = SIGNS[model]
     first = netG.get("init_conv.conv.weight")
     if first is None or not any(key.startswith(layer) for key in netG):

@@ -48,7 +48,7 @@ class ConvNorm(nn.Module):
 class GatedConv(nn.Module):
     """3x3 convolution over reflected borders: features under norm and activation, times a gate in (0, 1).
 
-    The two convolutions stay apart: as one they gain nothing, and the wide layers lose by copying their weights.
+    The two convolutions are separate: joining them gains nothing, and wide layers lose by copying weights.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
@@ -82,7 +82,7 @@ class GatedUp(nn.Module):
 
 
 class GatedUNet(nn.Module):
-    """Levels of gated convolutions, each half the size of the one before, and up again with their outputs as skips.
+    """Levels of gated convolutions, each half the size of the previous one, and back up with skips.
 
     Args:
         in_channels: of what is seen.
@@ -116,7 +116,7 @@ class GatedUNet(nn.Module):
             width = skip
             if refine:
                 self.refine.append(refine(width))
-        self.up.append(GatedUp(width, width))  # to the full size, which has no skip
+        self.up.append(GatedUp(width, width))  # to full size, without a skip
         self.last = GatedConv(width, ngf)
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:

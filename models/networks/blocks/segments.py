@@ -24,7 +24,7 @@ class Segments:
         Args:
             weight: (B, 1, H, W), how much each pixel counts; None for all alike.
         """
-        # Full precision: under bf16 a sum over 65536 pixels would stop growing long before its end.
+        # Full precision: under bf16 a sum over 65536 pixels would stop growing long before the end.
         with torch.autocast(x.device.type, enabled=False):
             flat = x.float().flatten(2)
             if weight is None:

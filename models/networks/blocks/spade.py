@@ -71,7 +71,7 @@ def padded_norm(x: Tensor) -> Tensor:
 
 
 class ResnetBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the width changes."""
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the width changes."""
 
     def __init__(self, channels: int, out_channels: int | None = None) -> None:
         super().__init__()

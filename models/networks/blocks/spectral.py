@@ -56,7 +56,7 @@ class SpectralConv2d(nn.Module):
                 with torch.no_grad():
                     self.weight_v.copy_(F.normalize(torch.mv(matrix.t(), self.weight_u), dim=0, eps=EPS))
                     self.weight_u.copy_(F.normalize(torch.mv(matrix, self.weight_v), dim=0, eps=EPS))
-            # Copies: a later forward pass changes the buffers while this pass still waits for its backward.
+            # Copies: a later forward pass changes the buffers before this pass's backward.
             u, v = self.weight_u.clone(), self.weight_v.clone()
             return self.weight_orig / torch.dot(u, torch.mv(matrix, v))
 

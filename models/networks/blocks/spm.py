@@ -1,7 +1,7 @@
 """Style-preserved modulation (SPMPGAN, Sec. 3; DivSem adds style codes to the decoders' context).
 
-A feature map is normalised and then modulated by two things in turn: its own unnormalised features, which carry the
-style of the visible pixels, and the context (style codes, labels, edges, mask), which carries what is wanted.
+A feature map is normalised, then modulated twice: by its own unnormalised features, which carry the style of the
+visible pixels, and by the context (style codes, labels, edges, mask), which says what to generate.
 
 Shapes: B batch, Cin and Cout features, K context channels, nh hidden channels.
 """
@@ -95,7 +95,7 @@ class SPMConv(nn.Module):
             return gamma, beta
         if not self.modulation.raw:
             x = F.instance_norm(x, eps=1e-5)
-        feat = F.relu(self.feat_hidden(x))  # of x as it is: normalising it would wash its style away
+        feat = F.relu(self.feat_hidden(x))  # of x unnormalised: normalisation would remove its style
         feat_gamma, feat_beta = joined_conv(feat, [self.feat_gamma, self.feat_beta])
         gamma_scale, gamma_shift, beta_scale, beta_shift = joined_conv(
             wanted, [self.ctx_gamma_scale, self.ctx_gamma_shift, self.ctx_beta_scale, self.ctx_beta_shift]

@@ -1,7 +1,7 @@
 """Mask-aware styles: one code per instance, read from its visible pixels (DivSem, Sec. 3).
 
 An instance that is partly erased has a valid ratio r = visible / all pixels, and its code is scaled and shifted by
-functions of r. One that is fully erased has nothing to read: in training its code comes from the unerased picture, at
+functions of r. A fully erased one cannot be read: in training its code comes from the unerased picture, at
 inference it is drawn from a bank of codes; both are normalised as if r were 1.
 """
 

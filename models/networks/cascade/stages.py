@@ -1,4 +1,4 @@
-"""The multi-scale generator: three U-Nets, each correcting the one before at twice its size (SPMPGAN, Sec. 3.3)."""
+"""The multi-scale generator: three U-Nets, each refining the previous one at twice its size (SPMPGAN, Sec. 3.3)."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class CascadeGenerator(nn.Module):
         return self.render(image, seg, edge, mask, style)
 
     def render(self, image: Tensor, seg: Tensor, edge: Tensor, mask: Tensor, style: Tensor | None) -> Cascade:
-        """As `forward`, of styles that are at hand (B, D, S, S)."""
+        """As `forward`, with given styles (B, D, S, S)."""
         check_shape(image, (None, 3, self.crop_size, self.crop_size), "image")
         check_shape(seg, (None, self.label_nc, self.crop_size, self.crop_size), "seg")
         parts = [style, seg, edge if self.edge_input else None, mask]

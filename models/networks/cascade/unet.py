@@ -52,7 +52,7 @@ class ContextPyramid:
         return self._decoder[size]
 
     def encoder(self, size: int) -> Tensor:
-        """Without the style codes, (B, N + 2, size, size): given, so that no gradient is spent on it."""
+        """Without the style codes, (B, N + 2, size, size): an input, so it needs no gradient."""
         if not self.style_dim:
             return self.decoder(size)
         if size not in self._encoder:
