@@ -55,7 +55,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
     Args:
         netG: the fusion network; None composes only (ablation).
         netB: the background generator.
-        netI, netS: the object networks; None where nothing is an object.
+        netI, netO: the networks of partly and of fully erased objects; None where nothing is an object.
         object_size: S, pixels of a crop.
         overlap: see `Objects.paste`.
         frozen_train: power-iterate the frozen networks' spectral norms in training, as the release does.
@@ -70,7 +70,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         netG: FusionGenerator | None,
         netB: BackgroundGenerator,
         netI: ObjectInpainter | None,
-        netS: StyleObjectGenerator | None,
+        netO: StyleObjectGenerator | None,
         rules: Sequence[ObjectRule],
         label_nc: int,
         ignore_label: int | None = None,
@@ -80,10 +80,10 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         training: GANTraining | None = None,
     ) -> None:
         super().__init__(netG=netG, rules=rules, label_nc=label_nc, ignore_label=ignore_label, training=training)
-        self.netB, self.netI, self.netS = netB, netI, netS
+        self.netB, self.netI, self.netO = netB, netI, netO
         self.object_size, self.overlap, self.frozen_train = object_size, overlap, frozen_train
-        self.styles = CodeStore() if netS is not None else None
-        self.style_dim = netS.style_dim if netS is not None else 0
+        self.styles = CodeStore() if netO is not None else None
+        self.style_dim = netO.style_dim if netO is not None else 0
         for net in self.frozen_networks().values():
             net.requires_grad_(False).eval()
 
@@ -129,16 +129,16 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         netB = BackgroundGenerator(
             label_nc=opt.label_nc, ngf=opt.background_ngf, saspm=opt.background_saspm, things=cls.thing_ids(opt)
         )
-        netI = netS = None
+        netI = netO = None
         if opt.separation:
             netI = ObjectInpainter(class_channels=classes, ngf=opt.inpaint_ngf)
-            netS = StyleObjectGenerator(class_channels=classes, ngf=opt.style_ngf, style_dim=opt.style_dim)
+            netO = StyleObjectGenerator(class_channels=classes, ngf=opt.style_ngf, style_dim=opt.style_dim)
         netG = FusionGenerator(ngf=opt.ngf) if opt.fusion else None
         return cls(
             netG=netG,
             netB=netB,
             netI=netI,
-            netS=netS,
+            netO=netO,
             rules=rules,
             label_nc=opt.label_nc,
             ignore_label=opt.ignore_label,
@@ -170,7 +170,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
     # --- networks --------------------------------------------------------------------------------------------------
     def frozen_networks(self) -> dict[str, nn.Module]:
         """The networks of other runs."""
-        nets = {"netB": self.netB, "netI": self.netI, "netS": self.netS}
+        nets = {"netB": self.netB, "netI": self.netI, "netO": self.netO}
         return {name: net for name, net in nets.items() if net is not None}
 
     def networks(self) -> dict[str, nn.Module]:
@@ -186,7 +186,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
     def load_input(
         self, flag: str, networks: Mapping[str, Mapping[str, Tensor]], run_dir: Path, *, weights: str
     ) -> None:
-        net = {"background_run": self.netB, "inpaint_run": self.netI, "style_run": self.netS}[flag]
+        net = {"background_run": self.netB, "inpaint_run": self.netI, "style_run": self.netO}[flag]
         if net is None:
             return
         net.load_state_dict(networks["netG"])
@@ -208,6 +208,8 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         self.use_bank(self.styles.bank())
 
     def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        if "netS" in state:  # netO's name in runs of earlier versions
+            state = {**state, "netO": state["netS"]}
         super().load_state(state)
         if self.styles is not None:
             self.use_bank(self.styles.bank())
@@ -231,7 +233,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
 
     def make_objects(self, batch: Batch, objects: Objects, seeds: list[int]) -> tuple[Tensor, Tensor]:
         """Return the objects' pictures (N, 3, S, S) and shapes (N, 1, S, S)."""
-        assert self.netI is not None and self.netS is not None
+        assert self.netI is not None and self.netO is not None
         size, mask = self.object_size, batch["mask"]
         shapes = objects.crop_where(size)
         erased = objects.crop_nearest(mask, size) * shapes
@@ -245,7 +247,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
             pictures[seen] = self.netI(known, shapes[seen], erased[seen], cls[seen]).float()
         if bool(hidden.any()):
             codes = self.draw_codes(objects, hidden, seeds)
-            pictures[hidden] = self.netS.render(cls[hidden], codes.to(shapes.device)).float()
+            pictures[hidden] = self.netO.render(cls[hidden], codes.to(shapes.device)).float()
         self.counters["objects completed"] += int(seen.sum())
         return pictures, shapes
 
@@ -287,7 +289,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         return False  # not gathered by this run but taken from the style run
 
     def choose_styles(self, source: str) -> None:
-        if self.netS is None:
+        if self.netO is None:
             BaseModel.choose_styles(self, source)
         else:
             super().choose_styles(source)
@@ -297,13 +299,13 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
 
     def instance_codes(self, batch: Batch) -> Tensor:
         """Codes of the instances of foreground classes, even if they fill little of their boxes; zeros for others."""
-        assert self.netS is not None
+        assert self.netO is not None
         codes = torch.zeros(*batch["inst_id"].shape, self.style_dim, device=batch["image"].device)
         maps = (batch["label"], batch["inst"], batch["inst_id"])
         objects = find_objects(*maps, whole(batch["mask"]), rules=[ObjectRule(r.label, 0.0) for r in self.rules])
         if len(objects):
             shapes = objects.crop_where(self.object_size)
             kinds = F.one_hot(objects.slot, len(self.rules) + 1)[..., None, None].float()
-            object_codes = self.netS.encode(objects.crop(batch["image"], self.object_size) * shapes, kinds * shapes)
+            object_codes = self.netO.encode(objects.crop(batch["image"], self.object_size) * shapes, kinds * shapes)
             codes[objects.picture, objects.number] = object_codes
         return codes

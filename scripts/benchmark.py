@@ -1,4 +1,4 @@
-"""Time this code against others, each in its own process, imports and decoding included.
+"""Compare the speed of this code with others', each in its own process, including imports and decoding.
 
     python scripts/benchmark.py metrics --real DIR --fake DIR [--num_images 500] [--repeats 3] [--json FILE]
     python scripts/benchmark.py semia [--height 184 --width 280] [--repeats 3] [--json FILE]
@@ -41,7 +41,7 @@ from util.errors import UserError, run_main
 from util.files import require_writable, write_text
 from util.images import save_png
 
-CLASSES = 1008  # of the official file's classifier, which no feature needs
+CLASSES = 1008  # of the official file's classifier, which the features do not need
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def compare(opt: argparse.Namespace, scratch: Path) -> None:
-    """Run every tool, print the table, write the figures."""
+    """Run every tool, print the table and write the JSON."""
     folders = [gather(opt, which, scratch / which) for which in ("real", "fake")]
     common = ["--real", str(folders[0]), "--fake", str(folders[1]), "--batch_size", str(opt.batch_size),
               "--num_workers", str(opt.num_workers), "--device", opt.device]  # fmt: skip
@@ -156,7 +156,7 @@ def official_tensors(weights: str | None) -> dict[str, Any]:
 
 
 def pytorch_fid(opt: argparse.Namespace) -> None:
-    """pytorch-fid as it is, but for where the weights come from."""
+    """pytorch-fid, unchanged but for the source of the weights."""
     from pytorch_fid import inception
     from pytorch_fid.fid_score import calculate_fid_given_paths
 
@@ -166,7 +166,7 @@ def pytorch_fid(opt: argparse.Namespace) -> None:
 
 
 def torch_fidelity(opt: argparse.Namespace) -> None:
-    """torch-fidelity as it is, with the same weights."""
+    """torch-fidelity, unchanged, with the same weights."""
     import torch_fidelity as package
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -180,7 +180,7 @@ def torch_fidelity(opt: argparse.Namespace) -> None:
 
 
 def write(path: str, value: float) -> None:
-    """Leave the value where `timed` reads it."""
+    """Write the value where `timed` reads it."""
     Path(path).write_text(json.dumps({"metrics": {"fid": value}}), encoding="utf-8")
 
 

@@ -99,7 +99,7 @@ class PlainSemIA(SemIAModel):
 
 # --- measuring --------------------------------------------------------------------------------------------------------
 def main(opt: argparse.Namespace) -> None:
-    """Print the table and write the figures."""
+    """Print the table and write the JSON."""
     figures: dict[str, Any] = {"size": [opt.height, opt.width], "threads": torch.get_num_threads()}
     print(f"{opt.height}x{opt.width}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads; CPU (wall) seconds")
     for semantic in (False, True):
@@ -123,7 +123,7 @@ def show(name: str, pair: dict[str, Any]) -> None:
 
 
 def timed(work: Callable[[], Any], repeats: int) -> tuple[dict[str, float], Any]:
-    """Return the least CPU and wall seconds, and the result."""
+    """Return the lowest CPU and wall seconds, and the result."""
     found, result = [], None
     for _ in range(repeats):
         wall, cpu = time.perf_counter(), time.process_time()

@@ -1,7 +1,7 @@
 """Make or enlarge a run's style bank: `python scripts/build_style_bank.py --name RUN --style_bank_size 500`.
 
 The bank holds raw style codes per class of training pictures (docs/papers.md), at most --style_bank_size of each, with
-the picture and instance that each came from in style_bank.json. A larger bank keeps what a smaller one had.
+the picture and instance that each came from in style_bank.json. A larger bank contains the smaller one.
 """
 
 from __future__ import annotations

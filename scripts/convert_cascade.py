@@ -55,7 +55,7 @@ def convert_cascade(args: argparse.Namespace) -> Path:
     bank = read_bank(args.style_codes, arch.style_dim) if args.style_codes else None
     folder.mkdir(parents=True, exist_ok=True)
     if all(key in source for key in ("optimizer_G", *DISCRIMINATORS, *OPTIMIZERS_D)):
-        # The perceptual network has no part in a checkpoint, and its weights need not be at hand.
+        # The perceptual network is not part of a checkpoint, and its weights may be missing.
         save_training_state(TrainOptions().parse([*flags, "--lambda_vgg", "0"]), source, netG, folder)
     save_weights({"netG": netG}, folder / WEIGHTS_FILE, step=0, source=args.source.name)
     if bank is not None:
@@ -66,7 +66,7 @@ def convert_cascade(args: argparse.Namespace) -> Path:
 
 
 def save_class_names(opt: Options, folder: Path) -> None:
-    """Write the classes of the release's labels; nothing where neither the mode nor --dataroot knows them."""
+    """Write the classes of the release's labels, if the mode or --dataroot has them."""
     table = DATASETS.get(opt.dataset_mode).class_table(opt.dataroot)
     if (opt.model, opt.dataset_mode) == ("divsem", "ade20k_landscape"):  # its labels count from 0: no "other"
         table = ClassTable(NAMES[1:], default_palette(len(NAMES))[1:])
@@ -87,7 +87,7 @@ def architecture_flags(model: str, arch: Any, source: Mapping[str, Any]) -> list
 
 
 def save_training_state(opt: Options, source: Mapping[str, Any], netG: dict[str, Tensor], folder: Path) -> None:
-    """Write a checkpoint of step 0 with networks and Adam's moments; the released file does not know its step."""
+    """Write a checkpoint of step 0 with networks and Adam's moments; the released file does not say its step."""
     model: Any = MODELS.get(opt.model).from_options(opt, is_train=True)
     assert isinstance(model, CascadeGAN) and model.netD is not None
     model.netG.load_state_dict(netG)

@@ -105,7 +105,7 @@ def object_options(args: argparse.Namespace, flags: list[str], label_nc: int) ->
 
 
 def siedob_training_state(opt: Options, source: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a checkpoint of step 0 with networks and Adam's moments; the released file does not know its step."""
+    """Return a checkpoint of step 0 with networks and Adam's moments; the released file does not say its step."""
     model = siedob_model(opt, is_train=True)
     for name, (released, optimizer) in siedob.CHECKPOINTS[opt.model].items():
         net, state = model.networks()[name], released.unprefixed(source[released.entry])

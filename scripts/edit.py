@@ -61,8 +61,8 @@ from util.seeds import derive_seed
 
 GREY = 128  # of erased pixels in a strip
 NOTHING_DRAWN = "none, nothing that has a style is fully erased"
-STRIP_SIDE = 2048  # pixels that a picture has in a strip, at most
-WIDE = 2  # wider pictures, times their height, stand below each other in a strip
+STRIP_SIDE = 2048  # pixels, the longest side of a picture in a strip
+WIDE = 2  # pictures wider than this times their height are stacked in a strip
 
 
 class Session:
@@ -135,7 +135,7 @@ class Session:
 
     # --- styles ----------------------------------------------------------------------------------------------------
     def plan_frames(self, bank: StyleBank | None) -> list[Frame]:
-        """Return what to make of each picture: draws, or steps between two styles."""
+        """Return the results to make of each picture: draws, or steps between two styles."""
         opt = self.opt
         if bank is None:
             asked = [n for n in ("style_source", *REFERENCE, "interpolate") if getattr(opt, n) is not None]
@@ -169,9 +169,7 @@ class Session:
             batch = to_device(self.painter.batch(scene.maps, scene.mask, window, scene.name), self.device)
             place = (batch["inst_id"][0] == number).nonzero().flatten()  # none: too small to survive the scaling
             found = self.model.instance_codes(batch)[0, place]
-            codes.append(
-                found[found.any(1)]
-            )  # a model may have no code for an instance that it does not take for an object
+            codes.append(found[found.any(1)])  # a model may have no code for an instance that is not an object
         if not sum(len(rows) for rows in codes):
             present = ", ".join(self.names[i] for i in sorted(set(whole["inst_class"].tolist())))
             which = "no instance" if not codes else "no single instance with a style (--style_inst tells them apart)"
@@ -187,7 +185,7 @@ class Session:
         for k, region in enumerate(regions, start=1):
             places = ", ".join(f"{w.side} px at ({w.left}, {w.top})" for w in region.windows)
             print(f"  region {k}: {int(region.mask.sum())} pixels, window(s) {places}")
-        cells, digests = [], set()  # of large pictures, results are written and let go one by one
+        cells, digests = [], set()  # results of large pictures are written and freed one by one
         for frame, path in zip(self.frames, names, strict=True):
             result = self.paint(scene, regions, frame, tell=frame is self.frames[0])
             save_png(result, path)

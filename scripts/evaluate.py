@@ -54,7 +54,7 @@ from util.opt import Opt
 from util.progress import progress
 from util.workers import shield_worker
 
-FOLDERS = ("masks", "labels", "instances")  # of maps that a metric may need, beside "style" and "source"
+FOLDERS = ("masks", "labels", "instances")  # of maps that a metric may need, besides "style" and "source"
 LISTED = 10  # problems that are listed
 
 
@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def usable_metrics(opt: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Return the metrics that the given folders allow and notes on others; raises `UserError` for one named but not."""
+    """Return the metrics that the given folders allow and notes on others; raises `UserError` for named ones."""
     names, notes = METRICS.parse(opt.metrics), []
     if not names:
         raise UserError(f"--metrics {opt.metrics}: nothing to compute; known: {', '.join(METRICS.names())}")
@@ -172,7 +172,7 @@ def usable_metrics(opt: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 def make_setup(opt: argparse.Namespace) -> Setup:
-    """Return what the metrics are loaded with; raises `UserError` or `DataError` for files that will not do."""
+    """Return what the metrics are loaded with; raises `UserError` or `DataError` for unusable files."""
     device = resolve_device(opt.device)
 
     def picture(path: str) -> Tensor:

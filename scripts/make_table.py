@@ -72,7 +72,7 @@ def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
 def last_line(path: Path, task: str, flags: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the last result of a task in a run's metrics.jsonl, None if there is none.
 
-    Several rows may test one run: results of another `--style_source` than the row's are passed over.
+    Several rows may test one run: results of another `--style_source` than the row's are skipped.
     """
     source = flags.get("style_source", BANK)
     found = None

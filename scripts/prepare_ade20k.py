@@ -8,10 +8,10 @@
 list for landscape is not released: the default, SCENES below, is a choice of natural outdoor scenes, so its counts
 and numbers cannot equal theirs; `--scenes` takes another.
 
-The short side becomes 256, and what a picture is then longer than 384 is cut off, half at each end (the authors: short
+The short side becomes 256, and a longer side than 384 is cut to it, half at each end (the authors: short
 side at least 256, long side at most 384; WuyangLuo/SPMPGAN#1). Pictures LANCZOS and JPEG quality 92, maps nearest.
 Labels keep the ids of the scene parsing, 0 = other, 1 to 150. The archives' validation split becomes `test`. Run again
-to go on after an interruption.
+to continue after an interruption.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def choose(scenes: Mapping[str, str], wanted: Sequence[str], *, default: bool) -
 
 
 def find_jobs(sources: SourceSet, chosen: set[str], output: Path, *, with_instances: bool) -> list[Job]:
-    """Pair pictures, labels and instances of the chosen names; raises `UserError` naming the archive and its lack."""
+    """Pair pictures, labels and instances of the chosen names; raises `UserError` for an incomplete archive."""
 
     def find(folder: str, ending: str, archive: str) -> Found:
         return sources.find(rf"{folder}/(?P<split>training|validation)/(?P<name>[^/]+){ending}", archive=archive)

@@ -5,7 +5,7 @@
 
 Pictures are scaled to a short side of 256 (LANCZOS, JPEG quality 92), labels by nearest. Instances are derived:
 connected components (8 neighbours, at least 10 pixels) of car, pedestrian and bicyclist get class * 1000 + k, k = 0, 1,
-... by falling area; all else keeps its class as id. Run again to go on after an interruption.
+... by falling area; all else keeps its class as id. Run again to continue after an interruption.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python scripts/prepare_cityscapes.py --source leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip [--hires]
 
 Frames (2048x1024) become 512x256 (WuyangLuo/SPMPGAN#1): pictures LANCZOS and JPEG quality 92, `labelIds` and
-`instanceIds` nearest from the same pixels. The archives' val split becomes `test`; their own test split has no
-annotations and stays out. `--hires` also writes the frames at full size to <split>/images2048/, from which SIEDOB
-cuts its objects. Run again to go on after an interruption.
+`instanceIds` nearest from the same pixels. The archives' val split becomes `test`; their test split has no
+annotations and is left out. `--hires` also writes the frames at full size to <split>/images2048/, from which SIEDOB
+cuts its objects. Run again to continue after an interruption.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SHORT_SIDE, FULL_WIDTH = 256, 2048
 
 
 def find_jobs(sources: SourceSet, output: Path, *, hires: bool) -> list[Job]:
-    """Pair frames and annotations of train and val; raises `UserError` naming the archive and what it lacks."""
+    """Pair frames and annotations of train and val; raises `UserError` naming the archive and what is missing."""
     split = "(?P<split>train|val)"
     images = sources.find(rf"leftImg8bit/{split}/[^/]+/(?P<name>[^/]+)_leftImg8bit\.png", archive=PICTURES)
     ends = ("labelIds", "instanceIds")

@@ -6,7 +6,7 @@ r"""Make a data set of --dataset_mode custom from your own pictures and label ma
 Files belong together if their paths below --images, --labels and --inst are equal but for suffix and ending. Label
 maps hold ids, one channel of 8 or 16 bit; instance maps ids or colours, written as 16 bit. Splits are drawn with a
 seed (--ratios train=0.8,val=0.1,test=0.1) or come from lists of names (--list train=a.txt --list test=b.txt). The
-short side becomes --short_side pixels: pictures LANCZOS, maps nearest. Run again to go on after an interruption.
+short side becomes --short_side pixels: pictures LANCZOS, maps nearest. Run again to continue after an interruption.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def read_lines(path: Path, flag: str) -> list[str]:
 
 
 def highest_id(opt: argparse.Namespace, labels: Sequence[Path]) -> int:
-    """Look through all label maps; the ignored id does not count."""
+    """Find the ids of all label maps, without the ignored one."""
     rules = MapRules(label_nc=MOST_IDS, label_map=parse_label_map(opt.label_map))
     highest = 0
     for path in progress(labels, desc="counting classes", unit="map", leave=False):

@@ -3,10 +3,10 @@
     python scripts/prepare_objects.py --dataset_mode camvid --dataroot datasets/camvid --output datasets/camvid_objects
     python scripts/prepare_objects.py --dataset_mode streets --load_size 256 --output datasets/streets_objects
 
-Which instances are objects say the classes.json of the scenes, or --foreground car:0.6,person:0.35:2:6 (class, least
-share of its box, least and highest height / width): the rules by which the scene models choose theirs. Boxes have a
-margin of 2 pixels of a 256 picture. Pixels come from <split>/images2048/ where that is (any whole multiple of the
-maps' size), bilinear, JPEG quality 95; masks are nearest. Run again to go on after an interruption.
+The classes.json of the scenes, or --foreground car:0.6,person:0.35:2:6 (class, least
+share of its box, least and highest height / width), say which are objects, as in the scene models. Boxes have a
+margin of 2 pixels of a 256 picture. Pixels come from <split>/images2048/ if it exists (any whole multiple of the
+maps' size), bilinear, JPEG quality 95; masks are nearest. Run again to continue after an interruption.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A row is a run: its train.py line and a test.py line per task. The exact lines are printed, rows that are finished with
 the same options are skipped, interrupted ones continue, rows of methods that are not registered say "not built". All
-rows and tasks are checked before the first step; a row that fails later stops those alone that are built on it. At the
-end stand the table of all rows and one picture that shows them side by side; scripts/make_table.py sets them beside
+rows and tasks are checked before the first step; a row that fails later stops only those that are built on it. At the
+end come the table of all rows and one picture that shows them side by side; scripts/make_table.py compares them with
 published numbers. File format: see experiments/README.md.
 """
 
@@ -50,7 +50,7 @@ from util.registry import did_you_mean
 from util.text_files import parse_json
 
 SIDE_BY_SIDE = 6  # pictures of the comparison
-POLL = 0.1  # seconds between looks at rows that run in separate processes
+POLL = 0.1  # seconds between checks of rows in separate processes
 
 
 def train_row(row: Row, checkpoints_dir: str, *, quiet: bool) -> None:
@@ -104,7 +104,7 @@ class Problems(dict[str, str]):
         print(f"row {row.name} failed: {what}", file=sys.stderr, flush=True)
 
     def stops(self, row: Row, rows: list[Row]) -> bool:
-        """Add and tell of a row that cannot run, since one that it needs has failed."""
+        """Add and report a row that cannot run because one that it needs has failed."""
         missing = [name for name in needs(row, rows) if name in self]
         if missing:
             self.add(row, f"it needs {', '.join(missing)}")
@@ -126,7 +126,7 @@ def run_here(rows: list[Row], checkpoints_dir: str, problems: Problems, *, quiet
                 tested.append((row, task, *test_row(row, task, checkpoints_dir, quiet=quiet)))
         except UserError as error:
             problems.add(row, str(error))
-        except Exception as error:  # the other rows can do without it
+        except Exception as error:  # the other rows do not need it
             message = disk_problem(error) if isinstance(error, OSError) else ""
             if not message:
                 traceback.print_exc()
@@ -137,7 +137,7 @@ def run_here(rows: list[Row], checkpoints_dir: str, problems: Problems, *, quiet
 def run_parallel(rows: list[Row], args: argparse.Namespace, problems: Problems) -> None:
     """Run rows as separate processes, `--jobs` at a time, each with its share of the cores and its own log.
 
-    Small networks gain little from a second thread: two rows at once finish sooner than one after the other.
+    Small networks gain little from a second thread, so two rows at once finish sooner than in turn.
     """
     Path(args.checkpoints_dir).mkdir(parents=True, exist_ok=True)
     waiting, running = list(rows), dict[str, Job]()
@@ -166,7 +166,7 @@ def run_parallel(rows: list[Row], args: argparse.Namespace, problems: Problems) 
 
 
 class Job:
-    """A row in a process of its own. Its session is its own too: a terminal's Ctrl-C reaches it through us, once."""
+    """A row in a separate process and session: a terminal's Ctrl-C reaches it only once, through us."""
 
     def __init__(self, row: Row, args: argparse.Namespace) -> None:
         self.row, self.began = row, time.perf_counter()
@@ -181,7 +181,7 @@ class Job:
             )  # fmt: skip
 
     def finish(self, problems: Problems) -> None:
-        """Tell how it ended."""
+        """Report how it ended."""
         if code := self.process.returncode:
             last = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
             problems.add(self.row, f"ended with code {code}: {last[0]} (whole log: {self.log})")
@@ -190,7 +190,7 @@ class Job:
 
 
 def obey_stop_signals() -> None:
-    """Let SIGTERM and a closed terminal do what Ctrl-C does: no process that was started here is left behind."""
+    """Let SIGTERM and a closed terminal act like Ctrl-C, so that no process started here is left behind."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, signal.default_int_handler)

@@ -90,7 +90,7 @@ def parse_options(argv: list[str] | None = None) -> SegmenterOpt:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train, score on the real test pictures, save: nothing stands under the name before all is done."""
+    """Train, score on the real test pictures, save: nothing is written under the name before the end."""
     opt = parse_options(argv)
     folder = run_folder(opt)
     if folder.exists() and not opt.overwrite:
@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         "trained_on": {**trained_on, "steps": opt.max_steps},
         "real_test": {},
     }
-    with tempfile.TemporaryDirectory() as trial:  # what is scored is what is stored, in half precision
+    with tempfile.TemporaryDirectory() as trial:  # score what is stored, in half precision
         save(net, card, Path(trial))
         card["real_test"] = score(opt, test_set, device, Path(trial))
     save(net, card, folder)

@@ -96,7 +96,7 @@ def _read_heads(archive: tarfile.TarFile, path: Path, *, limit: int) -> None:
 
 
 def _check_name(archive: Path, name: str) -> None:
-    """Refuse names that lead out of the folder that an archive would unpack to."""
+    """Refuse names that lead out of the folder to which an archive would unpack."""
     parts = PurePosixPath(name).parts
     if not name or name.startswith("/") or ".." in parts or "\\" in name or re.match(r"[A-Za-z]:", name):
         raise DataError(f"{archive}: unsafe member path '{name}'; this is not an official archive")

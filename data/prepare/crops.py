@@ -21,7 +21,7 @@ HIRES = "images2048"
 
 
 def open_picture(scenes: BaseDataset, index: int, maps: Maps) -> tuple[np.ndarray, str]:
-    """Return the picture to cut from and what it is: that of images2048/ where the folder is, else the scene's own."""
+    """Return the picture to cut from and what it is: that of images2048/ if the folder exists, else the scene's own."""
     height, width = maps.label.shape
     if not isinstance(scenes, FolderDataset):
         return maps.image, f"the scenes as drawn ({width}x{height})"

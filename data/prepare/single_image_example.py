@@ -1,6 +1,6 @@
 """A procedural picture with its layout and two others, to try SemIA on without any download.
 
-A lake below a mountain: four classes, each with a texture that tells it apart. Drawn from a seed, at any size.
+A lake below a mountain: four classes, each with a distinct texture. Drawn from a seed, at any size.
 """
 
 from __future__ import annotations

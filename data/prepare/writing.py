@@ -1,6 +1,6 @@
 """What the scripts/prepare_*.py share: parallel conversion that can be resumed, class tables, masks.
 
-A picture's files are written under another name and renamed, so that what is there is whole: a second run skips it.
+A picture's files are written under another name and renamed, so what exists is complete, and a second run skips it.
 """
 
 from __future__ import annotations
@@ -92,14 +92,14 @@ def write_class_table(output: Path, table: ClassTable) -> None:
 
 
 def save_classes(dataset: BaseDataset, run_dir: Path) -> None:
-    """Write a data set's classes into a run's folder, so that the run knows their names wherever the data is."""
+    """Write a data set's classes into a run's folder, so that the run knows their names without the data."""
     write_class_table(run_dir, replace(dataset.classes, ignore=dataset.ignore_label))
 
 
 def claim_output(output: Path, script: str, settings: Mapping[str, Any]) -> None:
     """Record in the folder the settings it is made with; raises `UserError` if it was made with other settings.
 
-    Without this, a run that goes on with another split or size would mix the two.
+    Without this, a run continued with another split or size would mix the two.
     """
     wanted = {"script": script, "settings": dict(settings)}
     path = output / STAMP
@@ -169,7 +169,7 @@ Convert = Callable[[Job], Mapping[str, np.ndarray]]  # the arrays of a job's tar
 
 
 def convert_all(convert: Convert, jobs: Sequence[Job], *, num_workers: int, title: str) -> None:
-    """Make the files of all jobs that are not finished; raises the first error, after which a run can go on."""
+    """Make the files of all jobs that are not finished; raises the first error, after which a run can continue."""
     todo = [job for job in jobs if not job.finished()]
     if len(todo) < len(jobs):
         print(f"{title}: {len(jobs) - len(todo)} of {len(jobs)} are finished, going on")
@@ -197,7 +197,7 @@ def run_jobs(function: Callable[[Any], Any], jobs: Sequence[Any], *, num_workers
     with waiting([]):
         pool = ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=context, initializer=_follow_parent)
     try:
-        with deaf_children():  # Ctrl-C is the parent's, and a child finishes its file
+        with deaf_children():  # the parent handles Ctrl-C, and a child finishes its file
             futures = [pool.submit(function, job) for job in jobs]
         for future in progress(as_completed(futures), total=len(futures), desc=title, unit="file"):
             future.result()

@@ -1,4 +1,4 @@
-"""What stands in a street scene: where, how large, in which colours and patterns. Metres; see `scene.py`."""
+"""The items of a street scene: place, size, colours and patterns. Metres; see `scene.py`."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def build_street(b: Builder) -> list[Item]:
 
 
 def _without_crowding(props: list[tuple[float, str, float]]) -> list[tuple[float, str, float]]:
-    """Leave out cars that would stand in one another."""
+    """Leave out cars that would overlap."""
     kept: list[tuple[float, str, float]] = []
     for z, kind, x in sorted(props):
         clash = kind == "car" and any(k == "car" and abs(x - kx) < 2.0 and z - kz < 5.6 for kz, k, kx in kept)

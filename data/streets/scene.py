@@ -1,7 +1,7 @@
 """Procedural street scenes: a picture with its label and instance maps, drawn from a seed at any size.
 
 A pinhole camera looks along a street with houses, trees, cars, people and poles. Every instance draws its own colours
-and pattern, so that nothing but its visible pixels tells how it looks; sky and road have separate hues in every
+and pattern, so that only its visible pixels show how it looks; sky and road have separate hues in every
 scene. The picture is drawn enlarged and averaged down; the maps are the centre pixels of the same drawing, so their
 borders are those of the picture.
 
@@ -36,7 +36,7 @@ CLASSES = ClassTable(
     ),
     things=frozenset((BUILDING, TREE, CAR, PERSON, POLE)),
     # Measured at 256 pixels: whole cars fill 0.62 to 0.73 of their boxes, whole people 0.4 to 0.5 at an aspect of 1.7
-    # to 2.3; what is half hidden fills less. Buildings, trees and poles are scenery, and mostly hidden in part.
+    # to 2.3; half hidden ones fill less. Buildings, trees and poles are scenery, and mostly partly hidden.
     objects=(ObjectRule(CAR, 0.5), ObjectRule(PERSON, 0.35, (1.5, 6))),
 )
 SUPERSAMPLING = 3  # odd, so that a map pixel has a centre

@@ -212,7 +212,7 @@ def test_the_system_of_all_four_makes_a_picture(three_runs: Path) -> None:
     theirs = fusion.nets["netG"](composed.flip(1), batch["mask"], edge)
     assert torch.allclose(model.netG(composed, batch["mask"], edge).flip(1), theirs, atol=1e-4)
     weights = torch.load(run / "latest.pt", weights_only=True)["model"]
-    assert weights.keys() == {"netG", "netD", "netB", "netI", "netS", "styles"}
+    assert weights.keys() == {"netG", "netD", "netB", "netI", "netO", "styles"}
 
 
 def attempt(authors: Authors, folder: Path, *flags: str) -> Callable[[], Path]:

@@ -141,7 +141,7 @@ def fusion_model(cv2: ModuleType, **how: Any) -> SIEDOBFusionModel:
         "netG": golden_network("netG_F"),
         "netB": golden_network("netG_BG"),
         "netI": golden_network("inp.netG"),
-        "netS": golden_network("sty.netG"),
+        "netO": golden_network("sty.netG"),
     }
     model = SIEDOBFusionModel(**nets, rules=RULES, label_nc=LABEL_NC, overlap="sum", **how)
     assert model.styles is not None

@@ -228,14 +228,14 @@ def test_without_separation_everything_is_background(root: Path, everything: Pat
     assert generate(all_in_one, batch)[0, :, 8:24, 8:28].ne(batch["image"][0, :, 8:24, 8:28]).all()
     system = build(root, "siedob_fusion", "--no-separation", f"--background_run={everything}")
     assert names(system) == {"netG", "netD", "netB"}
-    assert names(build(root, "siedob_fusion")) == {"netG", "netD", "netB", "netI", "netS", "styles"}
+    assert names(build(root, "siedob_fusion")) == {"netG", "netD", "netB", "netI", "netO", "styles"}
     generate(system, batch)
     assert not system.counters
 
 
 def test_without_the_fusion_network_there_is_nothing_to_train(root: Path) -> None:
     model = build(root, "siedob_fusion", "--no-fusion", "--max_steps", "0")
-    assert names(model) == {"netB", "netI", "netS", "styles"}
+    assert names(model) == {"netB", "netI", "netO", "styles"}
     assert model.phases() == []
     for flags in (["--max_steps", "1"], ["--max_steps", "0", "--ema", "0.9"]):
         with pytest.raises(UserError, match="nothing to train"):

@@ -127,6 +127,15 @@ def test_a_run_whose_options_are_incomplete(root: Path, tmp_path: Path, kind: st
     wrong(root, f"--{kind}_run .*: '{option}' of its opt.yaml is missing or", "siedob_fusion", f"--{kind}_run={run}")
 
 
+def test_runs_of_earlier_versions_are_read(root: Path) -> None:
+    """Their generator of fully erased objects is called netS."""
+    model = build(root, "siedob_fusion")
+    state = model.state()
+    state["netS"] = {key: torch.randn_like(value) for key, value in state.pop("netO").items()}
+    model.load_state(state)
+    assert all(torch.equal(value, state["netS"][key]) for key, value in model.netO.state_dict().items())
+
+
 def test_runs_that_do_not_fit_each_other(root: Path, tmp_path: Path) -> None:
     size = changed_run(root, "siedob_style", tmp_path / "size", crop_size=128)
     wrong(root, "--inpaint_run .* and --style_run .*: --crop_size 64 and 128", "siedob_fusion", f"--style_run={size}")
@@ -173,7 +182,7 @@ def test_a_style_run_without_its_bank_says_how_to_make_it(root: Path, tmp_path: 
 # --- frozen networks and checkpoints ---
 def taken_over(root: Path, run: Path) -> dict[str, dict[str, bool]]:
     """Tell of each tensor of the networks from other runs whether it is still theirs, bit for bit."""
-    sources = {"netB": "siedob_background", "netI": "siedob_inpaint", "netS": "siedob_style"}
+    sources = {"netB": "siedob_background", "netI": "siedob_inpaint", "netO": "siedob_style"}
     own = weights(run)
     return {
         net: {key: torch.equal(value, own[net][key]) for key, value in weights(root / name)["netG"].items()}
