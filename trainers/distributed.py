@@ -60,8 +60,8 @@ class Distributed:
         if world_size == 1:
             yield cls(device=own)
             return
-        # NCCL's watchdog would kill the process after the timeout; a blocking wait raises instead. It costs nothing:
-        # the trainer reads the losses, and so waits for the device, after each backward pass.
+        # NCCL's watchdog would kill the process after the timeout; a blocking wait raises instead. Its price: with
+        # several processes, the host waits for the device after each backward pass.
         os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
         try:
             dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=timedelta(minutes=timeout))

@@ -69,11 +69,13 @@ def unpack(state: dict[str, Any], path: Path, *, model: BaseModel, ema: EMA | No
 
 
 def _load_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Load an optimiser's state except its hyperparameters, which are options and may change on resuming."""
+    """Load an optimiser's state except its hyperparameters, which are options and may change on resuming.
+
+    Among them is `fused`, on which it depends whether the step counters lie on the device.
+    """
     own = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, values in zip(optimizer.param_groups, own, strict=True):
-        group.update(values)
+    groups = [{**saved, **values} for saved, values in zip(state["param_groups"], own, strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": groups})
 
 
 def optimizers(model: BaseModel) -> dict[str, Optimizer]:

@@ -22,7 +22,8 @@ from models.base_model import BaseModel, Phase
 from trainers.checkpoint import Checkpoints
 from trainers.distributed import Distributed
 from trainers.ema import EMA
-from trainers.failures import MemoryShortageError, non_finite, out_of_memory_hint
+from trainers.failures import MemoryShortageError, out_of_memory_hint
+from trainers.guard import UpdateGuard
 from trainers.logger import Logger
 from trainers.restore import describe_weights
 from trainers.settings import TrainerSettings
@@ -64,11 +65,10 @@ class Trainer:
         self.checkpoints = Checkpoints(run_dir, keep=settings.keep)
         self.step = self.nimg = 0
         self._saved_step: int | None = None
-        self._losses: dict[str, float] = {}  # of the present step, by name
-        self._norms: dict[str, float] = {}  # likewise, by phase
         self._updated = False  # whether any network was, in the present step
         model.to(world.device)
         model.train()
+        self.guard = UpdateGuard(model, world)
         averaged = {name: net for name, net in model.networks().items() if name in model.ema_networks}
         self.ema = EMA(averaged, decay=settings.ema_decay) if settings.ema_decay else None
 
@@ -79,7 +79,8 @@ class Trainer:
             restored: called once the checkpoint to continue from, if any, has been loaded and fits.
 
         Raises:
-            NonFiniteError: a loss or gradient is NaN or infinite; nothing was updated with it, nothing is saved.
+            NonFiniteError: a loss or gradient is NaN or infinite; nothing was updated with it, nothing is saved
+                (`UpdateGuard`).
             UserError: out of memory, a checkpoint that cannot be read or written, a picture that cannot be used.
         """
         with StopSignals() as stop:
@@ -140,7 +141,7 @@ class Trainer:
 
     def _train_step(self, batch: Batch) -> None:
         torch.manual_seed(derive_seed(self.settings.seed, "step", self.step, self.world.rank))
-        self._losses, self._norms, self._updated = {}, {}, False
+        self._updated = False
         self.model.step = self.step
         with self._autocast():
             shared = self.model.begin_step(batch)
@@ -148,6 +149,7 @@ class Trainer:
             if self.step % phase.every == 0:
                 for _ in range(phase.repeat):
                     self._update(phase, shared)
+        self.guard.end_step()
         if self.ema:
             self.ema.update()
         self.step += 1
@@ -165,21 +167,14 @@ class Trainer:
             if not losses:
                 return  # all its terms have weight zero
             total = sum(self.model.loss_weights.get(name, 1.0) * loss for name, loss in losses.items())
+            self.guard.settle()  # of the step before: here its gradients are still there, and the device is busy
             phase.optimizer.zero_grad(set_to_none=True)
             assert isinstance(total, Tensor)
             total.backward()
         norm = get_total_norm(p.grad for g in phase.optimizer.param_groups for p in g["params"] if p.grad is not None)
-        # One transfer from the device for all numbers of the update.
-        *values, norm_value = torch.stack([v.detach().double() for v in (*losses.values(), norm)]).tolist()
-        named = dict(zip(losses, values, strict=True))
-        # All processes stop together: if one left alone, the others would wait for it in the next reduction.
-        if self.world.all_any([not np.isfinite([*values, norm_value]).all()])[0]:
-            networks = {name: self.model.networks()[name] for name in phase.networks}
-            raise non_finite(step=self.step + 1, phase=phase.name, losses=named, networks=networks)
+        self.guard.check(self.step + 1, phase, losses, norm)
         self._updated = True
         phase.optimizer.step()
-        self._losses |= named
-        self._norms[phase.name] = norm_value
 
     def _autocast(self) -> AbstractContextManager[object]:
         """Entered anew for each phase: autocast caches cast weights, and a phase must see the last one's update."""
@@ -213,14 +208,15 @@ class Trainer:
             print(f"step {self.step} was saved: --continue_train goes on from it", flush=True)
 
     def _log(self, bar: Any, seconds_per_step: float) -> None:
-        losses = self.world.mean(self._losses)
+        losses, norms = self.guard.numbers(self.step)
+        losses = self.world.mean(losses)
         rates = {phase.name: phase.optimizer.param_groups[0]["lr"] for phase in self.model.phases()}
         self._logger.log(
             self.step,
             nimg=self.nimg,
             losses=losses,
             lr=rates,
-            grad_norm=self._norms,
+            grad_norm=norms,
             seconds_per_step=seconds_per_step,
         )
         bar.set_postfix({name: f"{value:.4g}" for name, value in losses.items()}, refresh=False)
@@ -254,6 +250,7 @@ class Trainer:
     def _save(self) -> None:
         if self._saved_step == self.step:
             return
+        self.guard.settle()
         sums = [p.detach().double().sum() for net in self.model.networks().values() for p in net.parameters()]
         if not self.world.equal(torch.stack(sums).tolist()):
             raise RuntimeError("the processes' weights differ: a network is trained without BaseModel.call")

@@ -5,7 +5,7 @@ so that branches, loops over objects and shapes that depend on data are the real
 noted.
 
 Of the two devices, "cuda" is what the code sees of a GPU, but its backward passes are not run (PyTorch's engine asks
-the driver): gradients are zeros. "lazy", a device of PyTorch's without hardware, runs them, but makes no updates.
+the driver): gradients are ones. "lazy", a device of PyTorch's without hardware, runs them, but makes no updates.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def fake_device(kind: str) -> Iterator[FakeDevice]:
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
         if kind == "cuda":
-            patch.setattr(Tensor, "backward", zero_gradients)
+            patch.setattr(Tensor, "backward", unit_gradients)
         else:
             patch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
             patch.setattr(torch, "is_autocast_enabled", lambda *args: False)
@@ -234,8 +234,8 @@ class FakeEvent:
         self.device.wait()
 
 
-def zero_gradients(loss: Tensor) -> None:
-    """Give all leaves that a loss comes from gradients of zeros."""
+def unit_gradients(loss: Tensor) -> None:
+    """Give all leaves that a loss comes from gradients of ones."""
     assert loss.grad_fn is not None
     nodes, seen = [loss.grad_fn], set()
     while nodes:
@@ -245,5 +245,5 @@ def zero_gradients(loss: Tensor) -> None:
         seen.add(node)
         leaf = getattr(node, "variable", None)
         if leaf is not None and leaf.grad is None:
-            leaf.grad = torch.zeros_like(leaf)
+            leaf.grad = torch.ones_like(leaf)
         nodes += [parent for parent, _ in node.next_functions if parent is not None]

@@ -19,7 +19,7 @@ from models.divsem_model import DivSemModel
 pytestmark = pytest.mark.skipif(bool(missing_fakes()), reason=missing_fakes())
 MISTAKE = (DeviceMistakeError, RuntimeError)
 # How often the host may wait for the device in a step that logs nothing.
-WAITS = {"divsem": 3, "semia": 60, "s2prest": 9, "siedob_background": 20, "siedob_fusion": 40}
+WAITS = {"divsem": 2, "semia": 60, "s2prest": 9, "siedob_background": 17, "siedob_fusion": 36}
 
 
 @pytest.mark.parametrize("name", MODELS.names())
@@ -27,7 +27,7 @@ def test_every_method_keeps_to_its_device(name: str, tmp_path: Path) -> None:
     run = rehearse(name, tmp_path)
     with fake_device("cuda") as device:
         waits = run.steps(device, 3)
-        assert max(map(len, waits[1:])) <= WAITS.get(name, 2), waits
+        assert max(map(len, waits[1:])) <= WAITS.get(name, 1), waits
         run.preview()
         run.generate(device)
 

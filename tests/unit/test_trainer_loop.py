@@ -87,9 +87,10 @@ def test_loss_weights_scale_the_gradient(tmp_path: Path) -> None:
     model = ToyModel()
     model.loss_weights = {"G/l1": 20.0, "G/gan": 2.0}
     doubled = fit(tmp_path / "b", model=model, max_steps=1)
-    assert doubled._norms["G"] == pytest.approx(2 * plain._norms["G"], rel=1e-12)
-    assert doubled._norms["D"] == plain._norms["D"]
-    assert doubled._losses["G/l1"] == plain._losses["G/l1"]  # logged unweighted
+    (losses, norms), (plain_losses, plain_norms) = doubled.guard.numbers(1), plain.guard.numbers(1)
+    assert norms["G"] == pytest.approx(2 * plain_norms["G"], rel=1e-12)
+    assert norms["D"] == plain_norms["D"]
+    assert losses["G/l1"] == plain_losses["G/l1"]  # logged unweighted
 
 
 def test_frozen_leaves_the_named_networks_and_restores_the_rest() -> None:

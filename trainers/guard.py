@@ -1,0 +1,111 @@
+"""No weight is changed by a loss or gradient that is NaN or infinite, and a GPU is not waited for to know it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, Optimizer
+
+from models.base_model import BaseModel, Phase
+from trainers.distributed import Distributed
+from trainers.failures import non_finite
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update's numbers: its losses, and last the norm of its gradients."""
+
+    step: int
+    phase: Phase
+    names: tuple[str, ...]
+    values: Tensor
+
+
+class UpdateGuard:
+    """Checks each update before it is made.
+
+    On a CPU its numbers are read at once. Reading them from a GPU, the host would wait for all that it has been given
+    to do, in every update. There the update itself changes nothing where one before it, or its own numbers, are not
+    finite (`found_inf` of PyTorch's fused optimisers); a step's numbers are copied while the GPU goes on, and are read
+    within the next step, or earlier where somebody asks for them.
+    """
+
+    def __init__(self, model: BaseModel, world: Distributed) -> None:
+        self.model, self.world = model, world
+        self._read_step = 0
+        self._losses: dict[str, float] = {}  # of that step, by name
+        self._norms: dict[str, float] = {}  # likewise, by phase
+        self._made: list[Update] = []  # in the present step, unread
+        self._copied: tuple[list[Update], Tensor, torch.cuda.Event] | None = None  # of a step, on their way
+        if world.device.type == "cuda":
+            self._bad = torch.zeros((), device=world.device)
+            for phase in model.phases():
+                if isinstance(phase.optimizer, Adam | SGD):
+                    for group in phase.optimizer.param_groups:
+                        group["fused"] = True
+
+    def check(self, step: int, phase: Phase, losses: dict[str, Tensor], norm: Tensor) -> None:
+        """Call before the optimiser's step; `step` counts from 1.
+
+        Raises:
+            NonFiniteError: a number is not finite, here or in another process, and is read at once.
+        """
+        values = torch.stack([v.detach().double() for v in (*losses.values(), norm)])
+        update = Update(step, phase, tuple(losses), values)
+        if _skips(phase.optimizer):
+            self._bad = torch.maximum(self._bad, values.isfinite().logical_not().any().float())
+            phase.optimizer.found_inf = self._bad  # type: ignore[attr-defined]
+            self._made.append(update)
+        else:
+            self._read([update], values.tolist())
+
+    def end_step(self) -> None:
+        """Let the step's numbers come to the host."""
+        if self._made:
+            values = torch.cat([update.values for update in self._made]).to("cpu", non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+            self._copied, self._made = (self._made, values, arrived), []
+
+    def settle(self) -> None:
+        """Read the numbers of the step that was ended last, if they have not been.
+
+        Raises:
+            NonFiniteError: one is not finite; nothing was updated with it, nor after it.
+        """
+        if self._copied is not None:
+            (updates, values, arrived), self._copied = self._copied, None
+            arrived.synchronize()
+            self._read(updates, values.tolist())
+
+    def numbers(self, step: int) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the losses of the step just ended, by name, and the norms of its gradients, by phase; see `settle`."""
+        self.settle()
+        return (self._losses, self._norms) if self._read_step == step else ({}, {})
+
+    def _read(self, updates: list[Update], values: list[float]) -> None:
+        first = None
+        for update in updates:
+            if update.step != self._read_step:
+                self._read_step, self._losses, self._norms = update.step, {}, {}
+            count = len(update.names) + 1
+            *own, norm = values[:count]
+            values = values[count:]
+            named = dict(zip(update.names, own, strict=True))
+            self._losses |= named
+            self._norms[update.phase.name] = norm
+            if first is None and not np.isfinite([*own, norm]).all():
+                first = update, named
+        # All processes stop together: if one left alone, the others would wait for it in the next reduction.
+        if self.world.all_any([first is not None])[0]:
+            update, named = first or (updates[-1], named)
+            networks = {name: self.model.networks()[name] for name in update.phase.networks}
+            raise non_finite(step=update.step, phase=update.phase.name, losses=named, networks=networks)
+
+
+def _skips(optimizer: Optimizer) -> bool:
+    """Whether an optimiser can be told on the device to change nothing."""
+    return all(group.get("fused") for group in optimizer.param_groups)
