@@ -58,10 +58,10 @@ class CascadeGAN(GANModel):
         self.label_nc, self.ignore_label = label_nc, ignore_label
 
     # --- options ---------------------------------------------------------------------------------------------------
-    @staticmethod
-    def add_flags(parser: argparse.ArgumentParser, title: str, *, is_train: bool) -> None:
+    @classmethod
+    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         """Add the flags of the generator, the discriminators and the losses."""
-        group = parser.add_argument_group(title)
+        group = parser.add_argument_group(f"model {cls.own_name()}")
         add_shared(group, "ngf")
         group.add_argument("--spm_hidden", type=positive_int, default=64, help="hidden width of the modulation layers")
         switch: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": True}

@@ -71,6 +71,11 @@ class BaseModel(ABC):
 
     # --- options ---------------------------------------------------------------------------------------------------
     @classmethod
+    def own_name(cls) -> str:
+        """Return the name that --model takes, which is the file's: `<name>_model.py`."""
+        return cls.__module__.split(".")[-1].removesuffix("_model")
+
+    @classmethod
     def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         """Add this method's flags as a group; `parser.set_defaults` changes shared defaults."""
 

@@ -41,7 +41,7 @@ class SIEDOBModel(GANModel):
     @classmethod
     def add_flags(cls, parser: argparse.ArgumentParser, *, is_train: bool, lambda_l1: float) -> Any:
         """Add the flags that every step has and return their group."""
-        group = parser.add_argument_group(f"model {cls.__module__.split('.')[-1].removesuffix('_model')}")
+        group = parser.add_argument_group(f"model {cls.own_name()}")
         add_shared(group, "ngf", default=cls.default_ngf)
         if is_train:
             cls.add_training_flags(group, lr_G=LR, lr_D=LR, lambda_l1=lambda_l1)
@@ -202,9 +202,8 @@ class ObjectModel(SIEDOBModel):
         root = tmp_path / "objects"
         if not root.exists():
             write_tiny_objects(root)
-        name = cls.__module__.split(".")[-1].removesuffix("_model")
-        flags = f"--model {name} --dataset_mode objects --crop_size 64 --batch_size 2 --ngf 2 --ndf 4 --lambda_vgg 0"
-        return [*flags.split(), "--dataroot", str(root)]
+        flags = "--dataset_mode objects --crop_size 64 --batch_size 2 --ngf 2 --ndf 4 --lambda_vgg 0"
+        return ["--model", cls.own_name(), *flags.split(), "--dataroot", str(root)]
 
 
 def write_tiny_objects(root: Path) -> None:

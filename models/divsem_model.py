@@ -48,8 +48,8 @@ class DivSemModel(CascadeGAN, BankedModel):
 
     @classmethod
     def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
-        CascadeGAN.add_flags(parser, "model divsem", is_train=is_train)
-        group = parser.add_argument_group("model divsem: style")
+        super().modify_commandline_options(parser, is_train=is_train)
+        group = parser.add_argument_group(f"model {cls.own_name()}: style")
         add_shared(group, "style_dim")
         group.add_argument("--nef", type=positive_int, default=16, help="base width of the style encoder")
         group.add_argument(
@@ -85,9 +85,9 @@ class DivSemModel(CascadeGAN, BankedModel):
 
     @classmethod
     def tiny(cls, tmp_path: Path) -> list[str]:
-        flags = "--model divsem --dataset_mode streets --streets_train_size 8 --streets_test_size 4 --crop_size 64"
+        flags = "--dataset_mode streets --streets_train_size 8 --streets_test_size 4 --crop_size 64"
         widths = "--ngf 4 --ndf 4 --spm_hidden 8 --style_dim 8 --nef 2 --lambda_vgg 0 --batch_size 2"
-        return [*flags.split(), *widths.split()]
+        return ["--model", cls.own_name(), *flags.split(), *widths.split()]
 
     def generator_inputs(self, batch: Batch) -> CascadeInputs:
         """As the base, with the instances, whose codes come from the picture itself, as in training."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from models import MODELS
@@ -14,10 +13,6 @@ class SPMPGANModel(CascadeGAN):
     """The baseline: three cascaded U-Nets of style-preserved modulation. Deterministic."""
 
     summary = "SPMPGAN (ECCV 2022): style-preserved modulation, progressive cascade"
-
-    @classmethod
-    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
-        CascadeGAN.add_flags(parser, "model spmpgan", is_train=is_train)
 
     @classmethod
     def tiny(cls, tmp_path: Path) -> list[str]:
