@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,3 +84,11 @@ def test_they_work_keep_the_rules_and_inherit_the_tests(tree: Path) -> None:
     assert result["details"]["histogram"]["unit"] == "distance"
     assert result["num_images"] == 1
     assert (folder / "style_bank.safetensors").is_file()
+
+
+def test_the_guide_shows_the_method_as_it_is() -> None:
+    method = (ROOT / "tests" / "extension" / "models" / "divsem_dilated_model.py").read_text().splitlines()
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "contributing.md").read_text(), re.DOTALL)
+    shown = [line.removesuffix(" ...") for block in blocks for line in block.splitlines() if line.strip(" .")]
+    assert len(shown) > 15
+    assert [line for line in shown if line not in method] == []
