@@ -35,4 +35,5 @@ def make_sample(
         mask=torch.from_numpy(mask.astype(np.float32))[None],
         name=name,
         index=index,
+        hidden=not np.bincount(dense.ravel(), weights=mask.ravel() != 1).all(),
     )

@@ -91,7 +91,9 @@ class DivSemModel(CascadeGAN, BankedModel):
 
     def generator_inputs(self, batch: Batch) -> CascadeInputs:
         """As the base, with the instances, whose codes come from the picture itself, as in training."""
-        return super().generator_inputs(batch)._replace(inst=batch["inst"], inst_count=batch["inst_id"].shape[1])
+        hidden = any(batch["hidden"]) if "hidden" in batch else None
+        count = batch["inst_id"].shape[1]
+        return super().generator_inputs(batch)._replace(inst=batch["inst"], inst_count=count, hidden=hidden)
 
     @torch.no_grad()
     def generate(self, batch: Batch, seeds: list[int]) -> Tensor:

@@ -26,6 +26,7 @@ class Sample(TypedDict):
     mask: Tensor
     name: str
     index: int
+    hidden: NotRequired[bool]
     draw: NotRequired[int]
 
 
@@ -34,7 +35,8 @@ class Batch(TypedDict):
 
     `inst` is dense: 0..n-1 per picture, in ascending order of the original ids, which `inst_id` holds.
     `inst_class` is the majority label of an instance's pixels (the lowest id on a tie). `index` is the position in
-    the data set; `draw` seeds a method's own draws for a training sample: like all draws, they depend on the
+    the data set; `hidden` says whether an instance of the picture is fully erased, where it is known without asking
+    the device; `draw` seeds a method's own draws for a training sample: like all draws, they depend on the
     seed, the epoch and the index, not on the process that loads or trains it.
     """
 
@@ -47,6 +49,7 @@ class Batch(TypedDict):
     mask: Tensor
     name: list[str]
     index: list[int]
+    hidden: NotRequired[list[bool]]
     draw: NotRequired[list[int]]
 
 

@@ -105,7 +105,9 @@ def rehearse(name: str, root: Path) -> Rehearsal:
 
 def _erased(batch: Batch, *, whole: bool) -> Batch:
     known: dict[str, Any] = dict(batch)
-    return cast(Batch, known | {"mask": torch.ones_like(known["mask"])}) if whole and "mask" in known else batch
+    if not whole or "mask" not in known:
+        return batch
+    return cast(Batch, known | {"mask": torch.ones_like(known["mask"]), "hidden": [True] * len(known["name"])})
 
 
 @contextmanager

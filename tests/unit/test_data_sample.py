@@ -90,6 +90,17 @@ def test_class_and_instance_masks_erase_what_they_name(root, task):
             assert torch.equal(sample["label"] == label, erased)
 
 
+def test_samples_say_whether_an_instance_is_hidden(root):
+    seen = set()
+    for task in ("none", "free_form", "class", "instance", "outpainting"):
+        for sample in (dataset(dataroot=root, task=task)[i] for i in range(3)):
+            erased = sample["mask"][0] == 1
+            hidden = any(bool(erased[sample["inst"] == number].all()) for number in sample["inst"].unique())
+            assert sample["hidden"] is hidden
+            seen.add(hidden)
+    assert seen == {False, True}
+
+
 def test_cache_changes_nothing(root):
     for a, b in zip(dataset(dataroot=root), dataset(dataroot=root, cache="ram"), strict=False):
         assert all(torch.equal(a[k], b[k]) for k in ("image", "label", "inst", "inst_class", "mask"))

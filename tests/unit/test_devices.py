@@ -19,7 +19,7 @@ from models.divsem_model import DivSemModel
 pytestmark = pytest.mark.skipif(bool(missing_fakes()), reason=missing_fakes())
 MISTAKE = (DeviceMistakeError, RuntimeError)
 # How often the host may wait for the device in a step that logs nothing.
-WAITS = {"divsem": 2, "semia": 60, "s2prest": 9, "siedob_background": 17, "siedob_fusion": 36}
+WAITS = {"semia": 60, "s2prest": 9, "siedob_background": 17, "siedob_fusion": 36}
 
 
 @pytest.mark.parametrize("name", MODELS.names())

@@ -96,6 +96,16 @@ def test_fallback_is_the_mean_over_the_unerased_picture() -> None:
     assert torch.allclose(style[0, :, 5, 40], net.normalise(raw[:, 2:], torch.ones(1, 1))[0, 0], atol=1e-6)
 
 
+@torch.no_grad()
+def test_knowing_whether_an_instance_is_hidden_changes_nothing() -> None:
+    image, mask, inst = scene()
+    net = encoder()
+    for erased, hidden in ((mask, True), (torch.zeros_like(mask), False)):
+        found = net(image, erased, inst, 3)
+        assert torch.equal(net(image, erased, inst, 3, hidden=hidden), found)
+        assert torch.equal(net(image, erased, inst, 3, hidden=True), found)  # said in vain, it only takes longer
+
+
 def test_bank_is_capped_and_independent_of_order(tmp_path: Path) -> None:
     codes = torch.arange(40.0).view(10, 2, 2)
     ids = torch.tensor([[7, 9]] * 10)

@@ -55,7 +55,13 @@ class MaskAwareEncoder(nn.Module, ABC):
         """image (B,3,H,W), valid (B,1,H,W) -> a code per pixel (B,D,H,W), float32; erased pixels must not be seen."""
 
     def forward(
-        self, image: Tensor, mask: Tensor, inst: Tensor, count: int, bank_codes: Tensor | None = None
+        self,
+        image: Tensor,
+        mask: Tensor,
+        inst: Tensor,
+        count: int,
+        bank_codes: Tensor | None = None,
+        hidden: bool | None = None,
     ) -> Tensor:
         """Return the style map (B, D, H, W), constant over each instance.
 
@@ -65,6 +71,7 @@ class MaskAwareEncoder(nn.Module, ABC):
             inst: (B, H, W) dense ids below `count`.
             bank_codes: raw codes (B, I, D) for the instances that are fully erased; None takes them from the
                 unerased picture, as in training.
+            hidden: whether there are such instances; None looks for them, and so waits for a GPU.
         """
         valid = 1 - mask
         segments = Segments(inst, count)
@@ -74,9 +81,11 @@ class MaskAwareEncoder(nn.Module, ABC):
         erased = (ratio == 0) & (segments.pixels > 0)
         if not self.policy.dual_encoding:
             code = torch.where(erased[..., None], segments.mean(pixel_codes), code)
-        elif bool(erased.any()):  # the second pass costs as much as the first, and most batches do not need it
-            hidden = self._whole_codes(image, segments) if bank_codes is None else bank_codes
-            code = torch.where(erased[..., None], hidden, code)
+            return segments.paint(self.normalise(code, ratio))
+        if bank_codes is None and (bool(erased.any()) if hidden is None else hidden):
+            bank_codes = self._whole_codes(image, segments)  # costs as much as the first pass; seldom needed
+        if bank_codes is not None:
+            code = torch.where(erased[..., None], bank_codes, code)
             ratio = torch.where(erased, torch.ones_like(ratio), ratio)
         return segments.paint(self.normalise(code, ratio))
 

@@ -34,7 +34,8 @@ class CascadeInputs(NamedTuple):
 
     image (B, 3, S, S); seg (B, N, S, S) one-hot and edge (B, 1, S, S), both zero outside the mask; mask (B, 1, S, S).
     Of generators with styles also inst (B, S, S) with ids below inst_count, and bank_codes (B, inst_count, D) for
-    instances that are fully erased; None takes those from the unerased picture, as in training.
+    instances that are fully erased; None takes those from the unerased picture, as in training. hidden says whether
+    there is such an instance; None looks for one, and so waits for a GPU.
     """
 
     image: Tensor
@@ -44,6 +45,7 @@ class CascadeInputs(NamedTuple):
     inst: Tensor | None = None
     inst_count: int = 0
     bank_codes: Tensor | None = None
+    hidden: bool | None = None
 
 
 class CascadeGenerator(nn.Module):
@@ -89,12 +91,13 @@ class CascadeGenerator(nn.Module):
         inst: Tensor | None = None,
         inst_count: int = 0,
         bank_codes: Tensor | None = None,
+        hidden: bool | None = None,
     ) -> Cascade:
         """See `CascadeInputs`."""
         style = None
         if self.style_encoder is not None:
             assert inst is not None
-            style = self.style_encoder(image, mask, inst, inst_count, bank_codes)
+            style = self.style_encoder(image, mask, inst, inst_count, bank_codes, hidden)
         return self.render(image, seg, edge, mask, style)
 
     def render(self, image: Tensor, seg: Tensor, edge: Tensor, mask: Tensor, style: Tensor | None) -> Cascade:
