@@ -45,10 +45,10 @@ class FolderDataset(BaseDataset):
 
         The built-in object rules hold where a file with the same classes has none, as those of earlier versions.
         """
-        found = read_class_table(Path(dataroot) / CLASSES_FILE) if dataroot else None
-        if found and not found.objects and found.names == cls.built_in.names:
-            return replace(found, objects=cls.built_in.objects)
-        return found or cls.built_in
+        table = read_class_table(Path(dataroot) / CLASSES_FILE) if dataroot else None
+        if table and not table.objects and table.names == cls.built_in.names:
+            return replace(table, objects=cls.built_in.objects)
+        return table or cls.built_in
 
     @classmethod
     def complete_options(cls, opt: Opt) -> dict[str, Any]:
@@ -56,16 +56,16 @@ class FolderDataset(BaseDataset):
         if not opt.dataroot and opt.label_nc is None:
             raise UserError(f"--dataset_mode {opt.dataset_mode} needs --dataroot DIR (see datasets/README.md)")
         table = cls.class_table(opt.dataroot)
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         if opt.label_nc is None:
             if not table.names:
                 raise UserError(f"{_no_classes(Path(opt.dataroot))} (see datasets/README.md)")
-            found["label_nc"] = len(table.names)
+            values["label_nc"] = len(table.names)
         if opt.ignore_label is None and table.ignore is not None:
-            found["ignore_label"] = table.ignore
+            values["ignore_label"] = table.ignore
         if opt.load_size is None:
-            found["load_size"] = opt.crop_size if cls.default_load_size is None else cls.default_load_size
-        return found
+            values["load_size"] = opt.crop_size if cls.default_load_size is None else cls.default_load_size
+        return values
 
     @classmethod
     def from_options(cls, opt: Opt, *, split: str, augment: bool, task: str) -> Self:

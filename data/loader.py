@@ -85,8 +85,8 @@ def plain_pictures(opt: Opt, split: str, limit: int | None = None, *, task: str 
     from data import DATASETS
 
     # Few pictures, read once: a second copy of a split in RAM would be a waste.
-    own = Opt(**{k: v for k, v in vars(opt).items() if not k.startswith("_")} | {"cache": "none"})
-    dataset = DATASETS.get(opt.dataset_mode).from_options(own, split=split, augment=False, task=task)
+    uncached = Opt(**{k: v for k, v in vars(opt).items() if not k.startswith("_")} | {"cache": "none"})
+    dataset = DATASETS.get(opt.dataset_mode).from_options(uncached, split=split, augment=False, task=task)
     order = random_pair(split, "choice")[1].permutation(len(dataset))[:limit]
     chosen = [order[i : i + opt.batch_size].tolist() for i in range(0, len(order), opt.batch_size)]
     return make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=chosen)

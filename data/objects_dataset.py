@@ -124,9 +124,9 @@ class ObjectsDataset(BaseDataset):
             raise IndexError(index)
         if self.augment:
             kind, k = divmod(index, self.largest)
-            own = self.of_class[kind]
-            repeats = -(-self.largest // len(own))
-            epoch, index = epoch * repeats + k // len(own), own[k % len(own)]
+            crops = self.of_class[kind]
+            repeats = -(-self.largest // len(crops))
+            epoch, index = epoch * repeats + k // len(crops), crops[k % len(crops)]
         sample: Any = super().__getitem__((epoch, index))
         sample["image"] = sample["image"] * (sample["label"] != self.outside)
         sample["style_image"], sample["style_label"] = self._partner(epoch, index)

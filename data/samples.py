@@ -21,8 +21,8 @@ def make_sample(
         rules: which instance ids mean "none".
         inst_class_rule: "majority" of an instance's labels, or "mod120": its id modulo 120 (converted DivSem runs).
     """
-    own = rules.own_ids(maps.inst, maps.label)
-    dense, inst_id, inst_class = dense_instances(own, maps.label)
+    own_ids = rules.own_ids(maps.inst, maps.label)
+    dense, inst_id, inst_class = dense_instances(own_ids, maps.label)
     if inst_class_rule == "mod120":
         inst_class = inst_id % 120
     return Sample(

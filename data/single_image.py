@@ -32,12 +32,12 @@ def find_picture(folder: Path, stem: str) -> Path:
     """Return `<folder>/<stem>.<any ending>`; raises `DataError` unless there is exactly one."""
     if not folder.is_dir():
         raise DataError(f"--dataroot {folder}: no such folder; it should hold img.*, label.* and cond/*")
-    found = sorted(path for path in folder.glob(f"{stem}.*") if path.is_file())
-    if not found:
+    pictures = sorted(path for path in folder.glob(f"{stem}.*") if path.is_file())
+    if not pictures:
         raise DataError(f"--dataroot {folder}: there is no {stem}.* (img.*, label.* and cond/* are needed)")
-    if len(found) > 1:
-        raise DataError(f"--dataroot {folder}: which is it? {', '.join(path.name for path in found)}; keep one")
-    return found[0]
+    if len(pictures) > 1:
+        raise DataError(f"--dataroot {folder}: which is it? {', '.join(path.name for path in pictures)}; keep one")
+    return pictures[0]
 
 
 def find_targets(folder: Path) -> list[Path]:

@@ -44,13 +44,13 @@ def list_pictures(folder: str, flag: str) -> tuple[dict[str, Path], dict[str, st
         inner = next((d for d in sorted(path.iterdir()) if d.is_dir()), None)
         hint = f"; it has folders, such as {inner}: name one of them" if inner else ""
         raise DataError(f"{flag} {folder}: no pictures ({', '.join(EXTENSIONS)}){hint}")
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     problems = {}
     for file in files:
-        if file.stem in found:
-            problems[file.stem] = f"{flag}: {found[file.stem].name} and {file.name} share the name {file.stem}"
-        found[file.stem] = file
-    return {name: file for name, file in found.items() if name not in problems}, problems
+        if file.stem in by_name:
+            problems[file.stem] = f"{flag}: {by_name[file.stem].name} and {file.name} share the name {file.stem}"
+        by_name[file.stem] = file
+    return {name: file for name, file in by_name.items() if name not in problems}, problems
 
 
 def other_entries(folder: str) -> list[str]:
@@ -182,8 +182,8 @@ class Items(Dataset[Loaded]):
         if self.ignore_label is not None:
             outside &= label != self.ignore_label
         if outside.any():
-            found = int(label[outside][0])
-            raise DataError(f"{item.label}: label {found} lies outside 0..{self.label_nc - 1}; leave it out with "
+            id_outside = int(label[outside][0])
+            raise DataError(f"{item.label}: label {id_outside} lies outside 0..{self.label_nc - 1}; leave it out with "
                             "--ignore_label ID, or correct --label_nc")  # fmt: skip
 
 

@@ -93,8 +93,8 @@ class Metric(ABC):
     @classmethod
     def asked_name(cls, value: str) -> str:
         """Return the name in --metrics that gives a value: the longest that the value's name begins with."""
-        own = sorted({name for asked in cls.asked.values() for name in asked}, key=len, reverse=True)
-        return next((name for name in own if f"{value}_".startswith(f"{name}_")), value)
+        stems = sorted({name for asked in cls.asked.values() for name in asked}, key=len, reverse=True)
+        return next((name for name in stems if f"{value}_".startswith(f"{name}_")), value)
 
     @abstractmethod
     def reset(self) -> None:
@@ -193,15 +193,15 @@ class PerPicture(Metric):
     def compute(self) -> dict[str, MetricValue]:
         """Return the means over the pictures that have a value; `notes` say which names have none."""
         self.notes = []
-        found = {}
+        values_by_name = {}
         for name, values in self.each.items():
             known = [value for value in values if not math.isnan(value)]
             if known:
                 mean, unit = math.fsum(known) / len(known), self.values[name].unit
-                found[name] = MetricValue(mean, unit, self.protocol(name), len(known), self.extra(name))
+                values_by_name[name] = MetricValue(mean, unit, self.protocol(name), len(known), self.extra(name))
             else:
                 self.notes.append(f"{name}: left out, {self.why_empty(name)}")
-        return found
+        return values_by_name
 
     def subset(self, times: Tensor) -> dict[str, float]:
         """Return the means where picture i counts `times[i]` times."""

@@ -51,12 +51,12 @@ class MetricRegistry:
 
     def members(self, names: Sequence[str]) -> list[tuple[type[Metric], tuple[str, ...]]]:
         """Return the classes that compute `names`, each with its own names, in the order of `names`."""
-        found = []
+        chosen = []
         for cls in self.classes():
-            own = {name for asked in cls.asked.values() for name in asked}
-            if mine := tuple(name for name in names if name in own):
-                found.append((cls, mine))
-        return sorted(found, key=lambda member: min(names.index(name) for name in member[1]))
+            offered = {name for asked in cls.asked.values() for name in asked}
+            if mine := tuple(name for name in names if name in offered):
+                chosen.append((cls, mine))
+        return sorted(chosen, key=lambda member: min(names.index(name) for name in member[1]))
 
     def needing(self, what: str) -> list[str]:
         """Return the asked names that need "masks", "labels" or whatever `Metric.needs` names."""

@@ -117,8 +117,8 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
     def complete_options(cls, opt: Opt, *, classes: Any, runs: Any) -> dict[str, Any]:
         if not runs and not is_new(opt):
             return cls.scene_options(opt, classes)
-        found = options_of_runs(opt, classes, runs)
-        return found | cls.scene_options(Opt(**vars(opt) | found), classes)
+        taken = options_of_runs(opt, classes, runs)
+        return taken | cls.scene_options(Opt(**vars(opt) | taken), classes)
 
     @classmethod
     def from_options(cls, opt: Opt, *, is_train: bool) -> SIEDOBFusionModel:
@@ -174,8 +174,8 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         return {name: net for name, net in nets.items() if net is not None}
 
     def networks(self) -> dict[str, nn.Module]:
-        own = {"netG": self.netG, "netD": self.netD, **self.frozen_networks(), "styles": self.styles}
-        return {name: net for name, net in own.items() if net is not None}
+        nets = {"netG": self.netG, "netD": self.netD, **self.frozen_networks(), "styles": self.styles}
+        return {name: net for name, net in nets.items() if net is not None}
 
     def train(self, mode: bool = True) -> BaseModel:
         super().train(mode)

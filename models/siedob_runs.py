@@ -62,8 +62,8 @@ def options_of_runs(opt: Opt, classes: Any, runs: Runs) -> dict[str, Any]:
             f"--background_run {opt.background_run}: trained with {background['label_nc']} classes, "
             f"--dataset_mode {opt.dataset_mode} has {opt.label_nc}"
         )
-    found = {name: runs[flag][key] for name, (flag, key) in TAKEN.items() if flag in needed}
-    for name, value in found.items():
+    taken = {name: runs[flag][key] for name, (flag, key) in TAKEN.items() if flag in needed}
+    for name, value in taken.items():
         if getattr(opt, name) not in (None, value):
             run = TAKEN[name][0]
             raise UserError(
@@ -71,12 +71,12 @@ def options_of_runs(opt: Opt, classes: Any, runs: Runs) -> dict[str, Any]:
             )
     if opt.separation:
         require_same_objects(opt, runs)
-        found["foreground"] = object_classes(opt, classes, runs["inpaint_run"]["classes"])
+        taken["foreground"] = object_classes(opt, classes, runs["inpaint_run"]["classes"])
     elif opt.foreground is None:
-        found["foreground"] = background["foreground"]
-    made = found.get("foreground", opt.foreground) if opt.separation else ""
+        taken["foreground"] = background["foreground"]
+    made = taken.get("foreground", opt.foreground) if opt.separation else ""
     require_nothing_left_out(opt, background, made, list(classes.names))
-    return found
+    return taken
 
 
 def require_run(flag: str, name: str | None, model: str, runs: Runs) -> None:

@@ -83,10 +83,10 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
     def losses_G(self, shared: StyleStep) -> dict[str, Tensor]:
         """L1 compares the objects in their own style alone; the perceptual loss all, as released."""
         raw, real = shared.raw, shared.real
-        own = len(real) // 2
+        count = len(real) // 2
         losses = self.generator_losses(shared.judged(raw * shared.shape), raw, real)
         if self.weighted("G/l1"):
-            losses["G/l1"] = F.l1_loss(raw[:own], real[:own])
+            losses["G/l1"] = F.l1_loss(raw[:count], real[:count])
         if shared.cycle is not None:
             losses["G/scc"] = style_consistency(shared.code, shared.cycle)
         return losses

@@ -23,13 +23,13 @@ RTOL, ATOL = 1e-2, 1e-4
 
 def signature(parts: Mapping[str, nn.Module]) -> dict[str, dict[str, object]]:
     """Return {part: {"parameters": count, "values": [...]}}."""
-    found = {}
+    parts_values = {}
     for name, part in parts.items():
         largest = max(part.parameters(), key=lambda parameter: parameter.numel()).detach().flatten()
         places = torch.linspace(0, len(largest) - 1, COUNT).long().to(largest.device)
         count = sum(parameter.numel() for parameter in part.parameters())
-        found[name] = {"parameters": count, "values": largest[places].double().tolist()}
-    return found
+        parts_values[name] = {"parameters": count, "values": largest[places].double().tolist()}
+    return parts_values
 
 
 def save_signature(parts: Mapping[str, nn.Module], path: Path, *, clip_input: str) -> None:

@@ -224,7 +224,7 @@ def strongest_layers(parser: StrictParser, layers: Mapping[str, list[str]]) -> d
 
 def read_input_runs(opt: Opt, flags: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Return the options of the runs that flags name, with their class tables; raises `UserError`."""
-    found = {}
+    runs_by_flag = {}
     for flag in flags:
         name = getattr(opt, flag)
         if name is None:
@@ -234,8 +234,8 @@ def read_input_runs(opt: Opt, flags: tuple[str, ...]) -> dict[str, dict[str, Any
             runs = [path.parent.name for path in Path(opt.checkpoints_dir).glob(f"*/{OPTIONS_FILE}")]
             raise UserError(f"--{flag} {name}: no run at {folder}; train it first.{did_you_mean(name, runs)}")
         table = read_class_table(folder / CLASSES_FILE)
-        found[flag] = {**read_yaml(folder / OPTIONS_FILE, f"--{flag}"), "classes": table or EMPTY_TABLE}
-    return found
+        runs_by_flag[flag] = {**read_yaml(folder / OPTIONS_FILE, f"--{flag}"), "classes": table or EMPTY_TABLE}
+    return runs_by_flag
 
 
 def input_folder(opt: Opt, name: str) -> Path:

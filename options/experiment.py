@@ -103,14 +103,14 @@ def read_experiment(path: Path, *, metrics: Collection[str]) -> Experiment:
     for key in groups:
         _known_keys(_mapping(groups, key, str(path)), GROUP_KEYS, f"{path}: group {key}")
     rows = []
-    for name, own in _mapping(spec, "rows", str(path)).items():
+    for name, values in _mapping(spec, "rows", str(path)).items():
         where = f"{path}: row {name}"
-        own = _mapping({name: own}, name, where)
-        _known_keys(own, ROW_KEYS, where)
-        group = str(own.get("group") or "")
+        values = _mapping({name: values}, name, where)
+        _known_keys(values, ROW_KEYS, where)
+        group = str(values.get("group") or "")
         if bool(groups) != bool(group) or (group and group not in groups):
             raise UserError(f"{where}: 'group: {group}' is not one of the file's groups: {', '.join(groups) or 'none'}")
-        rows.append(_read_row(str(name), own, [spec, groups.get(group) or {}, own], where, metrics))
+        rows.append(_read_row(str(name), values, [spec, groups.get(group) or {}, values], where, metrics))
     labels = {key: str((group or {}).get("label", key)) for key, group in groups.items()}
     texts = {key: str(spec.get(key) or "").strip() for key in ("paper", "next")}
     title = str(spec.get("title", path.stem))
@@ -161,7 +161,7 @@ def _read_row(name: str, own: dict[str, Any], layers: list[Any], where: str, met
 def _read_published(
     published: dict[str, Any], tasks: list[str], where: str, metrics: Collection[str]
 ) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+    numbers: dict[str, dict[str, float]] = {}
     for task in published:
         if task not in tasks:
             raise UserError(f"{where}: published: '{task}' is none of the row's tasks ({', '.join(tasks)})")
@@ -171,8 +171,8 @@ def _read_published(
                 raise UserError(f"{where}: published metric '{metric}' is unknown.{near} Known: {', '.join(metrics)}")
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UserError(f"{where}: published {metric} '{value}' is not a number; leave out what is not known")
-            found.setdefault(task, {})[metric] = float(value)
-    return found
+            numbers.setdefault(task, {})[metric] = float(value)
+    return numbers
 
 
 def _mapping(values: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:

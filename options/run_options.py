@@ -67,8 +67,8 @@ class RunOptions(BaseOptions):
         trainer = TrainOptions()
         trainer.model = self.model
         of_training = trainer.build_parser(parser.get_default("dataset_mode")).actions_by_name()
-        found = super().carried(run, parser)
-        if strange := sorted(name for name, value in found.items() if name not in of_training and value is not None):
+        shared = super().carried(run, parser)
+        if strange := sorted(name for name, value in shared.items() if name not in of_training and value is not None):
             print(f"note: {OPTIONS_FILE} names {', '.join(strange)}, not set by training and not taken over: "
                   "give flags if they are meant")  # fmt: skip
-        return {name: value for name, value in found.items() if name in of_training}
+        return {name: value for name, value in shared.items() if name in of_training}

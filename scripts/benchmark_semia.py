@@ -124,12 +124,12 @@ def show(name: str, pair: dict[str, Any]) -> None:
 
 def timed(work: Callable[[], Any], repeats: int) -> tuple[dict[str, float], Any]:
     """Return the lowest CPU and wall seconds, and the result."""
-    found, result = [], None
+    timings, result = [], None
     for _ in range(repeats):
         wall, cpu = time.perf_counter(), time.process_time()
         result = work()
-        found.append((time.process_time() - cpu, time.perf_counter() - wall))
-    return {"cpu_s": min(c for c, _ in found), "wall_s": min(w for _, w in found)}, result
+        timings.append((time.process_time() - cpu, time.perf_counter() - wall))
+    return {"cpu_s": min(c for c, _ in timings), "wall_s": min(w for _, w in timings)}, result
 
 
 def picture(opt: argparse.Namespace, name: str) -> Tensor:

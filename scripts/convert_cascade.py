@@ -44,8 +44,8 @@ def convert_cascade(args: argparse.Namespace) -> Path:
     arch = read_architecture(network_of(source, "netG", args.source))
     check_label_nc(args, arch.label_nc)
     if bool(arch.nef) != (args.model == "divsem"):
-        found = "divsem" if arch.nef else "spmpgan"
-        raise UserError(f"--model {args.model}: {args.source} holds a {found} generator")
+        method = "divsem" if arch.nef else "spmpgan"
+        raise UserError(f"--model {args.model}: {args.source} holds a {method} generator")
     flags = run_options(args, arch.label_nc) + architecture_flags(args.model, arch, source)
     opt = TrainOptions().parse(flags)
     folder = new_folder(opt)
@@ -93,8 +93,8 @@ def save_training_state(opt: Options, source: Mapping[str, Any], netG: dict[str,
     model.netG.load_state_dict(netG)
     netD: dict[str, Tensor] = {}
     for entry in DISCRIMINATORS:
-        own = {k: v for k, v in model.netD.state_dict().items() if released_discriminator_key(k)[0] == entry}
-        netD |= renamed(own, source[entry], lambda key: released_discriminator_key(key)[1], to_rgb)
+        ours_of_entry = {k: v for k, v in model.netD.state_dict().items() if released_discriminator_key(k)[0] == entry}
+        netD |= renamed(ours_of_entry, source[entry], lambda key: released_discriminator_key(key)[1], to_rgb)
     model.netD.load_state_dict(netD)
     state_G, state_D = model.optimizer_G.state_dict(), model.optimizer_D.state_dict()
     names_G = parameter_names(model.netG, released_generator_key)

@@ -66,8 +66,8 @@ def check_shapes(state: dict[str, torch.Tensor], source: Path) -> None:
             wanted = StyleAttention(dim=dim, heads=HEADS, dim_head=inner // HEADS).state_dict()
     except (KeyError, ValueError) as error:
         raise UserError(f"--source {source}: no attention layers of InST's embedding network ({error})") from error
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if other := {name for name, tensor in wanted.items() if found.get(name) != tuple(tensor.shape)} ^ (
-        found.keys() - wanted.keys()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if other := {name for name, tensor in wanted.items() if shapes.get(name) != tuple(tensor.shape)} ^ (
+        shapes.keys() - wanted.keys()
     ):
         raise UserError(f"--source {source}: {sorted(other)[:3]} are missing, of another shape or not wanted")

@@ -48,7 +48,7 @@ def convert_siedob(args: argparse.Namespace) -> Path:
     netG = renamed(model.netG.state_dict(), state, released.name, released.to_rgb)
     model.netG.load_state_dict(netG)
     trained = None
-    if all(name in source for found in networks.values() for name in (found[0].entry, found[1])):
+    if all(name in source for entry in networks.values() for name in (entry[0].entry, entry[1])):
         trained = siedob_training_state(opt, source)
     folder.mkdir(parents=True, exist_ok=True)
     if trained is not None:

@@ -168,8 +168,10 @@ class Session:
             window = window_around(bounding_box(scene.inst == number), scene.label.shape, opt.crop_size)
             batch = to_device(self.painter.batch(scene.maps, scene.mask, window, scene.name), self.device)
             place = (batch["inst_id"][0] == number).nonzero().flatten()  # none: too small to survive the scaling
-            found = self.model.instance_codes(batch)[0, place]
-            codes.append(found[found.any(1)])  # a model may have no code for an instance that is not an object
+            instance_codes = self.model.instance_codes(batch)[0, place]
+            codes.append(
+                instance_codes[instance_codes.any(1)]
+            )  # a model may have no code for an instance that is not an object
         if not sum(len(rows) for rows in codes):
             present = ", ".join(self.names[i] for i in sorted(set(whole["inst_class"].tolist())))
             which = "no instance" if not codes else "no single instance with a style (--style_inst tells them apart)"
@@ -235,16 +237,16 @@ def output_paths(opt: Opt, scenes: list[SceneFiles], count: int) -> list[tuple[l
     output, folder = Path(opt.output), Path(opt.image).is_dir()
     if folder and output.exists() and not output.is_dir():
         raise UserError(f"--output {output} is a file; --image is a folder, so give a folder")
-    found = []
+    planned = []
     for files in scenes:
         first = output / f"{files.record.name}.png" if folder else output
         more = [first.with_name(f"{first.stem}_{k}.png") for k in range(2, count + 1)]
-        found.append(([first, *more], first.with_name(f"{first.stem}_strip.png")))
-    every = [path for names, strip in found for path in (*names, strip)]
+        planned.append(([first, *more], first.with_name(f"{first.stem}_strip.png")))
+    every = [path for names, strip in planned for path in (*names, strip)]
     twice = next((path for path in every if every.count(path) > 1), None)
     if twice is not None:
         raise UserError(f"{twice} would be written for two pictures; rename one of them in --image")
-    return found
+    return planned
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -115,11 +115,11 @@ def main(argv: list[str] | None = None) -> int:
     maps = {flag: getattr(opt, flag) for flag in FOLDERS if getattr(opt, flag)}
     of_sets = {name for metric in METRICS.classes() for name in metric.of_sets}
     needs_pairs = not set(names) <= of_sets or len(opt.fake) > 1 or bool(maps)
-    found = pair_folders(opt.real, opt.fake, maps, needs_pairs=needs_pairs)
-    items, problems = found.items, found.problems
-    notes += found.notes
+    pairing = pair_folders(opt.real, opt.fake, maps, needs_pairs=needs_pairs)
+    items, problems = pairing.items, pairing.problems
+    notes += pairing.notes
     evaluator = build_evaluator(names, make_setup(opt), bootstrap=opt.bootstrap, required=opt.metrics != "all")
-    refuse(problems, opt, found.notes)
+    refuse(problems, opt, pairing.notes)
     if not items:
         raise DataError(f"no picture is left:\n{listed(problems)}")
     hashes = run(evaluator, items, opt, problems)

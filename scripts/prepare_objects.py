@@ -142,7 +142,7 @@ def select(
     objects = subset(objects, objects.label == torch.from_numpy(inst_class)[objects.number])
     shapeless = [ObjectRule(rule.label, fill=0.0, aspect=(0.0, float("inf"))) for rule in rules]
     boxed = find_objects(label, inst, ids, everywhere, rules=shapeless)
-    found, kept = boxed.number.tolist(), set(objects.number.tolist())
+    boxed_numbers, kept = boxed.number.tolist(), set(objects.number.tolist())
     slots = {rule.label: slot for slot, rule in enumerate(rules)}
     for number, (own_id, own_class) in enumerate(zip(inst_id.tolist(), inst_class.tolist(), strict=True)):
         if number in kept or own_id == own_class:  # an object, or stuff
@@ -150,10 +150,10 @@ def select(
         slot = slots.get(own_class)
         if slot is None:
             why = NO_CLASS
-        elif number not in found:
+        elif number not in boxed_numbers:
             why = LINE
         else:
-            k = found.index(number)
+            k = boxed_numbers.index(number)
             top, bottom, left, right = boxed.box[k].tolist()
             why = FILL if boxed.where[k].sum() <= rules[slot].fill * (bottom - top) * (right - left) else ASPECT
         dropped[slot, why] += 1

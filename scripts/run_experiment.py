@@ -171,12 +171,19 @@ class Job:
     def __init__(self, row: Row, args: argparse.Namespace) -> None:
         self.row, self.began = row, time.perf_counter()
         self.log = Path(args.checkpoints_dir) / f"{args.experiment.stem}_{row.name}.log"
-        own = [str(args.experiment), "--only", row.name, "--checkpoints_dir", args.checkpoints_dir, "--no-prepare"]
-        own += ["--no-preflight", *(f"--{name}={getattr(args, name)}" for name in ("train_args", "test_args"))]
+        arguments = [
+            str(args.experiment),
+            "--only",
+            row.name,
+            "--checkpoints_dir",
+            args.checkpoints_dir,
+            "--no-prepare",
+        ]
+        arguments += ["--no-preflight", *(f"--{name}={getattr(args, name)}" for name in ("train_args", "test_args"))]
         threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
         with self.log.open("w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, __file__, *own], stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+                [sys.executable, __file__, *arguments], stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
                 env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
 

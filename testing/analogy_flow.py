@@ -137,11 +137,11 @@ class AnalogyTest(Test):
         notes = ["rendering is deterministic: no diversity", *self.reconstruction.notes, *self.evaluator.notes]
         return Measured(values, notes, self.renderer.loaded.step, len(results), self.protocol())
 
-    def evaluators(self, own: Rendered) -> tuple[Evaluator, Evaluator]:
+    def evaluators(self, source_rendering: Rendered) -> tuple[Evaluator, Evaluator]:
         """Return the evaluators of the source's own rendering and of the targets'."""
         names, required = AnalogyFlow.metrics(self.opt.metrics), self.opt.metrics != "all"
         of_targets = [name for metric, found in METRICS.members(names) if metric.of_source for name in found]
-        source = source_of(own, self.renderer, self.dataset.label_nc)
+        source = source_of(source_rendering, self.renderer, self.dataset.label_nc)
         setup = Setup(opt=self.opt, device=self.renderer.device, whole=True, masks=False, source=source)
         parts = ([name for name in names if name not in of_targets], of_targets)
         first, second = (build_evaluator(part, setup, required=required) for part in parts)

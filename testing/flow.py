@@ -126,12 +126,12 @@ def run_tests(flow: type[Flow], opt: Opt) -> int:
     tests = flow.tests(opt)
     for test in tests:
         require_writable(test.run_dir, "the run's folder")  # gets the result line
-    found: dict[str, Measured] = {}
+    measured_tests: dict[str, Measured] = {}
     written = []
     try:
         for test in tests:
             with results_in(test.folder, "--results_dir"):
-                found[test.name] = measured = test.measure()
+                measured_tests[test.name] = measured = test.measure()
                 line = result_line(
                     measured.values,
                     step=measured.step,
@@ -142,17 +142,17 @@ def run_tests(flow: type[Flow], opt: Opt) -> int:
                 written.append(test.write(line))
                 write_result(line, test.folder, test.run_dir)
     finally:  # a full disk must not lose the numbers
-        print_results(found)
+        print_results(measured_tests)
     print("\n".join(written))
     return 0
 
 
-def print_results(found: Mapping[str, Measured]) -> None:
+def print_results(measured_tests: Mapping[str, Measured]) -> None:
     """Print the table of the tests by name, classes and notes."""
-    if any(measured.values for measured in found.values()):
-        print(format_table([(name, measured.values) for name, measured in found.items()]))
-    for measured in found.values():
+    if any(measured.values for measured in measured_tests.values()):
+        print(format_table([(name, measured.values) for name, measured in measured_tests.items()]))
+    for measured in measured_tests.values():
         if classes := class_table(measured.values):
             print(classes)
-    for note in dict.fromkeys(note for measured in found.values() for note in measured.notes):
+    for note in dict.fromkeys(note for measured in measured_tests.values() for note in measured.notes):
         print(f"note: {note}")

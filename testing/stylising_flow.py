@@ -128,13 +128,13 @@ class StylisingTest(Test):
     def protocol(self, mask_set: str) -> dict[str, Any]:
         """Return what the numbers depend on apart from the metrics."""
         opt = self.opt
-        found = describe_run(
+        described = describe_run(
             opt, split="content", split_size=len(self.contents), mask_set=mask_set, seed=opt.seed,
             draw="the same seed for each picture", crop_size=opt.size, keep_aspect=opt.keep_aspect,
             reference="the contents at their own size, 8 bit", coefficients=vars(coefficients(opt)), edge=opt.edge,
             clip_input=opt.clip_input, base_model=opt.base_model, clip_model=opt.clip_model,
         )  # fmt: skip
-        return {**found, "run": self.name}
+        return {**described, "run": self.name}
 
     def write(self, line: Mapping[str, Any]) -> str:
         shown = np.linspace(0, len(self.contents) - 1, min(len(self.contents), GRID_ROWS)).round().astype(int)

@@ -54,18 +54,20 @@ class Distributed:
             LostProcessError: another process died, or did not answer within the timeout.
         """
         rank, world_size = int(os.environ.get("RANK", 0)), planned_processes()
-        own = resolve_device(device, int(os.environ.get("LOCAL_RANK", 0)))
-        if own.type == "cuda":
-            torch.cuda.set_device(own)
+        local_device = resolve_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+        if local_device.type == "cuda":
+            torch.cuda.set_device(local_device)
         if world_size == 1:
-            yield cls(device=own)
+            yield cls(device=local_device)
             return
         # NCCL's watchdog would kill the process after the timeout; a blocking wait raises instead. Its price: with
         # several processes, the host waits for the device after each backward pass.
         os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
         try:
-            dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=timedelta(minutes=timeout))
-            yield cls(rank=rank, world_size=world_size, device=own)
+            dist.init_process_group(
+                "nccl" if local_device.type == "cuda" else "gloo", timeout=timedelta(minutes=timeout)
+            )
+            yield cls(rank=rank, world_size=world_size, device=local_device)
         except RuntimeError as error:
             if not _tells_of_loss(error):
                 raise

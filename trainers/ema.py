@@ -54,12 +54,12 @@ class EMA:
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """Let the networks hold their averages within the block; their own state is restored bit for bit."""
-        own = {name: _copy(net.state_dict()) for name, net in self.networks.items()}
+        trained = {name: _copy(net.state_dict()) for name, net in self.networks.items()}
         try:
             self._load(self._shadow)
             yield
         finally:
-            self._load(own)
+            self._load(trained)
 
     def _load(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         for name, net in self.networks.items():

@@ -73,8 +73,8 @@ def _load_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
     Among them is `fused`, on which it depends whether the step counters lie on the device.
     """
-    own = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-    groups = [{**saved, **values} for saved, values in zip(state["param_groups"], own, strict=True)]
+    kept = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    groups = [{**saved, **values} for saved, values in zip(state["param_groups"], kept, strict=True)]
     optimizer.load_state_dict({**state, "param_groups": groups})
 
 

@@ -52,8 +52,8 @@ def files_below(folder: Path) -> Iterator[Path]:
             continue
         seen.add((state.st_dev, state.st_ino))
         inner = entries(path)
-        yield from (found for found in inner if not found.is_dir())
-        pending += reversed([found for found in inner if found.is_dir()])
+        yield from (entry for entry in inner if not entry.is_dir())
+        pending += reversed([entry for entry in inner if entry.is_dir()])
 
 
 def check_name(name: str, place: Path) -> None:

@@ -56,8 +56,8 @@ def parse_rules(text: str, names: list[str], described: tuple[ObjectRule, ...], 
             fill, low, high = (*map(float, numbers), *(DEFAULT_FILL, *ANY_ASPECT)[len(numbers) :])
         except ValueError:
             raise UserError(f"{flag}: '{part}' is not CLASS[:FILL[:MIN_ASPECT:MAX_ASPECT]], as in car:0.6") from None
-        own = ObjectRule(label, fill, (low, high))
-        rules.append(known.get(label, own) if not numbers else own)
+        given = ObjectRule(label, fill, (low, high))
+        rules.append(known.get(label, given) if not numbers else given)
     if faulty := [rule for rule in rules if not (0 <= rule.fill < 1 and 0 <= rule.aspect[0] < rule.aspect[1])]:
         raise UserError(f"{flag}: '{faulty[0]}': FILL is in [0, 1), and 0 <= MIN_ASPECT < MAX_ASPECT")
     if len({rule.label for rule in rules}) < len(rules):

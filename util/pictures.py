@@ -26,12 +26,12 @@ def find_pictures(place: str, flag: str) -> dict[str, Path]:
     if not path.is_dir():
         raise UserError(f"{flag} {path}: no such file or folder")
     problems: list[str] = []
-    found = files_by_name(path, ENDINGS, problems)
+    by_name = files_by_name(path, ENDINGS, problems)
     if problems:
         raise DataError(problems[0])
-    if not found:
+    if not by_name:
         raise UserError(f"{flag} {path}: no picture there ({', '.join(ENDINGS)})")
-    return found
+    return by_name
 
 
 def canvas_size(width: int, height: int, *, side: int, multiple: int, keep_aspect: bool) -> tuple[int, int]:

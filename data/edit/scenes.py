@@ -87,22 +87,24 @@ def pair_files(flags: Mapping[str, str | None]) -> list[SceneFiles]:
         record = Record(paths["image"].stem, paths["image"], paths["label"], paths.get("inst"))
         return [SceneFiles(record, paths.get("mask"))]
     problems: list[str] = []
-    found = {
+    files_of = {
         flag: files_by_name(path, PICTURE_ENDINGS if flag == "image" else (".png",), problems)
         for flag, path in paths.items()
     }
-    if not found["image"]:
+    if not files_of["image"]:
         raise UserError(f"--image {paths['image']} holds no .jpg, .jpeg or .png file")
-    for flag, files in found.items():
-        missing = [name for name in found["image"] if name not in files]
+    for flag, files in files_of.items():
+        missing = [name for name in files_of["image"] if name not in files]
         problems += [f"--{flag} {paths[flag] / name}.png is missing" for name in missing]
-        extra = [path for name, path in files.items() if name not in found["image"]]
+        extra = [path for name, path in files.items() if name not in files_of["image"]]
         problems += [f"--{flag} {path}: no picture of this name in --image" for path in extra]
     if problems:
         raise UserError(problems[0] + (f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""))
     return [
-        SceneFiles(Record(n, image, found["label"][n], found.get("inst", {}).get(n)), found.get("mask", {}).get(n))
-        for n, image in found["image"].items()
+        SceneFiles(
+            Record(n, image, files_of["label"][n], files_of.get("inst", {}).get(n)), files_of.get("mask", {}).get(n)
+        )
+        for n, image in files_of["image"].items()
     ]
 
 

@@ -155,9 +155,9 @@ class FeatureMetrics(Metric):
         keys = [picture_hash(picture) for picture in real] if self.cache else []
         known = [self.cache.get(key) for key in keys] if self.cache else [None] * len(real)
         missing = [i for i, features in enumerate(known) if features is None]
-        found = self._features([*fake, *(real[i] for i in missing)])
-        self._generated.append(found[: len(fake)])
-        for i, features in zip(missing, found[len(fake) :], strict=True):
+        computed = self._features([*fake, *(real[i] for i in missing)])
+        self._generated.append(computed[: len(fake)])
+        for i, features in zip(missing, computed[len(fake) :], strict=True):
             known[i] = features
             if self.cache:
                 self.cache.put(keys[i], features)

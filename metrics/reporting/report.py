@@ -126,11 +126,11 @@ def bins(details: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     columns.sort(key=lambda text: int(text.split("-")[0]))
     rows, counts = [], dict.fromkeys(columns, 0)
     for name, detail in details.items():
-        found = detail.get("bins", {})
-        if found:
-            cells = (number(found[key]["value"]) if key in found else "" for key in columns)
+        by_share = detail.get("bins", {})
+        if by_share:
+            cells = (number(by_share[key]["value"]) if key in by_share else "" for key in columns)
             rows.append([f"{name} {arrow(name)}", *cells])
-        for key, entry in found.items():
+        for key, entry in by_share.items():
             counts[key] = max(counts[key], entry["pictures"])
     if not rows:
         return []

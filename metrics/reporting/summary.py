@@ -21,12 +21,12 @@ def read_lines(files: Sequence[str]) -> list[dict[str, Any]]:
         try:
             text = Path(file).read_text(encoding="utf-8")
             whole = file.endswith(".json")
-            found = [parse_json(text)] if whole else [parse_json(line) for line in text.splitlines() if line.strip()]
+            parsed = [parse_json(text)] if whole else [parse_json(line) for line in text.splitlines() if line.strip()]
         except (OSError, ValueError) as error:
             raise UserError(f"--summarise {file}: cannot be read as result lines: {error}") from error
-        if not all(map(_is_result, found)):
+        if not all(map(_is_result, parsed)):
             raise UserError(f"--summarise {file}: holds no result lines (of metrics.jsonl or --json)")
-        lines += found
+        lines += parsed
     return lines
 
 

@@ -74,8 +74,8 @@ class PatchBank:
         if label not in self._known:
             found = self.corners
             if self.classes is not None and label is not None:
-                own = self.corners[self.classes == label]
-                found = own if len(own) >= NEAREST else found
+                of_class = self.corners[self.classes == label]
+                found = of_class if len(of_class) >= NEAREST else found
             self._known[label] = found
         return self._known[label]
 
@@ -115,9 +115,9 @@ class PatchBank:
 
 def _centres(classes: Tensor, scale: Scale) -> Tensor:
     """Return for each corner the class at the patch's centre; map pixels lie at every `stride`-th picture pixel."""
-    own = classes[:: scale.stride, :: scale.stride]
+    layout = classes[:: scale.stride, :: scale.stride]
     middle = scale.size // 2
-    return own[middle:, middle:]
+    return layout[middle:, middle:]
 
 
 class PatchLoss(nn.Module):

@@ -55,14 +55,14 @@ def renamed(
     problems = [f"missing: {key}" for key in wanted if key not in released]
     problems += [f"unknown: {key}" for key in released if key not in wanted]
     problems += [
-        f"{key} has shape {tuple(released[key].shape)}, expected {tuple(ours[own].shape)}"
-        for key, own in wanted.items()
-        if key in released and released[key].shape != ours[own].shape
+        f"{key} has shape {tuple(released[key].shape)}, expected {tuple(ours[our_key].shape)}"
+        for key, our_key in wanted.items()
+        if key in released and released[key].shape != ours[our_key].shape
     ]
     if problems:
         shown = "\n  ".join(problems[:SHOWN_PROBLEMS])
         raise UserError(f"{len(problems)} tensors do not fit, nothing was converted:\n  {shown}")
-    return {own: to_rgb(key, released[key]).contiguous().clone() for key, own in wanted.items()}
+    return {our_key: to_rgb(key, released[key]).contiguous().clone() for key, our_key in wanted.items()}
 
 
 def released_parameters(state: Mapping[str, Tensor]) -> list[str]:
