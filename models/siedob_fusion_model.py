@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import MODELS
-from models.base_bank import BANK_FILE, BankedModel
+from models.base_bank import BankedModel
 from models.base_gan import GANTraining
 from models.base_model import BaseModel, Phase
 from models.base_siedob import SceneModel, init_scene_networks, whole
@@ -24,7 +23,7 @@ from models.networks.siedob.background_generator import BackgroundGenerator
 from models.networks.siedob.crops import Objects, find_objects
 from models.networks.siedob.fusion_generator import FusionGenerator
 from models.networks.siedob.object_generators import ObjectInpainter, StyleObjectGenerator
-from models.siedob_runs import STEPS, is_new, options_of_runs
+from models.siedob_runs import STEPS, bank_of_run, is_new, options_of_runs
 from models.style_bank import CodeStore, StyleBank
 from util.batch import Batch
 from util.errors import UserError
@@ -135,18 +134,12 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
             netO = StyleObjectGenerator(class_channels=classes, ngf=opt.style_ngf, style_dim=opt.style_dim)
         netG = FusionGenerator(ngf=opt.ngf) if opt.fusion else None
         return cls(
-            netG=netG,
-            netB=netB,
-            netI=netI,
-            netO=netO,
-            rules=rules,
-            label_nc=opt.label_nc,
-            ignore_label=opt.ignore_label,
-            object_size=opt.object_size or CROP_SIZE,
-            overlap=opt.object_overlap,
+            netG=netG, netB=netB, netI=netI, netO=netO,
+            rules=rules, label_nc=opt.label_nc, ignore_label=opt.ignore_label,
+            object_size=opt.object_size or CROP_SIZE, overlap=opt.object_overlap,
             frozen_train=is_train and opt.frozen_train,
             training=cls.training(opt, netG) if is_train and netG is not None else None,
-        )
+        )  # fmt: skip
 
     @classmethod
     def training(cls, opt: Opt, netG: FusionGenerator) -> GANTraining:
@@ -195,13 +188,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
 
     def take_bank(self, run_dir: Path, weights: str) -> None:
         """Take over the style run's bank, its classes renamed to those of the scenes; raises `UserError`."""
-        place = shlex.join(["--name", run_dir.name, "--checkpoints_dir", str(run_dir.parent)])
-        make = f"make it by scripts/build_style_bank.py {place}"
-        if not (run_dir / BANK_FILE).is_file():
-            raise UserError(f"--style_run {run_dir}: has no style bank yet; {make}")
-        bank = StyleBank.load(run_dir / BANK_FILE, style_dim=self.style_dim)
-        if bank.weights != weights:
-            raise UserError(f"--style_run {run_dir}: its bank was made with {bank.weights}, now {weights}; {make}")
+        bank = bank_of_run(run_dir, style_dim=self.style_dim, weights=weights)
         assert self.styles is not None
         codes = {self.rules[k].label: rows for k, rows in bank.codes.items() if k < len(self.rules)}
         self.styles.put(StyleBank(codes))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from models.base_bank import BANK_FILE
+from models.style_bank import StyleBank
 from util.errors import UserError
 from util.object_rules import parse_rules
 from util.opt import Opt
@@ -163,3 +167,15 @@ def object_classes(opt: Opt, classes: Any, objects: Any) -> str:
     if ids != list(objects.scene_ids):
         raise UserError(f"--foreground {opt.foreground}: the object runs make {', '.join(made)}, in this order")
     return str(opt.foreground)
+
+
+def bank_of_run(run_dir: Path, *, style_dim: int, weights: str) -> StyleBank:
+    """Return the bank of a style run; raises `UserError` if it is missing or was made with other weights."""
+    place = shlex.join(["--name", run_dir.name, "--checkpoints_dir", str(run_dir.parent)])
+    make = f"make it by scripts/build_style_bank.py {place}"
+    if not (run_dir / BANK_FILE).is_file():
+        raise UserError(f"--style_run {run_dir}: has no style bank yet; {make}")
+    bank = StyleBank.load(run_dir / BANK_FILE, style_dim=style_dim)
+    if bank.weights != weights:
+        raise UserError(f"--style_run {run_dir}: its bank was made with {bank.weights}, now {weights}; {make}")
+    return bank

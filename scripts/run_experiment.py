@@ -171,19 +171,12 @@ class Job:
     def __init__(self, row: Row, args: argparse.Namespace) -> None:
         self.row, self.began = row, time.perf_counter()
         self.log = Path(args.checkpoints_dir) / f"{args.experiment.stem}_{row.name}.log"
-        arguments = [
-            str(args.experiment),
-            "--only",
-            row.name,
-            "--checkpoints_dir",
-            args.checkpoints_dir,
-            "--no-prepare",
-        ]
-        arguments += ["--no-preflight", *(f"--{name}={getattr(args, name)}" for name in ("train_args", "test_args"))]
+        line = [str(args.experiment), "--only", row.name, "--checkpoints_dir", args.checkpoints_dir, "--no-prepare"]
+        line += ["--no-preflight", *(f"--{name}={getattr(args, name)}" for name in ("train_args", "test_args"))]
         threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
         with self.log.open("w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, __file__, *arguments], stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+                [sys.executable, __file__, *line], stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
                 env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
 
@@ -295,9 +288,8 @@ def main(argv: list[str] | None = None) -> int:
     mixed = show(experiment, tested, Path(args.checkpoints_dir))
     if problems or mixed:
         messages = [f"row {name}: {what}" for name, what in problems.items()] + mixed
-        raise UserError(
-            "\n".join([f"{len(problems)} of {len(rows)} rows failed", *messages]) if messages[1:] else messages[0]
-        )
+        several = [f"{len(problems)} of {len(rows)} rows failed"] if len(messages) > 1 else []
+        raise UserError("\n".join([*several, *messages]))
     if experiment.next:
         print(f"\n{experiment.next}")
     return EXIT_OK
