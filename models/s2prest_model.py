@@ -130,11 +130,12 @@ class S2PreSTModel(BaseModel):
         steps = torch.cat([torch.randint(TRAIN_STEPS, (1,), generator=draw) for draw in draws])
         latents = sample((means, deviations), draws)
         noise = draw_normal(latents, draws)
-        keep = torch.stack([dropout_factors(self.netE.dim, DROPOUT, draw) for draw in draws]).to(latents.device)
-        abar = torch.tensor(alphas_cumprod(), dtype=latents.dtype)[steps].to(latents.device)[:, None, None, None]
+        abar = torch.tensor(alphas_cumprod(), dtype=latents.dtype)[steps][:, None, None, None]
+        keep = torch.stack([dropout_factors(self.netE.dim, DROPOUT, draw) for draw in draws])
+        keep, steps, abar = (x.to(latents.device, non_blocking=True) for x in (keep, steps, abar))
         noised = abar.sqrt() * latents + (1 - abar).sqrt() * noise
         tokens = self.call("netE")(embeddings[:, None], keep)[:, 0]
-        predicted = self.frozen.predict(noised, steps.to(latents.device), self.frozen.condition(tokens))
+        predicted = self.frozen.predict(noised, steps, self.frozen.condition(tokens))
         return {"E/mse": F.mse_loss(predicted.float(), noise)}
 
     def _encode(self, batch: Any) -> list[Encoded]:

@@ -206,8 +206,10 @@ class SemIAModel(BaseModel):
         for optimizer, factor in ((self.optimizer_G, 0.5), (self.optimizer_D, 2.0)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
-        source = Side(pair["image"], pair["seg"], pair["label"][0])
-        target = Side(pair["target_image"], pair["target_seg"], pair["target_label"][0])
+        # On the CPU, where they decide which patches are compared: asking a GPU for each would be a wait each
+        labels = [pair[name][0].cpu() for name in ("label", "target_label")]
+        source = Side(pair["image"], pair["seg"], labels[0])
+        target = Side(pair["target_image"], pair["target_seg"], labels[1])
         if self.step % self.rec_every == 0:
             return SemIAStep(target, target, reconstructs=True)
         if torch.rand(()) < 0.5:

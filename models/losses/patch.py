@@ -58,10 +58,10 @@ class PatchBank:
         self.scale = scale
         channels, height, width = source.shape[1:]
         self.pixels = source[0].detach().permute(1, 2, 0).reshape(-1, channels).contiguous()
-        rows, columns = (torch.arange(size - scale.size, device=source.device) for size in (height, width))
+        rows, columns = (torch.arange(size - scale.size) for size in (height, width))
         self.corners = (rows[:, None] * width + columns).flatten()
-        steps = torch.arange(scale.size, device=source.device)
-        self.offsets = (steps[:, None] * width + steps).flatten()
+        steps = torch.arange(scale.size)
+        self.offsets = (steps[:, None] * width + steps).flatten().to(source.device, non_blocking=True)
         self.classes = None if classes is None else _centres(classes, scale)[rows[:, None], columns].flatten()
         self.dim = channels * scale.size**2
         self.rows = max(1, CHUNK_BYTES // (4 * self.dim))
@@ -76,7 +76,7 @@ class PatchBank:
             if self.classes is not None and label is not None:
                 of_class = self.corners[self.classes == label]
                 found = of_class if len(of_class) >= NEAREST else found
-            self._known[label] = found
+            self._known[label] = found.to(self.pixels.device, non_blocking=True)
         return self._known[label]
 
     def patches(self, corners: Tensor) -> Tensor:
@@ -134,7 +134,10 @@ class PatchLoss(nn.Module):
 
     @torch.no_grad()
     def banks(self, source: Tensor, classes: Tensor) -> list[PatchBank]:
-        """Return the source picture's patches, for as many results as are to be compared with them."""
+        """Return the source picture's patches, for as many results as are to be compared with them.
+
+        Classes are best on the CPU, here and in `forward`: they decide there which patches are compared.
+        """
         known = classes if self.semantic else None
         return [PatchBank(m, known, scale) for m, scale in zip(self.features(source), SCALES, strict=True)]
 
@@ -166,10 +169,9 @@ class PatchLoss(nn.Module):
         for feature, bank, picks in zip(self.features(fake), banks, drawn, strict=True):
             size, centre = bank.scale.size, _centres(classes, bank.scale) if self.semantic else None
             cut = [feature[0, :, r : r + size, c : c + size].permute(1, 2, 0).flatten() for r, c in picks]
-            targets = torch.stack(cut)
             labels = [None if centre is None else int(centre[r, c]) for r, c in picks]
             for label in dict.fromkeys(labels):
                 members = [i for i, own in enumerate(labels) if own == label]
-                own = targets[members]
+                own = torch.stack([cut[i] for i in members])
                 values.append((own[:, None] - bank.nearest(own.detach(), label)).abs().mean((1, 2)))
         return torch.cat(values).mean()

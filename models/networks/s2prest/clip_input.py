@@ -39,7 +39,7 @@ def clip_input(pictures: Sequence[np.ndarray], *, mode: str, size: int) -> Tenso
 def embed(vision: Any, pictures: Sequence[np.ndarray], *, mode: str, device: torch.device) -> Tensor:
     """Return the embeddings (B, D) of length 1 that an image tower gives pictures; see `clip_input`."""
     x = clip_input(pictures, mode=mode, size=int(vision.config.image_size))
-    embeddings = vision(pixel_values=x.to(device)).image_embeds
+    embeddings = vision(pixel_values=x.to(device, non_blocking=True)).image_embeds
     return embeddings / embeddings.norm(dim=-1, keepdim=True)
 
 

@@ -138,7 +138,7 @@ class Diffusion:
 
     def condition(self, tokens: Tensor) -> Tensor:
         """Return the conditioning (B, 77, D) of the prompt "*", whose embedding is `tokens` (B, D)."""
-        ids = self.prompt.to(self.device).expand(len(tokens), -1)
+        ids = self.prompt.to(self.device, non_blocking=True).expand(len(tokens), -1)
         encoder = self._fetch(self.text_encoder)
         with _placeholder(encoder, tokens, self.placeholder_id):
             return encoder(input_ids=ids).last_hidden_state
@@ -176,4 +176,4 @@ def sample(moments: tuple[Tensor, Tensor], generators: Sequence[torch.Generator]
 def draw_normal(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """Draw N(0, 1) of the shape of `like` (B, ...), a picture's from its own generator, on the CPU."""
     drawn = [torch.randn(like.shape[1:], generator=generator) for generator in generators]
-    return torch.stack(drawn).to(like.device, like.dtype)
+    return torch.stack(drawn).to(like.device, like.dtype, non_blocking=True)
