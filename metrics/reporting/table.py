@@ -107,7 +107,7 @@ class Table:
             sentences += [f"Protocol: {text}" for text in describe_protocol(widest)]
         sentences += [f"Published, {entry.label}: {entry.provenance}" for entry in self.entries if entry.published]
         if self.lines and any(entry.published for entry in self.entries):
-            sentences.append("The published mask set and segmenter are not known: a difference does not test equality")
+            sentences.append("The published mask set and segmenter are not known: a difference is no test of equality")
         return sentences + [f"{entry.label}: {note}" for entry in self.entries for note in entry.notes]
 
 
