@@ -76,7 +76,7 @@ def test_other_single_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         diffusion_files.read_single_file(path)
     torch.save({"state_dict": {"a": torch.zeros(1)}}, path)
-    with pytest.raises(UserError, match=r"no Stable Diffusion v1 file: it has no tensors 'model\.diffusion_model"):
+    with pytest.raises(UserError, match=r"not a Stable Diffusion v1 file: it has no tensors 'model\.diffusion_model"):
         diffusion_files.read_single_file(path)
     torch.save({"run": Path("x")}, path)
     with pytest.raises(UserError, match="only tensors and plain values"):
@@ -84,7 +84,7 @@ def test_other_single_files_are_refused(tmp_path: Path) -> None:
     state = ldm_state(small_v1_parts())
     del state["model.diffusion_model.input_blocks.1.0.in_layers.2.weight"]
     torch.save({"state_dict": state}, path)
-    with pytest.raises(UserError, match="no Stable Diffusion v1 file"):
+    with pytest.raises(UserError, match="not a Stable Diffusion v1 file"):
         diffusion_files.read_single_file(path)
     with pytest.raises(UserError, match=r"prediction_type v_prediction instead of epsilon"):
         diffusion_files.check_schedule({"prediction_type": "v_prediction"}, "x")
