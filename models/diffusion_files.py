@@ -159,7 +159,7 @@ def read_single_file(path: Path) -> dict[str, Any]:
     except (KeyError, IndexError, RuntimeError, ValueError, AttributeError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"--base_model {path} is no Stable Diffusion v1 file: {' '.join(line.strip() for line in lines[:2])}"
+            f"--base_model {path} is not a Stable Diffusion v1 file: {' '.join(line.strip() for line in lines[:2])}"
         ) from error
     return {"vae": vae.float(), "unet": unet.float(), "text_encoder": text.float()}
 
