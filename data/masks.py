@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from util.errors import DataError, UserError
-from util.images import read_map
+from util.images import read_binary
 from util.listing import entries
 from util.regions import bounding_box
 from util.registry import did_you_mean
@@ -212,15 +212,6 @@ def read_mask(path: Path, size: int) -> np.ndarray:
     if mask.shape != (size, size):
         raise DataError(f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]}, --crop_size asks for {size}x{size}")
     return mask
-
-
-def read_binary(path: Path) -> np.ndarray:
-    """Return a mask file of values 0/255 or 0/1 as (H, W) uint8 of 0 and 1; raises `DataError` for other values."""
-    ids = read_map(path, "mask")
-    values = set(np.unique(ids).tolist())
-    if not (values <= {0, 255} or values <= {0, 1}):
-        raise DataError(f"{path}: the mask holds {len(values)} values up to {max(values)}; only 0 and 255 are allowed")
-    return (ids > 0).astype(np.uint8)
 
 
 def inverted_note(share: float, where: str) -> str:

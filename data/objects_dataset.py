@@ -19,14 +19,14 @@ from torch import Tensor
 
 from data import DATASETS
 from data.base_dataset import BaseDataset
-from data.masks import FOLDER, NONE, OBJECT_BRUSH, TRAIN, brush, read_binary, read_mask, strip
+from data.masks import FOLDER, NONE, OBJECT_BRUSH, TRAIN, brush, read_mask, strip
 from data.object_crops import find_crops, read_objects_table, with_outside
 from data.records import ClassTable, MapRules, Maps
 from data.tasks import Selection
 from data.transforms import nearest
 from util.batch import Sample
 from util.errors import DataError, UserError
-from util.images import read_image, to_tensor
+from util.images import read_binary, read_image, to_tensor
 from util.opt import Opt
 from util.seeds import random_pair
 

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from metrics.pictures import Pictures
 from util.decode import NamedBytes, decode, read_regular
 from util.errors import DataError
-from util.images import read_map
+from util.images import read_binary, read_map
 from util.listing import entries
 
 LOSSY = (".jpg", ".jpeg", ".webp")  # ids and masks do not survive these
@@ -148,9 +148,10 @@ class Items(Dataset[Loaded]):
                 raise DataError(f"{path}: a lossy format changes ids and the mask's border; save maps as PNG")
         real, real_hash = read_exact(item.real) if item.real else (None, "")
         real = None if real is None else scaled(real, self.side)
-        mask, label, inst = (
+        mask = None if item.mask is None else scaled(read_binary(item.mask), self.side)
+        label, inst = (
             None if path is None else scaled(read_map(path, what), self.side)
-            for path, what in ((item.mask, "mask"), (item.label, "label map"), (item.inst, "instance map"))
+            for path, what in ((item.label, "label map"), (item.inst, "instance map"))
         )
         arrays = [*zip(item.fake, (fake for fake, _ in fakes), strict=True)]
         arrays += [(path, a) for path, a in ((item.mask, mask), (item.label, label), (item.inst, inst))

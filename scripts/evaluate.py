@@ -49,7 +49,7 @@ from util.device import resolve_device
 from util.errors import DataError, UserError, run_main
 from util.files import require_writable, write_text
 from util.flags import positive_int
-from util.images import read_map
+from util.images import read_binary, read_map
 from util.opt import Opt
 from util.progress import progress
 from util.workers import shield_worker
@@ -63,7 +63,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser = script_parser(__doc__)
     parser.add_argument("--real", metavar="DIR", help="real pictures")
     parser.add_argument("--fake", metavar="DIR", nargs="+", help="generated pictures; several folders: several draws")
-    parser.add_argument("--masks", metavar="DIR", help="masks, not 0 where a pixel was generated")
+    parser.add_argument("--masks", metavar="DIR", help="masks, white where a pixel was generated")
     parser.add_argument("--labels", metavar="DIR", help="label maps (ids, not colours)")
     parser.add_argument("--instances", metavar="DIR", help="instance maps")
     parser.add_argument("--label_nc", type=int, help="number of classes; default: the segmenter's")
@@ -271,7 +271,7 @@ def shown(item: Item) -> dict[str, Any]:
     real = {"real": read_exact(item.real)[0]} if item.real else {}
     erased = {}
     if item.mask and item.real:
-        mask = read_map(item.mask, "mask")[..., None]
+        mask = read_binary(item.mask)[..., None]
         erased = {"input": np.where(mask > 0, 128, real["real"]).astype(np.uint8)}
     draws = {f"result {k}".removesuffix(" 1"): read_exact(path)[0] for k, path in enumerate(item.fake[:3], start=1)}
     return {**erased, **draws, **real}

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.masks import read_binary
 from data.single_image import check_sizes, padded
 from data.single_image_dataset import single_batch
 from options.edit_options import CHANGES, REFERENCE
 from testing.analogy_flow import Renderer
 from util.errors import UserError
-from util.images import read_image, save_png, to_uint8
+from util.images import read_binary, read_image, save_png, to_uint8
 from util.opt import Opt
 
 NOT_HERE = (*CHANGES, *REFERENCE, "box", "add_from", "add_shape", "dilate", "extend_labels", "interpolate", "inst",

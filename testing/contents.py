@@ -9,7 +9,7 @@ import numpy as np
 
 from util.edge_maps import edge_picture
 from util.errors import DataError, UserError
-from util.images import read_image, read_map
+from util.images import read_binary, read_image, read_map
 from util.opt import Opt
 from util.pictures import find_pictures
 from util.progress import progress
@@ -89,7 +89,10 @@ def mask_files(opt: Opt, contents: dict[str, Path]) -> dict[str, Path]:
 
 def read_region(path: Path, classes: str | None, size: tuple[int, int]) -> np.ndarray:
     """Return (H, W) booleans: white pixels of a mask, or the ids `classes` of a label map; `size`: width, height."""
-    ids = read_map(path, "label map" if classes else "mask")
+    try:
+        ids = read_map(path, "label map") if classes else read_binary(path)
+    except DataError as error:
+        raise error if classes else DataError(f"{error}; label maps need --mask_classes") from error
     if ids.shape[::-1] != size:
         raise DataError(f"{path} is {ids.shape[1]}x{ids.shape[0]}, its content {size[0]}x{size[1]}")
     if classes:
@@ -98,6 +101,4 @@ def read_region(path: Path, classes: str | None, size: tuple[int, int]) -> np.nd
         except ValueError as error:
             raise UserError(f"--mask_classes {classes}: write ids, as in 8,11") from error
         return np.isin(ids, wanted)
-    if odd := set(np.unique(ids).tolist()) - {0, 1, 255}:
-        raise DataError(f"{path}: a mask holds 0 and 255, found {sorted(odd)[:5]}; label maps need --mask_classes")
     return ids > 0

@@ -60,7 +60,10 @@ def read_id_map(path: PictureFile, what: str, *, rgb_ids: bool = False) -> IdMap
     Raises:
         DataError: what `decode` refuses, colours where ids are expected, or ids below 0.
     """
-    picture = decode(path, what).picture
+    return _ids_of(decode(path, what).picture, path, what, rgb_ids=rgb_ids)
+
+
+def _ids_of(picture: Image.Image, path: PictureFile, what: str, *, rgb_ids: bool = False) -> IdMap:
     if picture.mode in ("RGB", "RGBA") and rgb_ids:
         rgb = np.asarray(picture.convert("RGB")).astype(np.int32)
         return IdMap(rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2], 24)
@@ -81,6 +84,40 @@ def read_id_map(path: PictureFile, what: str, *, rgb_ids: bool = False) -> IdMap
 def read_map(path: PictureFile, what: str, *, rgb_ids: bool = False) -> np.ndarray:
     """Return the ids (H, W) int32 of `read_id_map`, without the bit depth."""
     return read_id_map(path, what, rgb_ids=rgb_ids).ids
+
+
+def read_binary(path: PictureFile) -> np.ndarray:
+    """Return a mask file as (H, W) uint8 of 0 and 1.
+
+    A mask is black and white, or 0 and 1: in one channel, by the colours of a palette, or in three equal channels.
+
+    Raises:
+        DataError: what `decode` refuses, other values, colours, or transparent pixels.
+    """
+    picture = decode(path, "mask").picture
+    alpha = picture.mode in ("LA", "RGBA") or (picture.mode in _PICTURE_MODES and "transparency" in picture.info)
+    if alpha and np.asarray(picture.convert("RGBA"))[..., 3].min(initial=255) < 255:
+        raise DataError(
+            f"{path}: the mask has transparent pixels, which are neither black nor white; save it without an alpha "
+            "channel, white where pixels are generated"
+        )
+    if picture.mode in _PICTURE_MODES and picture.mode != "L":
+        values = rgb_of(picture, path)
+        if (values != values[..., :1]).any():
+            raise DataError(
+                f"{path}: the mask has colours; only black and white are allowed: save it as one channel, 255 where "
+                "pixels are generated and 0 elsewhere"
+            )
+        values = values[..., 0]
+    else:
+        values = _ids_of(picture, path, "mask").ids
+    found = set(np.unique(values).tolist())
+    if not (found <= {0, 255} or found <= {0, 1}):
+        raise DataError(
+            f"{path}: the mask holds {len(found)} values up to {max(found)}, as blurred or scaled masks do; only 0 and "
+            "255 are allowed: set every pixel to one of them, and save it as PNG"
+        )
+    return (values > 0).astype(np.uint8)
 
 
 def save_png(array: np.ndarray, path: str | os.PathLike[str]) -> None:

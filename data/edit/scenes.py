@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from data.checks import check_sample, read_inst
-from data.masks import read_binary
 from data.records import PICTURE_ENDINGS, MapRules, Maps, Record
 from util.errors import DataError, UserError
-from util.images import read_id_map, read_image
+from util.images import read_binary, read_id_map, read_image
 from util.listing import files_by_name
 
 SIDES = ("left", "right", "up", "down")

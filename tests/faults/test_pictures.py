@@ -17,14 +17,13 @@ import pytest
 from PIL import Image
 
 from data.checks import label_problems, load_record
-from data.masks import read_binary
 from data.records import MapRules, Maps, Record
 from data.transforms import scale_short_side
 from metrics.folders import Item, read_exact
 from metrics.pairing import differ_in_size
 from util.decode import MOST_PIXELS
 from util.errors import DataError
-from util.images import read_image, read_map
+from util.images import read_binary, read_image, read_map
 
 READERS = {
     "picture": read_image,

@@ -22,7 +22,6 @@ from PIL import Image
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
-from data.masks import read_binary
 from data.prepare.archives import content, list_files, opened
 from data.records import read_class_table
 from data.single_image import read_opaque
@@ -44,7 +43,7 @@ from trainers.checkpoint import load_checkpoint, save_checkpoint
 from trainers.restore import load_run
 from trainers.weights import load_weights
 from util.errors import UserError
-from util.images import read_id_map, read_image
+from util.images import read_binary, read_id_map, read_image
 
 Target = Callable[[bytes, Path], None]
 RUN = {"model": "divsem", "dataset_mode": "streets", "ngf": 4, "crop_size": 64}
