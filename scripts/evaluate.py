@@ -12,7 +12,6 @@ docs/protocols.md says what each number means.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import sys
@@ -33,13 +32,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data.loader import Loader
+from data.masks import inverted_note
 from metrics.declaration import Setup, Source
+from metrics.doubts import Doubts
 from metrics.evaluator import Evaluator, build_evaluator
 from metrics.flags import add_metric_flags, validate_metric_flags
 from metrics.folders import Item, Items, Loaded, batches, read_exact
 from metrics.pairing import pair_folders
 from metrics.registry import METRICS
-from metrics.reporting.report import ROWS, write_report
+from metrics.reporting.folder_pictures import shown, strips
+from metrics.reporting.report import write_report
 from metrics.reporting.result import format_table, result_line
 from metrics.reporting.summary import format_summary, read_lines, summarise
 from metrics.segments.segmentation import class_table
@@ -49,7 +51,7 @@ from util.device import resolve_device
 from util.errors import DataError, UserError, run_main
 from util.files import require_writable, write_text
 from util.flags import positive_int
-from util.images import read_binary, read_map
+from util.images import read_map
 from util.opt import Opt
 from util.progress import progress
 from util.workers import shield_worker
@@ -122,9 +124,12 @@ def main(argv: list[str] | None = None) -> int:
     refuse(problems, opt, pairing.notes)
     if not items:
         raise DataError(f"no picture is left:\n{listed(problems)}")
-    hashes = run(evaluator, items, opt, problems)
+    doubts = Doubts(items)
+    hashes = run(evaluator, items, opt, problems, doubts)
     values = evaluator.compute()
-    notes += evaluator.notes
+    erased = [share for share in evaluator.share if share == share]
+    inverted = inverted_note(sum(erased) / max(1, len(erased)), f"--masks {opt.masks}")
+    notes += [*doubts.notes(), *([inverted] if inverted else []), *evaluator.notes]
     paired = items[0].real is not None and bool(items[0].fake)
     if not values:
         raise UserError("; ".join(["nothing could be computed", *notes]))
@@ -196,8 +201,10 @@ def make_setup(opt: argparse.Namespace) -> Setup:
     )
 
 
-def run(evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, problems: dict[str, str]) -> dict[str, str]:
-    """Decode, feed the evaluator, add to `problems`; return the hash of each set of pictures used."""
+def run(
+    evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, problems: dict[str, str], doubts: Doubts
+) -> dict[str, str]:
+    """Decode, feed evaluator and `doubts`, add to `problems`; return the hash of each set of pictures used."""
     sets: dict[str, list[str]] = {"fake": [], "real": [], "mask": []}
     for loaded in progress(load(items, evaluator, opt), desc=opt.name, unit="batch"):
         for one in loaded:
@@ -206,6 +213,7 @@ def run(evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, proble
         refuse(problems, opt)
         good = [one for one in loaded if not one.problem]
         for one in good:
+            doubts.add(one)
             for kind, digest in (one.hashes or {}).items():
                 sets[kind] += [f"{one.name} {digest}"] if digest else []
         pairs = [one for one in good if one.draws is not None and one.real is not None]
@@ -264,29 +272,6 @@ def describe(
         "label_nc": label_nc, "ignore_label": opt.ignore_label, "notes": notes,
         "draw": "first of each picture", "reference": reference,
     }  # fmt: skip
-
-
-def shown(item: Item) -> dict[str, Any]:
-    """Return the pictures of an item for the report."""
-    real = {"real": read_exact(item.real)[0]} if item.real else {}
-    erased = {}
-    if item.mask and item.real:
-        mask = read_binary(item.mask)[..., None]
-        erased = {"input": np.where(mask > 0, 128, real["real"]).astype(np.uint8)}
-    draws = {f"result {k}".removesuffix(" 1"): read_exact(path)[0] for k, path in enumerate(item.fake[:3], start=1)}
-    return {**erased, **draws, **real}
-
-
-def strips(items: list[Item]) -> dict[str, dict[str, np.ndarray]]:
-    """Return some pictures of two unpaired sets for the report, without those that were skipped."""
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for title in ("generated", "real"):
-        shown = [i for i in items if bool(i.fake) == (title == "generated")]
-        files = {i.name: path for i in shown if (path := i.fake[0] if i.fake else i.real)}
-        for name in list(files)[:: -(-len(files) // ROWS) or 1]:
-            with contextlib.suppress(DataError):
-                found.setdefault(title, {})[name] = read_exact(files[name])[0]
-    return found
 
 
 if __name__ == "__main__":

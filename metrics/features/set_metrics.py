@@ -201,7 +201,8 @@ class FeatureMetrics(Metric):
                 few = {2: "two", 4: "four"}.get(LEAST[name], str(LEAST[name]))
                 self.notes.append(f"{self._full(name)}: left out, it needs at least {few} pictures in each set")
             elif name == "fid":
-                note = {"note": FEW} if min(len(generated), len(real)) < FEATURES else {}
+                note = {"note": FEW} if (fewest := min(len(generated), len(real))) < FEATURES else {}
+                self.notes += [f"{self._full(name)} of {fewest} pictures: {FEW}"] if note else []
                 values[self._full(name)] = self._value(name, frechet_distance(generated, real), note)
             elif name == "kid":
                 value, error, size = kid(generated, real)

@@ -195,7 +195,7 @@ def test_real_pictures_are_read_from_the_cache_and_a_broken_file_is_made_again(t
     assert torch.equal(second.sets().real, first.sets().real)
     assert second.cache is not None and second.cache.found == 5
     second.compute()
-    assert second.notes == []
+    assert not any("kept" in note for note in second.notes)
     cut, changed, older, *_ = sorted(tmp_path.rglob("*.f32"))
     cut.write_bytes(cut.read_bytes()[:-1])
     data = bytearray(changed.read_bytes())
@@ -234,7 +234,8 @@ def test_a_full_disk_ends_the_keeping_and_not_the_scoring(tmp_path: Path) -> Non
         again = feature_metric(cache_dir=tmp_path)
         again.update(batch)
         again.compute()
-        assert again.cache is not None and (again.cache.found, again.notes) == (1, [])
+        assert again.cache is not None and again.cache.found == 1
+        assert not any("kept" in note for note in again.notes)
 
 
 def test_the_cache_lies_in_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

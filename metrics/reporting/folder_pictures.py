@@ -1,0 +1,37 @@
+"""Pictures of two folders for the report."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from metrics.folders import Item, read_exact
+from metrics.reporting.report import ROWS
+from util.errors import DataError
+from util.images import read_binary
+
+
+def shown(item: Item) -> dict[str, Any]:
+    """Return the pictures of an item for the report."""
+    real = {"real": read_exact(item.real)[0]} if item.real else {}
+    erased = {}
+    if item.mask and item.real:
+        mask = read_binary(item.mask)[..., None]
+        erased = {"input": np.where(mask > 0, 128, real["real"]).astype(np.uint8)}
+    draws = {f"result {k}".removesuffix(" 1"): read_exact(path)[0] for k, path in enumerate(item.fake[:3], start=1)}
+    return {**erased, **draws, **real}
+
+
+def strips(items: Sequence[Item]) -> dict[str, dict[str, np.ndarray]]:
+    """Return some pictures of two unpaired sets for the report, without those that were skipped."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for title in ("generated", "real"):
+        shown = [i for i in items if bool(i.fake) == (title == "generated")]
+        files = {i.name: path for i in shown if (path := i.fake[0] if i.fake else i.real)}
+        for name in list(files)[:: -(-len(files) // ROWS) or 1]:
+            with contextlib.suppress(DataError):
+                found.setdefault(title, {})[name] = read_exact(files[name])[0]
+    return found
