@@ -41,6 +41,7 @@ from metrics.folders import Item, Items, Loaded, batches, read_exact
 from metrics.pairing import pair_folders
 from metrics.registry import METRICS
 from metrics.reporting.folder_pictures import shown, strips
+from metrics.reporting.protocol import UNNAMED
 from metrics.reporting.report import write_report
 from metrics.reporting.result import format_table, result_line
 from metrics.reporting.summary import format_summary, read_lines, summarise
@@ -79,7 +80,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--skip_bad", action="store_true", help="leave unusable pictures out, count and list them")
     parser.add_argument("--json", metavar="FILE", help="write values, protocol and each picture's values here")
     parser.add_argument("--report", metavar="DIR", help="write report.html here")
-    parser.add_argument("--name", default="fake", help="what the table calls the pictures")
+    parser.add_argument("--name", default=UNNAMED, help="what the table calls the pictures")
     parser.add_argument("--task", default="folder", help="what the result line calls the task")
     parser.add_argument("--summarise", metavar="FILE", nargs="+", help="only: mean +- deviation over result lines")
     parser.add_argument("--checkpoints_dir", default="checkpoints", help="where segmenters' runs are")

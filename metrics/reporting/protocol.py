@@ -19,6 +19,7 @@ OF_A_METRIC = ("unit", "protocol", "count", "segmenter", "ignore_label", "num_ge
 WHERE_TOLD = ("label_nc", "transformers")  # of a metric too; older lines do not have them
 COUNTS = ("count", "num_generated", "num_real")
 OF_A_SEED = ("seed", "mask_set")
+UNNAMED = "fake"  # what scripts/evaluate.py calls pictures without --name
 
 
 def columns(line: Line) -> dict[str, str]:
@@ -57,7 +58,19 @@ def fields_of_seeds(line: Line) -> dict[str, Any]:
 
     Masks of another seed leave other pictures without a masked value, so that a metric's counts may differ.
     """
-    return {k: v for k, v in protocol_fields(line).items() if k not in OF_A_SEED and not is_count(k)}
+    fields = {k: v for k, v in protocol_fields(line).items() if k not in OF_A_SEED and not is_count(k)}
+    method = method_of(line)
+    return {"method": method, **fields} if method is not None else fields
+
+
+def method_of(line: Line) -> str | None:
+    """Return what was measured: a run's method, or the name or folder of anybody's pictures; None: not told."""
+    protocol = line["protocol"]
+    if (folders := protocol.get("fake")) is None:
+        model: str | None = protocol.get("model")
+        return model
+    named = protocol.get("run")
+    return str(folders) if named in (None, UNNAMED) else str(named)
 
 
 def differences(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -88,12 +101,7 @@ def require_one_protocol(lines: Mapping[str, Line], where: str) -> None:
 
 def describe_protocol(line: Line) -> list[str]:
     """Return sentences for the foot of a table."""
-    protocol = line["protocol"]
-    sentences = [
-        f"{line['num_images']} of {protocol.get('split_size')} pictures of {protocol.get('dataset_mode')}, split "
-        f"{protocol.get('split')}, {protocol.get('crop_size')} pixels; masks {protocol.get('mask_set')}, "
-        f"seed {protocol.get('seed')}, {protocol.get('draw')}; reference: {protocol.get('reference')}"
-    ]
+    sentences = [_pictures(line)]
     for name in line["metrics"]:
         detail = _detail(line, name)
         sha = detail.get("weights_sha256")
@@ -105,3 +113,23 @@ def describe_protocol(line: Line) -> list[str]:
             f"{name}: {detail.get('protocol')}; {detail.get('count')} pictures{labels}{weights}{library}{real}"
         )
     return sentences
+
+
+def _pictures(line: Line) -> str:
+    """Say which pictures were measured; what the line does not know is left out."""
+    known = {name: value for name, value in line["protocol"].items() if value is not None}
+
+    def told(text: str, *names: str) -> str:
+        return text.format(**known) if known.keys() >= set(names) else ""
+
+    count = f"{line['num_images']}{told(' of {split_size}', 'split_size')} pictures"
+    of = told(" of {dataset_mode}", "dataset_mode") or told(" of {real}", "real")
+    size = told(", {crop_size} pixels", "crop_size")
+    parts = [
+        f"{count}{of}{told(', split {split}', 'split')}{size}",
+        ", ".join(
+            filter(None, [told("masks {mask_set}", "mask_set"), told("seed {seed}", "seed"), told("{draw}", "draw")])
+        ),
+        told("reference: {reference}", "reference"),
+    ]
+    return "; ".join(filter(None, parts))

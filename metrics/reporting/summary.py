@@ -50,7 +50,8 @@ def summarise(lines: Iterable[Line]) -> tuple[Summary, list[str]]:
     where counts differ.
 
     Raises:
-        UserError: one task's lines were not measured alike (other pictures, units, protocols, weights, segmenters).
+        UserError: one task's lines are of several methods, or were not measured alike (other pictures, units,
+            protocols, weights, segmenters).
     """
     latest: dict[tuple[Any, ...], Line] = {}
     for line in lines:
@@ -81,7 +82,8 @@ def _compare(task: str, lines: Sequence[Line]) -> list[str]:
         raise UserError(
             f"{task}: these results are not one measurement of several runs or seeds, so they have no mean:\n"
             + "\n".join(f"  {problem}" for problem in problems)
-            + "\nSummarise such files apart, or test them again with the same flags."
+            + "\nSummarise such files apart, or test them again with the same flags (evaluate.py: one "
+            "--name for folders of one method)."
         )
     counts = {row: {k: v for k, v in protocol_fields(line).items() if is_count(k)} for row, line in rows.items()}
     return [f"{task}: counts differ: {text}" for text in differences(counts)]

@@ -13,7 +13,7 @@ from metrics.reporting.protocol import Line, columns, describe_protocol, require
 
 CSV_HEAD = (
     "group", "task", "row", "label", "metric", "published", "ours", "difference", "status", "pictures", "step",
-    "protocol", "provenance", "notes",
+    "protocol", "provenance", "notes", "low", "high",
 )  # fmt: skip
 
 
@@ -43,6 +43,13 @@ class Entry:
         if self.line is None or column not in (names := columns(self.line)):
             return None
         return float(self.line["metrics"][names[column]])
+
+    def interval(self, column: str) -> list[float] | None:
+        """Return the ends of the 95 % interval around the run's number, or None."""
+        if self.line is None or column not in (names := columns(self.line)):
+            return None
+        found: list[float] | None = self.line.get("details", {}).get(names[column], {}).get("ci95")
+        return found
 
 
 class Table:
@@ -91,10 +98,11 @@ class Table:
         row = [entry.label]
         for column, metric in self.columns.items():
             ours, published = entry.ours(column), entry.published.get(metric)
+            number = format_number(ours) + format_interval(entry.interval(column))
             if metric:
-                row += [as_published(published), format_number(ours), format_number(difference(ours, published), "+")]
+                row += [as_published(published), number, format_number(difference(ours, published), "+")]
             else:
-                row.append(format_number(ours))
+                row.append(number)
         if entry.line is None:
             return [*row, entry.status, ""]
         return [*row, str(entry.line["num_images"]), str(entry.line["step"])]
@@ -123,6 +131,11 @@ def format_number(value: float | None, sign: str = "") -> str:
     if not math.isfinite(value):
         return str(value)
     return f"{value:{sign}.4f}" if abs(value) < 1 else f"{value:{sign}.2f}"
+
+
+def format_interval(ends: Sequence[float] | None) -> str:
+    """Return the ends in brackets; nothing for None."""
+    return "" if ends is None else " [{}, {}]".format(*map(format_number, ends))
 
 
 def as_published(value: float | None) -> str:
@@ -177,7 +190,8 @@ def to_csv(tables: Sequence[Table], *, title: str, paper: str) -> str:
                 numbers = [published, ours, difference(ours, published)]
                 where = entry.provenance if published is not None else ""
                 writer.writerow([table.group, table.task, entry.name, entry.label, name, *numbers, entry.status,
-                                 *facts, protocol, where, " | ".join(entry.notes)])  # fmt: skip
+                                 *facts, protocol, where, " | ".join(entry.notes),
+                                 *(entry.interval(column) or ("", ""))])  # fmt: skip
     return out.getvalue()
 
 

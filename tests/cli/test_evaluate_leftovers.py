@@ -132,10 +132,11 @@ def test_workers_and_batches_change_no_value(folders: Path) -> None:
 
 
 def test_lines_of_several_folders_have_a_mean(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(folders)
+    run(folders, "--name", "mine")
     (folders / "out.json").rename(folders / "first.json")
     (folders / "fake").rename(folders / "elsewhere")
-    args = ["--real", str(folders / "real"), "--fake", str(folders / "elsewhere"), "--metrics", "l1_whole"]
+    args = ["--real", str(folders / "real"), "--fake", str(folders / "elsewhere"), "--metrics", "l1_whole", "--name"]
+    args.append("mine")
     second = folders / "second.json"
     assert main([*args, "--device", "cpu", "--num_workers", "0", "--json", str(second)]) == 0
     capsys.readouterr()
@@ -143,5 +144,18 @@ def test_lines_of_several_folders_have_a_mean(folders: Path, capsys: pytest.Capt
     assert "(2 runs)" in capsys.readouterr().out
     (folders / "elsewhere" / "0.png").unlink()
     assert main([*args, "--device", "cpu", "--num_workers", "0", "--json", str(second), "--skip_bad"]) == 0
-    with pytest.raises(UserError, match=r"(?s)num_images: 7 \(fake, seed None\); 6 .*real_set"):
+    with pytest.raises(UserError, match=r"(?s)num_images: 7 \(mine, seed None\); 6 .*real_set"):
         main(["--summarise", str(folders / "first.json"), str(second)])
+
+
+@pytest.mark.parametrize("names", [("telea", "mean_colour"), ()], ids=["other names", "without names"])
+def test_two_methods_have_no_mean(folders: Path, names: tuple[str, ...]) -> None:
+    run(folders, *(["--name", names[0]] if names else []))
+    (folders / "out.json").rename(folders / "first.json")
+    (folders / "fake").rename(folders / "elsewhere")
+    (folders / "fake").symlink_to(folders / "elsewhere")
+    second = ["--fake", str(folders / "elsewhere"), *(["--name", names[1]] if names else [])]
+    run(folders, *second)
+    told = r"method: telea .*; mean_colour" if names else r"method: \['.*fake'\] .*; \['.*elsewhere'\]"
+    with pytest.raises(UserError, match=rf"(?s)folder: .*no mean.*{told}.*one --name for folders of one method"):
+        main(["--summarise", str(folders / "first.json"), str(folders / "out.json")])

@@ -171,6 +171,6 @@ def test_experiment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     for style in ("markdown", "latex", "csv"):
         assert make_table.main(["two.yaml", "--format", style]) == 0
         found[style] = capsys.readouterr().out
-    names = [f"checkpoints/{name}/metrics.jsonl" for name in ("base", "ours")]
-    assert evaluate.main(["--summarise", *names]) == 0
+    for name in ("base", "ours"):
+        assert evaluate.main(["--summarise", f"checkpoints/{name}/metrics.jsonl"]) == 0
     check("experiment", found | {"summary": capsys.readouterr().out})

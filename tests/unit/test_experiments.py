@@ -289,6 +289,25 @@ def test_a_published_number_stands_beside_the_metric_of_its_very_name(extra: str
     assert columns == {extra: "", "fid": "fid", "miou": ""}
 
 
+def test_intervals_stand_beside_the_numbers() -> None:
+    result = line(20.5)
+    result["details"]["fid"]["ci95"] = [0.25, 31.0]
+    table = Table(group="", task="free_form", entries=[entry("a", result, fid=18.0)])
+    assert table.cells()[1] == ["A", "18.00", "20.50 [0.2500, 31.00]", "+2.50", "50.00", "8", "9"]
+    rows = list(csv.DictReader(io.StringIO(FORMATS["csv"]([table], title="t", paper="p"))))
+    assert [(row["low"], row["high"]) for row in rows] == [("0.25", "31.0"), ("", "")]
+
+
+def test_the_foot_of_a_folder_tells_what_is_known() -> None:
+    result = line()
+    result["protocol"] = {"real": "real", "fake": ["fake"], "mask_set": "m", "draw": "first of each picture",
+                          "reference": "the files as they are, 8 bit"}  # fmt: skip
+    foot = Table(group="", task="free_form", entries=[entry("a", result)]).foot()
+    assert foot[0] == (
+        "Protocol: 8 pictures of real; masks m, first of each picture; reference: the files as they are, 8 bit"
+    )
+
+
 def test_csv_keeps_all_digits(table: Table) -> None:
     rows = list(csv.DictReader(io.StringIO(FORMATS["csv"]([table], title="t", paper="p"))))
     assert tuple(rows[0]) == CSV_HEAD
