@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any, ClassVar
@@ -80,7 +81,7 @@ class BaseDataset(Dataset[Sample], ABC):
     def __init__(
         self,
         *,
-        names: list[str],
+        names: Sequence[str],
         split: str,
         classes: ClassTable,
         rules: MapRules,

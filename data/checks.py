@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from data.instances import unique_ids
+from data.packed import PackedRecords, is_packed
 from data.records import MapRules, Maps, Record, find_records
 from util.errors import DataError, UserError
 from util.images import IdMap, read_id_map, read_image
@@ -133,19 +134,29 @@ def check_split(folder: Path, rules: MapRules, *, min_side: int = 0, progress: A
     """Read every file of <root>/<split>; problems are gathered, not raised.
 
     Args:
-        folder: the split's folder.
+        folder: the split's folder; <dataroot>/<split> where the dataroot is a packed folder.
         rules: what is allowed.
         min_side: a shorter short side is a problem.
-        progress: wraps the list of records, e.g. `util.progress.progress`; None for silence.
+        progress: wraps the indices of the pictures, e.g. `util.progress.progress`; None for silence.
     """
     report = SplitReport(folder.name)
+    records: Sequence[Record]
     try:
-        records, report.problems = find_records(folder)
+        if is_packed(str(folder.parent)):
+            records = PackedRecords(str(folder.parent), folder.name)
+        else:
+            records, report.problems = find_records(folder)
     except DataError as error:
         report.problems.append(str(error))
         return report
     report.count = len(records)
-    for record in records if progress is None else progress(records):
+    indices = range(len(records))
+    for index in indices if progress is None else progress(indices):
+        try:
+            record = records[index]
+        except DataError as error:  # of a packed sample
+            report.problems.append(str(error))
+            continue
         maps, problems = read_record(record, rules, report.notes)
         report.problems += problems
         if maps is None:

@@ -1,15 +1,17 @@
-"""Data sets that lie in folders: <dataroot>/<split>/{images,labels,inst_map}/, paired by base name."""
+"""Data sets that lie in folders: <dataroot>/<split>/{images,labels,inst_map}/, paired by base name, or packed."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from data.base_dataset import BaseDataset
 from data.checks import bits_note, load_record, read_inst
-from data.records import CLASSES_FILE, EMPTY_TABLE, ClassTable, MapRules, Maps, find_records, read_class_table
+from data.packed import PackedRecords, is_packed, packed_classes
+from data.records import CLASSES_FILE, EMPTY_TABLE, ClassTable, MapRules, Maps, Record, find_records, read_class_table
 from util.errors import DataError, UserError
 from util.listing import entries
 from util.opt import Opt
@@ -19,7 +21,7 @@ class FolderDataset(BaseDataset):
     """Pictures with maps on disk; subclasses say what differs: classes, id rules, default scale.
 
     Args:
-        dataroot: the folder that holds the splits.
+        dataroot: the folder that holds the splits, or a packed one or its address (data/packed.py).
         split: a folder in it.
         rules: what the maps may hold.
         **settings: see `BaseDataset`.
@@ -29,12 +31,7 @@ class FolderDataset(BaseDataset):
     built_in: ClassVar[ClassTable] = EMPTY_TABLE  # classes where the folder has no classes.json
 
     def __init__(self, *, dataroot: str, split: str, rules: MapRules, **settings: Any) -> None:
-        folder = Path(dataroot) / split
-        self.records, problems = find_records(folder)
-        if problems:
-            more = f" ({len(problems) - 1} more problems: scripts/check_data.py shows all)" if len(problems) > 1 else ""
-            raise DataError(problems[0] + more)
-        names = [record.name for record in self.records]
+        self.records, names = _open_split(dataroot, split)
         classes = self.class_table(dataroot)
         self._warn_of_8bit(rules)
         super().__init__(names=names, split=split, classes=classes, rules=rules, **settings)
@@ -45,7 +42,9 @@ class FolderDataset(BaseDataset):
 
         The built-in object rules hold where a file with the same classes has none, as those of earlier versions.
         """
-        table = read_class_table(Path(dataroot) / CLASSES_FILE) if dataroot else None
+        table = None
+        if dataroot:
+            table = packed_classes(dataroot) if is_packed(dataroot) else read_class_table(Path(dataroot, CLASSES_FILE))
         if table and not table.objects and table.names == cls.built_in.names:
             return replace(table, objects=cls.built_in.objects)
         return table or cls.built_in
@@ -58,6 +57,8 @@ class FolderDataset(BaseDataset):
         table = cls.class_table(opt.dataroot)
         values: dict[str, Any] = {}
         if opt.label_nc is None:
+            if not table.names and is_packed(opt.dataroot):
+                raise UserError(f"--dataroot {opt.dataroot} was packed without a {CLASSES_FILE}; give --label_nc N")
             if not table.names:
                 raise UserError(f"{_no_classes(Path(opt.dataroot))} (see datasets/README.md)")
             values["label_nc"] = len(table.names)
@@ -84,6 +85,18 @@ class FolderDataset(BaseDataset):
         first = self.records[0]
         if rules.inst_8bit and (note := bits_note(first.inst, read_inst(first, rules))):
             warnings.warn(note, stacklevel=4)
+
+
+def _open_split(dataroot: str, split: str) -> tuple[Sequence[Record], Sequence[str]]:
+    """Return the samples of a split and their names; raises `DataError` if a folder's files are not in pairs."""
+    if is_packed(dataroot):
+        packed = PackedRecords(dataroot, split)
+        return packed, packed.names
+    records, problems = find_records(Path(dataroot) / split)
+    if problems:
+        more = f" ({len(problems) - 1} more problems: scripts/check_data.py shows all)" if len(problems) > 1 else ""
+        raise DataError(problems[0] + more)
+    return records, [record.name for record in records]
 
 
 def _no_classes(root: Path) -> str:

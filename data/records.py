@@ -122,16 +122,25 @@ EMPTY_TABLE = ClassTable((), np.zeros((0, 3), np.uint8))
 
 
 def read_class_table(path: Path) -> ClassTable | None:
-    """Return the table of a classes.json, None if there is none.
+    """Return the table of a classes.json, None if there is none; raises `DataError` as `parse_class_table` does."""
+    if not path.is_file():
+        return None
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: not a class table ({type(error).__name__}: {error})") from error
+    return parse_class_table(content, str(path))
+
+
+def parse_class_table(content: bytes, source: str) -> ClassTable:
+    """Return the table of a classes.json's content; `source` is its path or address, for messages.
 
     The file holds {"num_classes": n, "ignore_id": id or null, "objects": [id, ...],
     "classes": [{"id", "name", "color": [r, g, b], "thing", "object": {"fill", "aspect": [low, high]}, "scene_id"}]};
     only num_classes, id and name must be there. Raises `DataError` if it cannot be used.
     """
-    if not path.is_file():
-        return None
     try:
-        table = parse_json(path.read_bytes())
+        table = parse_json(content)
         count = int(table["num_classes"])
         entries = {int(entry["id"]): entry for entry in table["classes"]}
         if not 0 < count <= MOST_CLASSES or min(entries, default=0) < 0:
@@ -149,9 +158,9 @@ def read_class_table(path: Path) -> ClassTable | None:
             raise ValueError(f"class {from_scenes[0]} has a scene_id and one before it has none")
         scene_ids = tuple(int(entries[i]["scene_id"]) for i in from_scenes)
         return ClassTable(names, palette, things, None if ignore is None else int(ignore), objects, scene_ids)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(
-            f"{path}: not a class table ({type(error).__name__}: {error}); see datasets/README.md"
+            f"{source}: not a class table ({type(error).__name__}: {error}); see datasets/README.md"
         ) from error
 
 

@@ -21,6 +21,7 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 from data import DATASETS
 from data.checks import SplitReport, check_split, quick_check
 from data.folder import FolderDataset
+from data.packed import is_packed, read_manifest
 from options.parser import script_parser
 from util.errors import EXIT_OK, EXIT_USER_ERROR, UserError, run_main
 from util.opt import Opt
@@ -35,7 +36,7 @@ def folder_modes() -> list[str]:
 
 def parse(arguments: Sequence[str] | None) -> Opt:
     parser = script_parser(__doc__)
-    parser.add_argument("dataroot", metavar="DIR", help="folder with <split>/{images,labels,inst_map}/")
+    parser.add_argument("dataroot", metavar="DIR", help="folder with <split>/{images,labels,inst_map}/, or packed")
     parser.add_argument("--dataset_mode", default="custom", choices=folder_modes())
     parser.add_argument("--split", help="only this one; otherwise every folder that has images/")
     parser.add_argument("--label_nc", type=int, help="number of classes; from classes.json if not given")
@@ -75,7 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         setattr(opt, name, value)
     rules = dataset.map_rules(opt)
     names = dataset.class_table(opt.dataroot).resized(opt.label_nc).names
-    splits = [opt.split] if opt.split else sorted(p.name for p in root.iterdir() if (p / "images").is_dir())
+    if is_packed(opt.dataroot):
+        splits = list(read_manifest(opt.dataroot)["splits"])
+    else:
+        splits = sorted(p.name for p in root.iterdir() if (p / "images").is_dir())
+    splits = [opt.split] if opt.split else splits
     if not splits:
         raise UserError(f"{root} has no <split>/images folder")
     print(f"{root}: {opt.label_nc} classes, ignored id: {'none' if rules.ignore_label is None else rules.ignore_label}")

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from data.base_dataset import BaseDataset
 from data.folder import FolderDataset
+from data.packed import PackedRecords
 from data.records import PICTURE_ENDINGS, Maps
 from util.errors import DataError
 from util.images import read_image
@@ -25,6 +26,8 @@ def open_picture(scenes: BaseDataset, index: int, maps: Maps) -> tuple[np.ndarra
     height, width = maps.label.shape
     if not isinstance(scenes, FolderDataset):
         return maps.image, f"the scenes as drawn ({width}x{height})"
+    if isinstance(scenes.records, PackedRecords):
+        return maps.image, f"the packed pictures ({width}x{height})"
     folder = scenes.records[index].image.parents[1] / HIRES
     if not folder.is_dir():
         return maps.image, f"the stored pictures ({width}x{height}), there is no {HIRES}/"

@@ -15,6 +15,7 @@ SCRIPTS = {
     "evaluate": ("--real x --fak y", "--fake"),
     "make_table": ("FILE --forma x", "--format"),
     "run_experiment": ("FILE --dry_ru", "--dry_run"),
+    "pack_dataset": ("--dataroot x --output y --per_shar 3", "--per_shard"),
     "train_segmenter": ("--name x --widt 3", "--width"),
     "prepare_analogy": ("--output x --heigh 3", "--height"),
     "prepare_ade20k": ("--subset room --source x --scene y", "--scenes"),
