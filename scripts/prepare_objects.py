@@ -36,6 +36,7 @@ from data.base_dataset import BaseDataset
 from data.instances import dense_instances
 from data.object_crops import class_folder, with_outside
 from data.objects_dataset import ObjectsDataset
+from data.packed import is_url
 from data.prepare.crops import cut_image, cut_mask, open_picture
 from data.prepare.writing import claim_output, run_jobs, save_picture, write_class_table
 from data.records import ClassTable, MapRules, Maps
@@ -201,7 +202,9 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str
     own = set(parser.actions_by_name()) - shared
     names = {"dataset_mode", "load_size", "label_map", "label_nc", "ignore_label", "size", *own}
     settings = {name: getattr(opt, name) for name in sorted(names)}
-    root = str(Path(opt.dataroot).resolve()) if opt.dataroot else None
+    root = opt.dataroot
+    if root and not is_url(root):
+        root = str(Path(root).resolve())
     return opt, {**settings, "dataroot": root, "rules": [str(rule) for rule in opt.rules]}
 
 

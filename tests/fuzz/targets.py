@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
+from data.packed import FORMAT, MANIFEST, PackedRecords, Row, content_digest, shard_name
 from data.prepare.archives import content, list_files, opened
 from data.records import read_class_table
 from data.single_image import read_opaque
@@ -122,6 +123,19 @@ def value_of(data: bytes) -> Any:
     return build(0)
 
 
+def read_packed_index(path: Path) -> None:
+    """An index beside a shard of zeros, whatever its rows say."""
+    rows, size = path.read_bytes(), Row.layout(2).size
+    path.write_bytes(rows[: len(rows) // size * size])
+    (path.parent / shard_name("train", 0)).write_bytes(bytes(4096))
+    split = {"count": max(1, len(rows) // size), "name_bytes": 2, "shards": [4096]}
+    (path.parent / MANIFEST).write_text(json.dumps({"format": FORMAT, "splits": {"train": split}}))
+    records = PackedRecords(str(path.parent), "train")
+    for index in range(len(records)):
+        with contextlib.suppress(UserError):
+            read_image(records[index].image)
+
+
 def load_state(data: bytes, folder: Path) -> None:
     """A whole file with content of another form, as a checkpoint."""
     whole = {"model": {"netG": nn.Linear(2, 2).state_dict()}, "ema": None, "step": 3}
@@ -189,6 +203,8 @@ NAMELESS = base64.b64decode(  # a zip whose member has no name, of which zipfile
     "AGIuZ1BLBQYAAAAAAQABADUAAAChAAAAAAA="
 )
 FORMS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
+PACKED = {"format": FORMAT, "splits": {"train": {"count": 1, "name_bytes": 2, "shards": [4096]}}}
+ROW = Row(0, 0, ((512, 9), (1536, 9), (0, 0)), content_digest("p0", bytes(1545)), "p0").pack(Row.layout(2))
 NETWORK = {"netG.weight": torch.zeros(2, 2), "class_1": torch.ones(3, 4)}
 
 TARGETS: dict[str, tuple[Target, list[bytes]]] = {
@@ -206,6 +222,9 @@ TARGETS: dict[str, tuple[Target, list[bytes]]] = {
         path.parent.name, weights=None, checkpoints_dir=str(path.parent.parent), device=torch.device("cpu"))),
         [SEGMENTER.encode()]),
     "classes.json": (of_file("classes.json", read_class_table), [json.dumps(TABLE).encode()]),
+    "packed.json": (of_file(MANIFEST, lambda path: PackedRecords(str(path.parent), "train")),
+                    [json.dumps(PACKED).encode()]),
+    "indices of packed data": (of_file("train.index", read_packed_index), [ROW, ROW * 2]),
     "result lines": (of_file("metrics.jsonl", lambda path: last_line(path, "free_form", {}),
                              lambda path: summarise(read_lines([str(path)]))),
                      [(json.dumps(LINE) + "\n").encode() * 2]),
