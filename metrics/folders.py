@@ -96,7 +96,7 @@ class Item:
 class Loaded:
     """A decoded item: draws (K,3,H,W) and real (3,H,W) uint8, mask (1,H,W) uint8, label and inst (H,W) int64.
 
-    `hashes` are of the picture files and of the mask's pixels; `problem` says what is wrong, if anything: then
+    `hashes` are of the picture files; `problem` says what is wrong, if anything: then
     there are no pictures.
     """
 
@@ -165,7 +165,6 @@ class Items(Dataset[Loaded]):
                 size = "{}x{}".format(*array.shape[1::-1])
                 raise DataError(f"{path} is {size}; SSIM or LPIPS needs at least {self.smallest_side} pixels a side")
         self._check(item, label)
-        mask_hash = "" if mask is None else hashlib.sha1((mask > 0).tobytes(), usedforsecurity=False).hexdigest()
         return Loaded(
             name=item.name,
             draws=torch.from_numpy(np.stack([fake for fake, _ in fakes])).movedim(-1, 1) if fakes else None,
@@ -173,7 +172,7 @@ class Items(Dataset[Loaded]):
             mask=None if mask is None else torch.from_numpy((mask > 0).astype(np.uint8))[None],
             label=None if label is None else torch.from_numpy(label.astype(np.int64)),
             inst=None if inst is None else torch.from_numpy(inst.astype(np.int64)),
-            hashes={"fake": " ".join(h for _, h in fakes), "real": real_hash, "mask": mask_hash},
+            hashes={"fake": " ".join(h for _, h in fakes), "real": real_hash},
         )
 
     def _check(self, item: Item, label: np.ndarray | None) -> None:
@@ -199,16 +198,16 @@ def scaled(array: np.ndarray, side: int | None) -> np.ndarray:
     return np.asarray(Image.fromarray(array.astype(np.int32), "I").resize(size, Image.Resampling.NEAREST))
 
 
-def batches(loaded: Sequence[Loaded]) -> list[Pictures]:
-    """Stack decoded pairs by size."""
+def batches(loaded: Sequence[Loaded], *, has_truth: bool = True) -> list[Pictures]:
+    """Stack decoded pairs by size; `has_truth` as of `Pictures`."""
     sizes: dict[tuple[int, ...], list[Loaded]] = {}
     for one in loaded:
         if one.real is not None:
             sizes.setdefault(tuple(one.real.shape), []).append(one)
-    return [_stack(group) for group in sizes.values()]
+    return [_stack(group, has_truth) for group in sizes.values()]
 
 
-def _stack(group: Sequence[Loaded]) -> Pictures:
+def _stack(group: Sequence[Loaded], has_truth: bool) -> Pictures:
     def stacked(what: str) -> Tensor | None:
         parts = [getattr(one, what) for one in group]
         return None if parts[0] is None else torch.stack(parts)
@@ -221,6 +220,7 @@ def _stack(group: Sequence[Loaded]) -> Pictures:
         mask=stacked("mask"),
         label=stacked("label"),
         name=[one.name for one in group],
+        has_truth=has_truth,
         inst=stacked("inst"),
         draws=draws,
     )

@@ -53,7 +53,7 @@ def pair_folders(real: str, fakes: Sequence[str], maps: Mapping[str, str], *, ne
     notes = [note for flag, folder in folders for note in _not_read(flag, folder)]
     if not needs_pairs and reals.keys() != draws[0].keys():
         return Pairing(_as_sets(draws[0], reals), problems, notes)
-    names = sorted(set().union(reals, *draws))
+    names = sorted(set().union(reals, *draws), key=lambda name: f"{name}.")  # as of their files, which mask sets follow
     notes += [note for kind, found in found_maps.items() for note in _without_picture(kind, maps[kind], found, names)]
     items = []
     for name in names:

@@ -3,6 +3,7 @@
     python scripts/evaluate.py --real DIR --fake DIR
     python scripts/evaluate.py --real DIR --fake DIR --masks DIR --labels DIR --segmenter espnet_camvid \
         --segmenter_weights FILE --metrics all --bootstrap 1000 --json out.json --report out
+    python scripts/evaluate.py --as_run RUN --fake DIR --name THEIRS --json out.json
     python scripts/evaluate.py --summarise checkpoints/mine_seed*/metrics.jsonl
 
 Files of one base name belong together; FID, KID and prdc alone need no pairs. Several --fake folders are several draws.
@@ -15,7 +16,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data.loader import Loader
-from data.masks import inverted_note
+from data.masks import MaskSetHash, has_truth, inverted_note
 from metrics.declaration import Setup, Source
 from metrics.doubts import Doubts
 from metrics.evaluator import Evaluator, build_evaluator
@@ -48,6 +49,7 @@ from metrics.reporting.summary import format_summary, read_lines, summarise
 from metrics.segments.segmentation import class_table
 from models.diffusion_files import load_clip
 from options.parser import script_parser
+from testing.own_test import find_own_test
 from util.device import resolve_device
 from util.errors import DataError, UserError, run_main
 from util.files import require_writable, write_text
@@ -81,17 +83,24 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write values, protocol and each picture's values here")
     parser.add_argument("--report", metavar="DIR", help="write report.html here")
     parser.add_argument("--name", default=UNNAMED, help="what the table calls the pictures")
-    parser.add_argument("--task", default="folder", help="what the result line calls the task")
+    parser.add_argument("--task", help="what the result line calls the task; default: folder, or that of --as_run")
+    own = "measure --fake as this run's test was: its real pictures, masks, labels, metrics, protocol"
+    parser.add_argument("--as_run", metavar="RUN", help=f"{own}; or the folder of its results")
     parser.add_argument("--summarise", metavar="FILE", nargs="+", help="only: mean +- deviation over result lines")
-    parser.add_argument("--checkpoints_dir", default="checkpoints", help="where segmenters' runs are")
+    parser.add_argument("--checkpoints_dir", default="checkpoints", help="where runs are")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--num_workers", type=int, default=2, help="decoding processes")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add_metric_flags(parser, default="fid")  # those of every kind of test
+    parser.set_defaults(metrics=None)  # --as_run has other metrics
     opt = parser.parse_args(argv)
     validate_metric_flags(opt)
-    if not opt.summarise and not (opt.real and opt.fake):
-        raise UserError("--real DIR and --fake DIR are needed, or --summarise FILE")
+    if not opt.summarise and not ((opt.real or opt.as_run) and opt.fake):
+        raise UserError("--real DIR and --fake DIR are needed, or --as_run RUN and --fake DIR, or --summarise FILE")
+    opt.own_test = find_own_test(opt.as_run, opt.checkpoints_dir, opt.task) if opt.as_run else None
+    if opt.own_test:
+        opt.own_test.set_flags(opt)
+    opt.metrics, opt.task = opt.metrics or "fid", opt.task or "folder"
     if opt.batch_size < 1 or opt.num_workers < 0:
         raise UserError("--batch_size must be at least 1 and --num_workers at least 0")
     if opt.json:
@@ -134,10 +143,14 @@ def main(argv: list[str] | None = None) -> int:
     paired = items[0].real is not None and bool(items[0].fake)
     if not values:
         raise UserError("; ".join(["nothing could be computed", *notes]))
-    count = max(value.count for value in values.values())
+    count = len(items) if opt.own_test else max(value.count for value in values.values())
     protocol = describe(opt, hashes, problems, paired=paired, label_nc=evaluator.label_nc, notes=notes)
     line = result_line(values, step=None, task=opt.task, num_images=count, protocol=protocol)
-    print(format_table([(opt.name, values)]))
+    rows: list[tuple[str, Mapping[str, Any]]] = [(opt.name, values)]
+    if opt.own_test:
+        rows.insert(0, (opt.own_test.run, opt.own_test.line["metrics"]))
+        notes += opt.own_test.notes(line, opt.name)
+    print(format_table(rows))
     if opt.per_class:
         print(class_table(values))
     for note in notes:
@@ -206,7 +219,8 @@ def run(
     evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, problems: dict[str, str], doubts: Doubts
 ) -> dict[str, str]:
     """Decode, feed evaluator and `doubts`, add to `problems`; return the hash of each set of pictures used."""
-    sets: dict[str, list[str]] = {"fake": [], "real": [], "mask": []}
+    sets: dict[str, list[str]] = {"fake": [], "real": []}
+    masks, truth = MaskSetHash(), opt.own_test is None or has_truth(opt.task)
     for loaded in progress(load(items, evaluator, opt), desc=opt.name, unit="batch"):
         for one in loaded:
             if one.problem:  # in unpaired sets two files may have one name
@@ -215,17 +229,20 @@ def run(
         good = [one for one in loaded if not one.problem]
         for one in good:
             doubts.add(one)
+            if one.mask is not None:
+                masks.update(one.name, one.mask.numpy())
             for kind, digest in (one.hashes or {}).items():
                 sets[kind] += [f"{one.name} {digest}"] if digest else []
         pairs = [one for one in good if one.draws is not None and one.real is not None]
-        for pictures in batches(pairs):
+        for pictures in batches(pairs, has_truth=truth):
             evaluator.update(pictures)
         single = [one for one in good if one.draws is None or one.real is None]
         evaluator.add_sets(
             fake={one.name: one.draws[0] for one in single if one.draws is not None},
             real={one.name: one.real for one in single if one.real is not None},
         )
-    return {kind: hashlib.sha256("\n".join(sorted(each)).encode()).hexdigest()[:12] for kind, each in sets.items()}
+    hashes = {kind: hashlib.sha256("\n".join(sorted(each)).encode()).hexdigest()[:12] for kind, each in sets.items()}
+    return {**hashes, "mask": masks.hexdigest()}
 
 
 def load(items: list[Item], evaluator: Evaluator, opt: argparse.Namespace) -> Iterable[list[Loaded]]:
@@ -266,12 +283,13 @@ def describe(
     reference = "the files as they are, 8 bit"
     if opt.metric_side:
         reference = f"the files scaled to {opt.metric_side} pixels short side (bicubic), 8 bit"
+    own = opt.own_test.protocol(hashes["mask"]) if opt.own_test else {}
     return {
         "run": opt.name, "real": opt.real, "fake": opt.fake, "masks": opt.masks, "labels": opt.labels,
         "real_set": hashes["real"], "fake_set": hashes["fake"],
         "mask_set": hashes["mask"] if opt.masks else None, "paired": paired, "skipped": problems,
         "label_nc": label_nc, "ignore_label": opt.ignore_label, "notes": notes,
-        "draw": "first of each picture", "reference": reference,
+        "draw": "first of each picture", "reference": reference, **own,
     }  # fmt: skip
 
 

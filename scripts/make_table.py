@@ -9,7 +9,7 @@ that were not measured under one protocol are refused with the fields that diffe
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
     leave_on_interrupt()
 
 from metrics.registry import METRICS
+from metrics.reporting.summary import read_lines
 from metrics.reporting.table import FORMATS, Entry, Table
 from options.base_options import OPTIONS_FILE
 from options.experiment import Experiment, Row, read_experiment
@@ -36,21 +37,40 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("experiment", type=Path, metavar="FILE.yaml")
     parser.add_argument("--format", choices=FORMATS, default="markdown")
     parser.add_argument("--checkpoints_dir", type=Path, default="checkpoints", help="folder of all runs")
+    more = "lines of evaluate.py --as_run, each a row of the table of its run"
+    parser.add_argument("--outside", metavar="FILE.json", nargs="+", default=[], help=more)
     args = parser.parse_args(argv)
     experiment = read_experiment(args.experiment, metrics=METRICS.names())
-    tables = build_tables(experiment, args.checkpoints_dir)
+    tables = build_tables(experiment, args.checkpoints_dir, [(file, line) for file in args.outside for line in
+                                                             read_lines([file], "--outside")])  # fmt: skip
     print(FORMATS[args.format](tables, title=experiment.title, paper=experiment.paper), end="")
     return EXIT_OK
 
 
-def build_tables(experiment: Experiment, checkpoints_dir: Path) -> list[Table]:
-    """Return a table per group and task; raises `UserError` where one would mix protocols."""
-    tables = []
+def build_tables(
+    experiment: Experiment, checkpoints_dir: Path, outside: Sequence[tuple[str, dict[str, Any]]] = ()
+) -> list[Table]:
+    """Return a table per group and task, with lines of --outside by file.
+
+    Raises:
+        UserError: a table would mix protocols, or an outside line has none.
+    """
+    tables, placed = [], set()
     for key, label in experiment.groups.items():
         rows = [row for row in experiment.rows if row.group == key]
         for task in dict.fromkeys(task for row in rows for task in row.tasks):
             entries = [make_entry(row, task, checkpoints_dir) for row in rows if task in row.tasks]
+            runs = {entry.line["protocol"].get("run") for entry in entries if entry.line}
+            for file, line in outside:
+                if line["task"] == task and line["protocol"].get("as_run") in runs:
+                    placed.add(file)
+                    name = str(line["protocol"].get("run"))
+                    entries.append(Entry(name, name, line, "done", {}, notes=["pictures of another make"]))
             tables.append(Table(group=label, task=task, entries=entries))
+    if lost := [file for file, _ in outside if file not in placed]:
+        raise UserError(
+            f"--outside {' '.join(lost)}: no table has the run and task that evaluate.py --as_run measured it as"
+        )
     return tables
 
 

@@ -15,6 +15,7 @@ OF_THE_TEST = (
     "dataset_mode", "split", "split_size", "mask_set", "seed", "draw", "crop_size", "load_size", "reference",
     "real_set", "weights", "precision",
 )  # fmt: skip
+OF_THE_NETWORK = ("weights", "precision")  # which anybody's pictures do not tell
 OF_A_METRIC = ("unit", "protocol", "count", "segmenter", "ignore_label", "num_generated", "num_real", "net", "draws")
 WHERE_TOLD = ("label_nc", "transformers")  # of a metric too; older lines do not have them
 COUNTS = ("count", "num_generated", "num_real")
@@ -40,7 +41,8 @@ def _column(name: str, detail: Mapping[str, Any]) -> str:
 def protocol_fields(line: Line) -> dict[str, Any]:
     """Return what must agree between two lines of a table; a metric's fields are called `<column>: <field>`."""
     fields = {"task": line["task"], "num_images": line.get("num_images")}
-    fields |= {name: line["protocol"].get(name) for name in OF_THE_TEST}
+    outside = OF_THE_NETWORK if "as_run" in line["protocol"] else ()
+    fields |= {name: line["protocol"].get(name) for name in OF_THE_TEST if name not in outside}
     for column, name in columns(line).items():
         detail = _detail(line, name)
         further = [field for field in detail if field.endswith("sha256") or field in WHERE_TOLD]

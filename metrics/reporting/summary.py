@@ -14,7 +14,7 @@ from util.text_files import parse_json
 Summary = dict[str, dict[str, tuple[float, float, int]]]
 
 
-def read_lines(files: Sequence[str]) -> list[dict[str, Any]]:
+def read_lines(files: Sequence[str], flag: str = "--summarise") -> list[dict[str, Any]]:
     """Read result lines of metrics.jsonl and --json files; raises `UserError` for files without any."""
     lines = []
     for file in files:
@@ -23,9 +23,9 @@ def read_lines(files: Sequence[str]) -> list[dict[str, Any]]:
             whole = file.endswith(".json")
             parsed = [parse_json(text)] if whole else [parse_json(line) for line in text.splitlines() if line.strip()]
         except (OSError, ValueError) as error:
-            raise UserError(f"--summarise {file}: cannot be read as result lines: {error}") from error
+            raise UserError(f"{flag} {file}: cannot be read as result lines: {error}") from error
         if not all(map(_is_result, parsed)):
-            raise UserError(f"--summarise {file}: holds no result lines (of metrics.jsonl or --json)")
+            raise UserError(f"{flag} {file}: holds no result lines (of metrics.jsonl or --json)")
         lines += parsed
     return lines
 

@@ -105,7 +105,7 @@ class Table:
                 row.append(number)
         if entry.line is None:
             return [*row, entry.status, ""]
-        return [*row, str(entry.line["num_images"]), str(entry.line["step"])]
+        return [*row, str(entry.line["num_images"]), _step(entry.line)]
 
     def foot(self) -> list[str]:
         """Return protocol, provenance and notes, a sentence each."""
@@ -117,6 +117,10 @@ class Table:
         if self.lines and any(entry.published for entry in self.entries):
             sentences.append("The published mask set and segmenter are not known: a difference is no test of equality")
         return sentences + [f"{entry.label}: {note}" for entry in self.entries for note in entry.notes]
+
+
+def _step(line: Line) -> str:
+    return "" if line["step"] is None else str(line["step"])  # anybody's pictures tell none
 
 
 def difference(ours: float | None, published: float | None) -> float | None:
@@ -182,7 +186,7 @@ def to_csv(tables: Sequence[Table], *, title: str, paper: str) -> str:
     for table in tables:
         for entry in table.entries:
             line = entry.line
-            facts = [line["num_images"], line["step"]] if line else ["", ""]
+            facts = [line["num_images"], _step(line)] if line else ["", ""]
             protocol = " | ".join(describe_protocol(line)) if line else ""
             for column, metric in (table.columns or {"": ""}).items():
                 ours, published = entry.ours(column), entry.published.get(metric)

@@ -1,0 +1,104 @@
+"""A run's own test as the measure for anybody's pictures: its real pictures, masks, labels and protocol."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metrics.registry import METRICS
+from metrics.reporting.protocol import differences, protocol_fields
+from metrics.reporting.result import RESULT_FILE
+from util.errors import DataError, UserError
+from util.text_files import parse_json
+
+FROM_THE_TEST = ("real", "masks", "labels", "metric_side")  # flags of evaluate.py
+PROTOCOL = (
+    "dataset_mode", "split", "split_size", "left_out", "seed", "draw", "crop_size", "load_size", "reference",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OwnTest:
+    """A folder of results of test.py and its result line."""
+
+    folder: Path
+    line: Mapping[str, Any]
+
+    @property
+    def run(self) -> str:
+        """Name of the run."""
+        return str(self.line["protocol"]["run"])
+
+    @property
+    def task(self) -> str:
+        """What it tested."""
+        return str(self.line["task"])
+
+    def set_flags(self, opt: argparse.Namespace) -> None:
+        """Set the flags of evaluate.py that say what is measured and how; raises `UserError` for those it sets."""
+        for flag in FROM_THE_TEST:
+            if getattr(opt, flag) is not None:
+                raise UserError(f"--{flag} and --as_run {opt.as_run} exclude each other: the run's test gives it")
+        if opt.skip_bad:
+            raise UserError(
+                f"--skip_bad and --as_run {opt.as_run} exclude each other: rows of one table have all pictures"
+            )
+        opt.task = self.task
+        opt.real, opt.masks, opt.labels = (str(self.folder / name) for name in ("real", "mask", "label"))
+        details = self.line["details"].values()
+        for flag in ("segmenter", "label_nc", "ignore_label"):
+            if getattr(opt, flag) is None:
+                setattr(opt, flag, next((detail[flag] for detail in details if flag in detail), None))
+        if opt.metrics is None:
+            asked = dict.fromkeys(METRICS.asked_name(name) for name in self.line["metrics"])
+            lacking = () if opt.instances else METRICS.needing("instances")
+            opt.metrics = ",".join(name for name in asked if name not in lacking) or None
+
+    def protocol(self, mask_set: str) -> dict[str, Any]:
+        """Return the fields that a folder's line has from the test; raises `DataError` if its masks were changed."""
+        protocol = self.line["protocol"]
+        if mask_set != protocol["mask_set"]:
+            raise DataError(
+                f"{self.folder / 'mask'}: the masks ({mask_set}) are not those that {RESULT_FILE} tells of "
+                f"({protocol['mask_set']}); run test.py again"
+            )
+        return {name: protocol.get(name) for name in PROTOCOL} | {"as_run": self.run, "real_set": None}
+
+    def notes(self, line: Mapping[str, Any], name: str) -> list[str]:
+        """Return a note if a folder's line cannot stand in one table with the run's."""
+        problems = differences({self.run: protocol_fields(self.line), name: protocol_fields(line)})
+        return [f"stands in no table with {self.run}, as these differ: {'; '.join(problems)}"] if problems else []
+
+
+def find_own_test(as_run: str, checkpoints_dir: str, task: str | None) -> OwnTest:
+    """Return the test of a run, or of a folder of results, under a task (None: its only one); raises `UserError`."""
+    folders = [Path(as_run)]
+    if not (folders[0] / RESULT_FILE).is_file():
+        folders = [
+            path.parent for path in sorted((Path(checkpoints_dir) / as_run / "results").glob(f"*/{RESULT_FILE}"))
+        ]
+    tests = [test for folder in folders if (test := _read(folder)) and task in (None, test.task)]
+    if not tests:
+        under = f" under --task {task}" if task else ""
+        where = Path(checkpoints_dir) / as_run / "results"
+        raise UserError(
+            f"--as_run {as_run}: no results of a test with masks{under} in {where}; run test.py first, or name the "
+            "folder of its --results_dir"
+        )
+    if len(tests) > 1:
+        raise UserError(f"--as_run {as_run}: it has several tests; name one of their folders: "
+                        f"{', '.join(str(test.folder) for test in tests)}")  # fmt: skip
+    return tests[0]
+
+
+def _read(folder: Path) -> OwnTest | None:
+    file = folder / RESULT_FILE
+    try:
+        line = parse_json(file.read_text(encoding="utf-8"))
+        test = OwnTest(folder, line)
+        return test if test.run and test.task and line["protocol"].get("mask_set") and line["details"] else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file}: not a result of test.py ({error!r}); run test.py again") from error
