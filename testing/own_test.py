@@ -37,25 +37,25 @@ class OwnTest:
         """What it tested."""
         return str(self.line["task"])
 
-    def set_flags(self, opt: argparse.Namespace) -> None:
+    def set_flags(self, args: argparse.Namespace) -> None:
         """Set the flags of evaluate.py that say what is measured and how; raises `UserError` for those it sets."""
         for flag in FROM_THE_TEST:
-            if getattr(opt, flag) is not None:
-                raise UserError(f"--{flag} and --as_run {opt.as_run} exclude each other: the run's test gives it")
-        if opt.skip_bad:
+            if getattr(args, flag) is not None:
+                raise UserError(f"--{flag} and --as_run {args.as_run} exclude each other: the run's test gives it")
+        if args.skip_bad:
             raise UserError(
-                f"--skip_bad and --as_run {opt.as_run} exclude each other: rows of one table have all pictures"
+                f"--skip_bad and --as_run {args.as_run} exclude each other: rows of one table have all pictures"
             )
-        opt.task = self.task
-        opt.real, opt.masks, opt.labels = (str(self.folder / name) for name in ("real", "mask", "label"))
+        args.task = self.task
+        args.real, args.masks, args.labels = (str(self.folder / name) for name in ("real", "mask", "label"))
         details = self.line["details"].values()
         for flag in ("segmenter", "label_nc", "ignore_label"):
-            if getattr(opt, flag) is None:
-                setattr(opt, flag, next((detail[flag] for detail in details if flag in detail), None))
-        if opt.metrics is None:
+            if getattr(args, flag) is None:
+                setattr(args, flag, next((detail[flag] for detail in details if flag in detail), None))
+        if args.metrics is None:
             asked = dict.fromkeys(METRICS.asked_name(name) for name in self.line["metrics"])
-            lacking = () if opt.instances else METRICS.needing("instances")
-            opt.metrics = ",".join(name for name in asked if name not in lacking) or None
+            lacking = () if args.instances else METRICS.needing("instances")
+            args.metrics = ",".join(name for name in asked if name not in lacking) or None
 
     def protocol(self, mask_set: str) -> dict[str, Any]:
         """Return the fields that a folder's line has from the test; raises `DataError` if its masks were changed."""
