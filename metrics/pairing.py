@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +49,10 @@ def pair_folders(real: str, fakes: Sequence[str], maps: Mapping[str, str], *, ne
         listed.append(found)
         problems |= more
     reals, draws = listed[0], listed[1 : 1 + len(fakes)]
+    hints = [hint for (flag, folder), found in zip(folders[1:], listed[1:], strict=True)
+             if (hint := _other_names(flag, folder, found, reals))]  # fmt: skip
+    if needs_pairs and hints:
+        raise DataError("\n".join(hints))
     found_maps = dict(zip(maps, listed[1 + len(fakes) :], strict=True))
     notes = [note for flag, folder in folders for note in _not_read(flag, folder)]
     if not needs_pairs and reals.keys() != draws[0].keys():
@@ -101,6 +105,35 @@ def _without_picture(kind: str, folder: str, found: Found, names: Sequence[str])
     what = "1 file has no picture of its name and was" if len(alone) == 1 else (
         f"{len(alone)} files have no picture of their name and were")  # fmt: skip
     return [f"--{kind} {folder}: {what} not used: {_some(alone)}"]
+
+
+def _other_names(flag: str, folder: str, found: Found, reals: Found) -> str:
+    """Return a hint where no name is one of `reals` but all differ from these by one beginning and ending; else ''."""
+    if found.keys() & reals.keys() or min(len(found), len(reals)) < 2:
+        return ""
+    cores = [_cores(found), _cores(reals)]
+    shared = sorted(cores[0].keys() & cores[1].keys())
+    if len(shared) < len(reals):
+        return ""
+    theirs, ours = (found[cores[0][shared[0]]].name, reals[cores[1][shared[0]]].name)
+    return (
+        f"{flag} {folder}: no file has the name of its real picture, but all {len(shared)} would fit under "
+        f"other names: {theirs} belongs to {ours}, and so on; rename them so that both have one base name"
+    )
+
+
+def _cores(names: Iterable[str]) -> dict[str, str]:
+    """Return names by what is left of them without the beginning and ending that all share."""
+    names = list(names)
+    start = _alike(names)
+    end = _alike([name[start:][::-1] for name in names])
+    return {name[start : len(name) - end]: name for name in names}
+
+
+def _alike(names: Sequence[str]) -> int:
+    """Return how many letters all names begin with."""
+    columns = list(zip(*names, strict=False))
+    return next((i for i, letters in enumerate(columns) if len(set(letters)) > 1), len(columns))
 
 
 def _some(names: Sequence[str]) -> str:
