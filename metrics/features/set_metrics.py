@@ -26,7 +26,7 @@ from metrics.features.inception import (
     resize_clean,
     resize_plain,
 )
-from metrics.features.kid import SUBSETS, kid, resampled_mmd2
+from metrics.features.kid import kid, resampled_mmd2
 from metrics.features.manifold import K_DENSITY, K_PRECISION, manifolds, prdc
 from metrics.features.region import cut, region_box
 from metrics.features.sets import Sets, by_name
@@ -76,7 +76,7 @@ class FeatureMetrics(Metric):
     of_sets = ("fid", "kid", "prdc", "fid_clean")
     values = {
         **{name: Value("distance", _FID, True, (0, math.inf)) for name in ("fid", "fid_clean", "fid_region")},
-        "kid": Value("distance", f"mean of {SUBSETS} unbiased cubic-kernel MMD^2", True),
+        "kid": Value("distance", "unbiased cubic-kernel MMD^2 over all pairs of pictures", True),
         "precision": Value("1", _PRECISION, limits=(0, 1)),
         "recall": Value("1", _RECALL, limits=(0, 1)),
         "density": Value("1", _DENSITY, limits=(0, math.inf)),
@@ -205,9 +205,8 @@ class FeatureMetrics(Metric):
                 self.notes += [f"{self._full(name)} of {fewest} pictures: {FEW}"] if note else []
                 values[self._full(name)] = self._value(name, frechet_distance(generated, real), note)
             elif name == "kid":
-                value, error, size = kid(generated, real)
-                extra = {"standard_error": error, "subsets": SUBSETS, "subset_size": size}
-                values[self._full(name)] = self._value(name, value, extra)
+                value, error = kid(generated, real)
+                values[self._full(name)] = self._value(name, value, {"standard_error": error})
             else:
                 values |= {self._full(key): self._value(key, value, {}) for key, value in prdc(generated, real).items()}
         return values

@@ -131,6 +131,35 @@ def test_workers_and_batches_change_no_value(folders: Path) -> None:
         assert lines[1]["protocol"][which] == lines[0]["protocol"][which]
 
 
+def test_one_ending_of_all_names_is_one_hint(folders: Path) -> None:
+    for kind, ending in (("fake", "_fake"), ("masks", "_mask001")):
+        for file in sorted((folders / kind).iterdir()):
+            file.rename(file.with_stem(file.stem + ending))
+    with pytest.raises(DataError) as caught:
+        run(folders, "--masks", str(folders / "masks"))
+    fake, masks = str(caught.value).splitlines()
+    assert fake.startswith(f"--fake {folders / 'fake'}: no file has the name of its real picture, but all 7 would fit")
+    assert "0_fake.png belongs to 0.png, and so on" in fake
+    assert "0_mask001.png belongs to 0.png, and so on" in masks
+    for file in sorted((folders / "fake").iterdir()):
+        file.rename(file.with_stem(file.stem.removesuffix("_fake") * 2))  # 00, 11, ...: no such ending
+    with pytest.raises(DataError, match="14 unusable"):
+        run(folders)
+
+
+def test_kid_does_not_depend_on_names(folders: Path) -> None:
+    first = run(folders, metrics="kid")
+    for kind in ("fake", "real"):
+        for i, file in enumerate(sorted((folders / kind).iterdir())):
+            file.rename(file.with_stem(f"{3 * i % 7}_{kind}"))  # in another order, and no pairs
+    second = run(folders, metrics="kid")
+    assert not second["protocol"]["paired"]
+    assert second["metrics"]["kid"] == pytest.approx(first["metrics"]["kid"], rel=1e-6)
+    assert second["details"]["kid"]["standard_error"] == pytest.approx(
+        first["details"]["kid"]["standard_error"], rel=1e-6
+    )
+
+
 def test_lines_of_several_folders_have_a_mean(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(folders, "--name", "mine")
     (folders / "out.json").rename(folders / "first.json")

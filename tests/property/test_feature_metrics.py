@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from metrics.features import kid as kid_module
 from metrics.features import manifold as manifold_module
 from metrics.features.frechet import Resampled, frechet_distance
-from metrics.features.kid import kid, mmd2, resampled_mmd2
+from metrics.features.kid import kid, resampled_mmd2
 from metrics.features.manifold import K_DENSITY, K_PRECISION, manifolds, prdc
 
 QUICK = settings(deadline=None, max_examples=25)
@@ -47,18 +47,36 @@ def test_mmd_is_the_plain_double_sum_and_symmetric(seed: int, n: int, m: int, d:
     xx = sum(k(x[i], x[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
     yy = sum(k(y[i], y[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
     xy = sum(k(a, b) for a in x for b in y) / (n * m)
-    assert mmd2(x, y) == pytest.approx(xx + yy - 2 * xy, rel=1e-9, abs=1e-9)
-    assert mmd2(y, x) == pytest.approx(mmd2(x, y), rel=1e-9, abs=1e-12)
+    assert kid(x, y)[0] == pytest.approx(xx + yy - 2 * xy, rel=1e-9, abs=1e-9)
+    assert kid(y, x)[0] == pytest.approx(kid(x, y)[0], rel=1e-9, abs=1e-12)
+
+
+@QUICK
+@given(seeds, st.integers(3, 12), st.integers(3, 12), st.integers(1, 5))
+def test_the_error_of_kid_is_the_plain_jackknife_in_any_order(seed: int, n: int, m: int, rows: int) -> None:
+    x, y = features(seed, n, 4), features(seed + 1, m, 4) + 0.5
+    variance = 0.0
+    for one, other in ((x, y), (y, x)):
+        size = len(one)
+        kept = [[j for j in range(size) if j != i] for i in range(size)]
+        without = torch.tensor([resampled_mmd2(one, other, torch.bincount(torch.tensor(each), minlength=size)[None],
+                                               torch.ones(1, len(other))) for each in kept])  # fmt: skip
+        variance += float((size - 1) / size * (without - without.mean()).square().sum())
+    draw = torch.Generator().manual_seed(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kid_module, "ROWS", rows)
+        value, error = kid(x[torch.randperm(n, generator=draw)], y[torch.randperm(m, generator=draw)])
+    assert value == pytest.approx(kid(x, y)[0], rel=1e-9, abs=1e-9)
+    assert error == pytest.approx(variance**0.5, rel=1e-6, abs=1e-9)
 
 
 def test_kid_is_unbiased_and_its_error_has_the_right_size() -> None:
     """Between two samples of one distribution: mean 0, and the error bar is about the spread of repeated estimates."""
     found = [kid(features(s, 120, 6), features(s + 1000, 120, 6) + 1.0) for s in range(40)]
-    values, errors = (torch.tensor(x, dtype=torch.float64) for x in list(zip(*found, strict=True))[:2])
-    truth = mmd2(features(5000, 3000, 6), features(6000, 3000, 6) + 1.0)
+    values, errors = (torch.tensor(x, dtype=torch.float64) for x in zip(*found, strict=True))
+    truth, _ = kid(features(5000, 3000, 6), features(6000, 3000, 6) + 1.0)
     assert float(values.mean()) == pytest.approx(truth, abs=3 * float(values.std()) / 40**0.5 + 0.1)
     assert 0.5 < float(errors.mean() / values.std()) < 2
-    assert found[0][2] == 60
 
 
 @QUICK
@@ -124,7 +142,7 @@ def test_resampled_mmd_is_the_sum_over_all_pairs_of_two_pictures(seed: int, n: i
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kid_module, "ROWS", rows)
         found = resampled_mmd2(x, y, times_x, times_y)
-    assert float(found[0]) == pytest.approx(mmd2(x, y), rel=1e-9, abs=1e-9)
+    assert float(found[0]) == pytest.approx(kid(x, y)[0], rel=1e-9, abs=1e-9)
 
     def k(a: torch.Tensor, b: torch.Tensor) -> float:
         return float(((a * b).sum() / 4 + 1) ** 3)
@@ -144,10 +162,10 @@ def test_resampled_mmd_is_the_sum_over_all_pairs_of_two_pictures(seed: int, n: i
 def test_the_resamples_spread_is_that_of_repeated_estimates(shift: float) -> None:
     """KID's interval has the right width where the sets differ; without a bias from the repeats."""
     sets = [(features(s, 80, 6), features(s + 1000, 80, 6) + shift) for s in range(60)]
-    truth = torch.tensor([mmd2(x, y) for x, y in sets]).std()
+    truth = torch.tensor([kid(x, y)[0] for x, y in sets]).std()
     found = [resampled_mmd2(x, y, draw_times(s, 60, 80), draw_times(s + 99, 60, 80)) for s, (x, y) in enumerate(sets)]
     assert 0.75 < float(torch.stack([each.std() for each in found]).mean() / truth) < 1.35
-    bias = torch.stack([each.mean() - mmd2(x, y) for each, (x, y) in zip(found, sets, strict=True)])
+    bias = torch.stack([each.mean() - kid(x, y)[0] for each, (x, y) in zip(found, sets, strict=True)])
     assert abs(float(bias.mean())) < 0.1 * float(truth)
 
 
