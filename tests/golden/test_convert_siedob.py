@@ -73,7 +73,7 @@ class Authors:
 
 
 def options_of(run: Path) -> dict[str, Any]:
-    return yaml.safe_load((run / "opt.yaml").read_text())
+    return yaml.safe_load((run / "opt.yaml").read_text(encoding="utf-8"))
 
 
 def load_scenes(run: Path) -> Any:

@@ -24,7 +24,7 @@ def table(section: str) -> dict[str, tuple[str, str, str]]:
     """Return key -> shapes (label_nc 34, 151, SPMPGAN's column) of one part of the released tables."""
     rows: dict[str, tuple[str, str, str]] = {}
     current = "netG"
-    for line in (HERE / "divsem_state_dict.txt").read_text().splitlines():
+    for line in (HERE / "divsem_state_dict.txt").read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             current = line.removeprefix("## ") if line.startswith("## ") else current
             continue

@@ -10,7 +10,7 @@ import pytest
 
 from data.masks import brush, brush_strokes, extension, outpainting
 
-GOLDEN = json.loads((Path(__file__).parent / "divsem_golden.json").read_text())["masks"]
+GOLDEN = json.loads((Path(__file__).parent / "divsem_golden.json").read_text(encoding="utf-8"))["masks"]
 
 
 def pair(seed):

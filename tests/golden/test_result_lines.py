@@ -49,7 +49,9 @@ def train(*flags: str, name: str, steps: int = 0) -> None:
 
 
 def lines_of(name: str) -> list[Any]:
-    return [without_machine(json.loads(text)) for text in Path(f"checkpoints/{name}/metrics.jsonl").open()]
+    return [
+        without_machine(json.loads(text)) for text in Path(f"checkpoints/{name}/metrics.jsonl").open(encoding="utf-8")
+    ]
 
 
 def test_editing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +138,7 @@ def test_folders(capsys: pytest.CaptureFixture[str]) -> None:
          "masks", "--ignore_label", "3", "--task", "class"],
     ):  # fmt: skip
         assert evaluate.main([*usual, *flags, "--json", "out.json"]) == 0
-        found.append(without_machine(json.loads(Path("out.json").read_text())))
+        found.append(without_machine(json.loads(Path("out.json").read_text(encoding="utf-8"))))
     check("folders", {"lines": found, "printed": capsys.readouterr().out})
 
 

@@ -27,7 +27,7 @@ from models.networks.s2prest.inversion import (
 from models.networks.s2prest.style_attention import StyleAttention
 from util.edge_maps import edge_picture, suppressed_gradient
 
-GOLDEN = json.loads(Path(__file__).with_name("s2prest_golden.json").read_text())
+GOLDEN = json.loads(Path(__file__).with_name("s2prest_golden.json").read_text(encoding="utf-8"))
 INDEX = torch.arange(16, dtype=torch.float64)
 SHAPE = (1, 4, 2, 2)
 CLOSE = {"rtol": 0, "atol": 1e-9}

@@ -24,7 +24,7 @@ def released_tables() -> dict[str, dict[str, tuple[str, list[int]]]]:
     """Return, by tag, key -> kind ("P" or "B") and shape of the released networks, in their order."""
     tables: dict[str, dict[str, tuple[str, list[int]]]] = {}
     current: dict[str, tuple[str, list[int]]] = {}
-    for line in (HERE / "siedob_state_dict.txt").read_text().splitlines():
+    for line in (HERE / "siedob_state_dict.txt").read_text(encoding="utf-8").splitlines():
         if title := re.match(r"(\w+\.)(\w+) +<->", line):
             current = tables.setdefault(TITLES[title[1]] + title[2], {})
         elif row := re.match(r" *\d+ ([PB]) \[([\d, ]+)\] +(\S+)$", line):

@@ -24,9 +24,9 @@ def check(name: str, found: Any) -> None:
     found = json.loads(json.dumps(found))
     path = RESULTS / f"{name}.json"
     if os.environ.get("UPDATE_GOLDENS"):
-        path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return
-    faults = differences(json.loads(path.read_text()), found)
+    faults = differences(json.loads(path.read_text(encoding="utf-8")), found)
     assert not faults, f"{path.name}, stored and found:\n" + "\n".join(faults)
 
 

@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parents[1] / "golden"
 
 
 def golden(name: str) -> dict[str, Any]:
-    return json.loads((HERE / name).read_text())
+    return json.loads((HERE / name).read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
