@@ -46,6 +46,8 @@ class CascadeGAN(GANModel):
         training: with a `MultiScaleDiscriminator`, and weights of "G/gan", "G/l1", "G/vgg", "G/feat".
     """
 
+    channels_last = True
+
     def __init__(
         self,
         *,

@@ -108,6 +108,7 @@ class GANModel(BaseModel):
         """Move all networks, the frozen perceptual one included."""
         if self.perceptual is not None:
             self.perceptual.to(device)
+            self.arrange(self.perceptual, device)
         return super().to(device)
 
     def phases(self) -> list[Phase]:

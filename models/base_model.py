@@ -61,6 +61,7 @@ class BaseModel(ABC):
     dataset_modes: ClassVar[tuple[str, ...]] = ()  # data sets that it takes; empty: all with `scenes`
     input_runs: ClassVar[tuple[str, ...]] = ()  # flags that name trained runs whose networks this method builds on
     ema_networks: ClassVar[tuple[str, ...]] = ("netG",)
+    channels_last: ClassVar[bool] = False  # whether its networks are faster in this memory format on a CPU
     unused_parameters: ClassVar[bool] = False  # whether a step may leave parameters of a phase out (tells DDP)
 
     def __init__(self) -> None:
@@ -180,10 +181,16 @@ class BaseModel(ABC):
 
     # --- shared machinery ------------------------------------------------------------------------------------------
     def to(self, device: torch.device) -> BaseModel:
-        """Move all networks."""
+        """Move all networks; on a CPU, those of `channels_last` methods take this memory format."""
         for net in self.networks().values():
             net.to(device)
+            self.arrange(net, device)
         return self
+
+    def arrange(self, net: nn.Module, device: torch.device) -> None:
+        """Store the weights of a network as its device computes fastest; no value changes."""
+        if self.channels_last and device.type == "cpu":
+            net.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> BaseModel:
         """Put all networks in training or evaluation mode."""

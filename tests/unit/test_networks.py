@@ -17,6 +17,7 @@ from models.networks.blocks.spm import Modulation, SPMConv
 from models.networks.cascade.stages import CascadeGenerator
 from models.networks.cascade.style_encoder import StyleEncoder
 from models.networks.cascade.unet import SPMUNet, stage_depth, stage_widths
+from util.batch import one_hot
 
 
 def tiny_divsem(crop: int) -> CascadeGenerator:
@@ -115,7 +116,8 @@ def test_gradients_reach_every_parameter() -> None:
     netG = tiny_divsem(64)
     mask = (torch.rand(2, 1, 64, 64) > 0.5).float()
     inst = torch.arange(64).div(16, rounding_mode="floor").expand(2, 64, 64).contiguous()
-    out = netG(torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64), mask, mask, inst, 4)
+    seg = one_hot(torch.randint(0, 3, (2, 64, 64)), 3) * mask
+    out = netG(torch.rand(2, 3, 64, 64), seg, mask, mask, inst, 4)
     out.fake[-1].square().mean().backward()
     assert [n for n, p in netG.named_parameters() if p.grad is None] == []
 

@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.networks.blocks.enlarge import enlarged_convs
+from models.networks.blocks.norm import instance_norm
 from models.networks.blocks.spectral import SpectralConv2d
-from models.networks.blocks.spm import LEAK, upsample2
+from models.networks.blocks.spm import LEAK
 
 
 def norm_act(x: Tensor) -> Tensor:
     """Instance norm without parameters, then a leaky ReLU."""
-    return F.leaky_relu(F.instance_norm(x, eps=1e-5), LEAK)
+    return F.leaky_relu(instance_norm(x), LEAK)
 
 
 class ConvNorm(nn.Module):
@@ -43,6 +45,18 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return norm_act(self.conv(x))
+
+
+class ConvNormUp(ConvNorm):
+    """Decoder layer: bilinear x2, the skip appended, then `ConvNorm`.
+
+    Args:
+        in_channels: of the features and the skip together.
+    """
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W), skip (B, K, 2H, 2W) or None -> (B, Cout, 2H, 2W)."""
+        return norm_act(enlarged_convs(x, skip, [self.conv])[0])
 
 
 class GatedConv(nn.Module):
@@ -76,9 +90,8 @@ class GatedUp(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
         """x (B, C, H, W), skip (B, K, 2H, 2W) or None -> (B, Cout, 2H, 2W)."""
-        x = upsample2(x)
-        x = x if skip is None else torch.cat([x, skip], dim=1)
-        return norm_act(self.feature(x)) * torch.sigmoid(self.gate(x))
+        feature, gate = enlarged_convs(x, skip, [self.feature, self.gate])
+        return norm_act(feature) * torch.sigmoid(gate)
 
 
 class GatedUNet(nn.Module):

@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.networks.blocks.enlarge import enlarged_convs, upsample2
+from models.networks.blocks.norm import instance_norm
+from models.networks.blocks.regions import RegionMap
 from models.networks.blocks.spectral import SpectralConv2d
 
 LEAK = 0.2
@@ -82,21 +85,25 @@ class SPMConv(nn.Module):
         self.ctx_beta_scale = nn.Conv2d(hidden, out_channels, 3, padding=1)
         self.ctx_beta_shift = nn.Conv2d(hidden, out_channels, 3, padding=1)
 
-    def forward(self, x: Tensor, ctx: Tensor) -> Tensor:
+    def forward(self, x: Tensor, ctx: Tensor | RegionMap) -> Tensor:
         """x (B, Cin, H, W), ctx (B, K, H/stride, W/stride) -> (B, Cout, H/stride, W/stride)."""
-        normalised = F.instance_norm(self.conv(x), eps=1e-5)
-        gamma, beta = self.gamma_beta(x, F.relu(self.ctx_hidden(ctx)))
-        return F.leaky_relu(normalised * (1 + gamma) + beta, LEAK)
-
-    def gamma_beta(self, x: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scale and shift (B, Cout, ...) from the features and the context's hidden map."""
         if self.modulation.kind == "spade":
+            return self.modulate(self.conv(x), None, ctx)
+        # Of x unnormalised: normalisation would remove its style.
+        return self.modulate(self.conv(x), self.feat_hidden(x if self.modulation.raw else instance_norm(x)), ctx)
+
+    def modulate(self, x: Tensor, feat: Tensor | None, ctx: Tensor | RegionMap) -> Tensor:
+        """Normalise and modulate the convolved x (B, Cout, ...) by the features' hidden map and the context."""
+        hidden = ctx.conv3x3(self.ctx_hidden) if isinstance(ctx, RegionMap) else self.ctx_hidden(ctx)
+        gamma, beta = self.gamma_beta(feat, F.relu(hidden))
+        return F.leaky_relu(instance_norm(x) * (1 + gamma) + beta, LEAK)
+
+    def gamma_beta(self, feat: Tensor | None, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scale and shift (B, Cout, ...) from the hidden maps of the features and the context."""
+        if feat is None:
             gamma, beta = joined_conv(wanted, [self.ctx_gamma, self.ctx_beta])
             return gamma, beta
-        if not self.modulation.raw:
-            x = F.instance_norm(x, eps=1e-5)
-        feat = F.relu(self.feat_hidden(x))  # of x unnormalised: normalisation would remove its style
-        feat_gamma, feat_beta = joined_conv(feat, [self.feat_gamma, self.feat_beta])
+        feat_gamma, feat_beta = joined_conv(F.relu(feat), [self.feat_gamma, self.feat_beta])
         gamma_scale, gamma_shift, beta_scale, beta_shift = joined_conv(
             wanted, [self.ctx_gamma_scale, self.ctx_gamma_shift, self.ctx_beta_scale, self.ctx_beta_shift]
         )
@@ -110,11 +117,13 @@ class SPMUp(nn.Module):
         super().__init__()
         self.spm = SPMConv(in_channels, out_channels, ctx_channels=ctx_channels, modulation=modulation, spectral=True)
 
-    def forward(self, x: Tensor, skip: Tensor | None, ctx: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor | None, ctx: Tensor | RegionMap) -> Tensor:
+        spm = self.spm
+        if spm.modulation.kind == "spade":
+            (x,) = enlarged_convs(x, skip, [spm.conv])
+            return spm.modulate(x, None, ctx)
+        if spm.modulation.raw:
+            convolved, feat = enlarged_convs(x, skip, [spm.conv, spm.feat_hidden])
+            return spm.modulate(convolved, feat, ctx)
         x = upsample2(x)
-        return self.spm(x if skip is None else torch.cat([x, skip], dim=1), ctx)
-
-
-def upsample2(x: Tensor) -> Tensor:
-    """Bilinear x2 without aligned corners."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        return spm(x if skip is None else torch.cat([x, skip], dim=1), ctx)

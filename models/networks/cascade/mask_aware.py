@@ -63,7 +63,7 @@ class MaskAwareEncoder(nn.Module, ABC):
         bank_codes: Tensor | None = None,
         hidden: bool | None = None,
     ) -> Tensor:
-        """Return the style map (B, D, H, W), constant over each instance.
+        """Return the code (B, count, D) of every instance.
 
         Args:
             image: (B, 3, H, W); its erased pixels are read only if `bank_codes` is None.
@@ -81,13 +81,13 @@ class MaskAwareEncoder(nn.Module, ABC):
         erased = (ratio == 0) & (segments.pixels > 0)
         if not self.policy.dual_encoding:
             code = torch.where(erased[..., None], segments.mean(pixel_codes), code)
-            return segments.paint(self.normalise(code, ratio))
+            return self.normalise(code, ratio)
         if bank_codes is None and (bool(erased.any()) if hidden is None else hidden):
             bank_codes = self._whole_codes(image, segments)  # costs as much as the first pass; seldom needed
         if bank_codes is not None:
             code = torch.where(erased[..., None], bank_codes, code)
             ratio = torch.where(erased, torch.ones_like(ratio), ratio)
-        return segments.paint(self.normalise(code, ratio))
+        return self.normalise(code, ratio)
 
     def raw_codes(self, image: Tensor, inst: Tensor, count: int) -> Tensor:
         """Return the codes (B, I, D) of a whole picture's instances before normalisation, as a style bank holds."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from models.networks.blocks.enlarge import upsample2
 from models.networks.blocks.scales import resize_bilinear, resize_nearest, stage_sizes
-from models.networks.blocks.spm import SPM, Modulation, upsample2
+from models.networks.blocks.spm import SPM, Modulation
+from models.networks.cascade.context import build_context
 from models.networks.cascade.mask_aware import MaskAwareEncoder
-from models.networks.cascade.unet import ContextPyramid, SPMUNet
+from models.networks.cascade.unet import SPMUNet
 from util.shapes import check_shape
 
 
@@ -94,18 +95,19 @@ class CascadeGenerator(nn.Module):
         hidden: bool | None = None,
     ) -> Cascade:
         """See `CascadeInputs`."""
-        style = None
+        codes = None
         if self.style_encoder is not None:
             assert inst is not None
-            style = self.style_encoder(image, mask, inst, inst_count, bank_codes, hidden)
-        return self.render(image, seg, edge, mask, style)
+            codes = self.style_encoder(image, mask, inst, inst_count, bank_codes, hidden)
+        return self.render(image, seg, edge, mask, codes, inst)
 
-    def render(self, image: Tensor, seg: Tensor, edge: Tensor, mask: Tensor, style: Tensor | None) -> Cascade:
-        """As `forward`, with given styles (B, D, S, S)."""
+    def render(
+        self, image: Tensor, seg: Tensor, edge: Tensor, mask: Tensor, codes: Tensor | None, inst: Tensor | None
+    ) -> Cascade:
+        """As `forward`, with given style codes (B, inst_count, D)."""
         check_shape(image, (None, 3, self.crop_size, self.crop_size), "image")
         check_shape(seg, (None, self.label_nc, self.crop_size, self.crop_size), "seg")
-        parts = [style, seg, edge if self.edge_input else None, mask]
-        ctx = ContextPyramid(torch.cat([p for p in parts if p is not None], dim=1), style_dim=self.style_dim)
+        ctx = build_context(seg, edge if self.edge_input else None, mask, codes, inst)
         out = Cascade([], [], [], [])
         for stage, size in zip(self.stages, self.sizes, strict=True):
             real, hole = resize_bilinear(image, size), resize_nearest(mask, size)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.networks.blocks.gated import ConvNorm
-from models.networks.blocks.spm import upsample2
+from models.networks.blocks.gated import ConvNorm, ConvNormUp
 from models.networks.cascade.mask_aware import PAPER, MaskAwareEncoder, StylePolicy
 
 
 def style_conv(in_channels: int, out_channels: int, *, stride: int = 1) -> ConvNorm:
     """Return a 3x3 layer with replicated borders."""
     return ConvNorm(in_channels, out_channels, stride=stride, padding_mode="replicate")
+
+
+def style_up(in_channels: int, out_channels: int) -> ConvNormUp:
+    """Return such a layer at twice the size, with a skip."""
+    return ConvNormUp(in_channels, out_channels, padding_mode="replicate")
 
 
 class StyleEncoder(MaskAwareEncoder):
@@ -30,10 +34,10 @@ class StyleEncoder(MaskAwareEncoder):
         self.enc4 = style_conv(4 * nef, 8 * nef, stride=2)
         self.enc5 = style_conv(8 * nef, 16 * nef, stride=2)
         self.enc6 = style_conv(16 * nef, 32 * nef)
-        self.dec5 = style_conv((32 + 8) * nef, 32 * nef)
-        self.dec4 = style_conv((32 + 4) * nef, 16 * nef)
-        self.dec3 = style_conv((16 + 2) * nef, 16 * nef)
-        self.dec2 = style_conv((16 + 1) * nef, 16 * nef)
+        self.dec5 = style_up((32 + 8) * nef, 32 * nef)
+        self.dec4 = style_up((32 + 4) * nef, 16 * nef)
+        self.dec3 = style_up((16 + 2) * nef, 16 * nef)
+        self.dec2 = style_up((16 + 1) * nef, 16 * nef)
         self.dec1 = nn.Conv2d(16 * nef, style_dim, 3, padding=1, padding_mode="replicate", bias=False)
 
     def pixel_codes(self, image: Tensor, valid: Tensor) -> Tensor:
@@ -44,5 +48,5 @@ class StyleEncoder(MaskAwareEncoder):
         e4 = self.enc4(e3)
         x = self.enc6(self.enc5(e4))
         for layer, skip in ((self.dec5, e4), (self.dec4, e3), (self.dec3, e2), (self.dec2, e1)):
-            x = layer(torch.cat([upsample2(x), skip], dim=1))
+            x = layer(x, skip)
         return torch.tanh(self.dec1(x).float())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.networks.blocks.spm import Modulation, SPMConv, SPMUp
+from models.networks.cascade.context import ContextPyramid
 from util.errors import UserError
 
 ENCODER_WIDTHS = (1, 2, 4, 4, 8, 8, 16, 16, 32, 32)  # of enc1, enc2, ... in units of ngf
@@ -32,37 +33,6 @@ def stage_widths(size: int) -> tuple[list[int], list[int]]:
             f"--crop_size: a stage of {size} pixels would need {depth} stride-2 layers; 8 at most are defined"
         )
     return list(ENCODER_WIDTHS[: depth + 2]), list(decoder[:depth])
-
-
-class ContextPyramid:
-    """The context [style, labels, edges, mask] at every size that a stage asks for, built once for all stages.
-
-    Sizes divide the full one, so nearest resizing is a strided slice, equal bit for bit.
-    """
-
-    def __init__(self, ctx: Tensor, *, style_dim: int) -> None:
-        self.ctx, self.style_dim = ctx, style_dim
-        self._decoder: dict[int, Tensor] = {}
-        self._encoder: dict[int, Tensor] = {}
-
-    def decoder(self, size: int) -> Tensor:
-        """Everything, (B, style_dim + N + 2, size, size)."""
-        if size not in self._decoder:
-            self._decoder[size] = self._slice(self.ctx, size)
-        return self._decoder[size]
-
-    def encoder(self, size: int) -> Tensor:
-        """Without the style codes, (B, N + 2, size, size): an input, so it needs no gradient."""
-        if not self.style_dim:
-            return self.decoder(size)
-        if size not in self._encoder:
-            self._encoder[size] = self._slice(self.ctx.detach()[:, self.style_dim :], size)
-        return self._encoder[size]
-
-    @staticmethod
-    def _slice(ctx: Tensor, size: int) -> Tensor:
-        step = ctx.shape[-1] // size
-        return ctx[:, :, ::step, ::step].contiguous()
 
 
 class SPMUNet(nn.Module):

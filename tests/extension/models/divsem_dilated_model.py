@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from models import MODELS
 from models.divsem_model import DivSemModel
+from models.networks.blocks.enlarge import upsample2
 from models.networks.blocks.gated import ConvNorm, norm_act
-from models.networks.blocks.spm import upsample2
 from models.networks.cascade.mask_aware import MaskAwareEncoder, StylePolicy
 from util.flags import positive_int
 from util.opt import Opt
