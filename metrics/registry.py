@@ -77,7 +77,9 @@ class MetricRegistry:
         """Return whether a value is one of those that a name in --metrics stands for, wherever it was measured."""
         for cls in self.classes():
             if cls.declared(value) is not None and any(asked in names for names in cls.asked.values()):
-                return cls.asked_name(value) == asked or f"{value}_".startswith(f"{asked}_")
+                named = cls.asked_name(value)
+                elsewhere = any(asked in names and named not in names for names in cls.asked.values())
+                return named == asked or (elsewhere and f"{value}_".startswith(f"{asked}_"))
         return False
 
     def asked_name(self, value: str) -> str:

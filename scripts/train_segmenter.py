@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from data import DATASETS, scene_dataset
 from data.base_dataset import BaseDataset
 from data.loader import make_loader
-from metrics.segments.segmentation import Confusion
+from metrics.segments.confusion import Confusion
 from metrics.segments.segmenter import IGNORED, label_table
 from metrics.segments.segmenters import CARD_FILE, WEIGHTS_FILE, is_reserved, load_trained
 from metrics.segments.unet import ARCHITECTURES, build_segmenter_net

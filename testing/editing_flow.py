@@ -42,7 +42,7 @@ class EditingFlow(Flow):
     """Scenes whose masked pixels are filled."""
 
     kind = EDITING
-    default_metrics = "fid,miou,acc,l1,psnr,ssim,seam"
+    default_metrics = "fid,fid_region,miou,acc,miou_masked,acc_masked,l1,psnr,ssim,seam"
 
     @classmethod
     def add_own_flags(cls, group: Any) -> None:

@@ -7,8 +7,7 @@ Shapes: B pictures, H x W pixels, C classes.
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,11 +16,13 @@ from metrics.declaration import Flag, LeftOutError, Setup, Value
 from metrics.metric import Metric, MetricValue
 from metrics.pictures import Distinct, Pictures
 from metrics.registry import EDITING, METRICS
+from metrics.segments.confusion import Tally, score
 from metrics.segments.segmenter import IGNORED, Segmenter, label_table
 from metrics.segments.segmenters import load_segmenter
 from util.errors import DataError
 from util.opt import Opt
 
+MASKED = "_masked"
 NO_CEILING = "without the real pictures' score, as these do not show what the labels ask for"
 NO_SEGMENTER = (
     "mIoU and accuracy left out: name a segmenter with --segmenter RUN|streets|espnet_camvid|espnet_cityscapes|"
@@ -52,50 +53,9 @@ SEGMENTER_FLAGS = (
 )
 
 
-class Confusion:
-    """Counts of pixels (C,C) int64: row = label, column = prediction. Labels of -1 are left out."""
-
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-
-    def add(self, label: Tensor, prediction: Tensor) -> None:
-        """Count pixels; `label` in -1..C-1 and `prediction` in 0..C-1 have one shape."""
-        self.counts += confusion_counts(label, prediction, self.num_classes).view_as(self.counts)
-
-    def iou(self) -> Tensor:
-        """Intersection over union per class (C,) float64; NaN for a class that no label pixel has."""
-        hit = self.counts.diagonal().double()
-        present = self.counts.sum(1)
-        iou = hit / (present + self.counts.sum(0) - hit)
-        return torch.where(present > 0, iou, torch.nan)
-
-    def miou(self) -> float:
-        """Mean IoU in percent over the classes that occur in the labels; NaN when no pixel was counted."""
-        return 100 * float(self.iou().nanmean())
-
-    def recall(self) -> Tensor:
-        """Share of each class's pixels that is right (C,) float64; NaN for a class that no label pixel has."""
-        return self.counts.diagonal().double() / self.counts.sum(1)
-
-    def class_accuracy(self) -> float:
-        """Mean of `recall` in percent; NaN when no pixel was counted."""
-        return 100 * float(self.recall().nanmean())
-
-    def accuracy(self) -> float:
-        """Share of counted pixels with the right class in percent; NaN when no pixel was counted."""
-        return 100 * float(self.counts.diagonal().sum() / self.counts.sum())
-
-
-def confusion_counts(label: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
-    """Return (C*C,) int64 counts on the CPU of label * C + prediction; labels of -1 are left out."""
-    keep = label != IGNORED
-    return torch.bincount(label[keep] * num_classes + prediction[keep], minlength=num_classes**2).cpu()
-
-
 @METRICS.register
 class SegmentationMetric(Metric):
-    """`miou_<segmenter>`, `acc_<segmenter>`, `class_acc_<segmenter>` of the generated pictures.
+    """`miou_<segmenter>`, `acc_<segmenter>`, `class_acc_<segmenter>` of the generated pictures, whole or masked pixels.
 
     The real pictures' score is in `extra`. Counts of every picture are kept (sparse), for bins and intervals.
 
@@ -112,9 +72,11 @@ class SegmentationMetric(Metric):
         "class_acc": Value(
             "%", "mean over the classes in the labels of the share of their pixels that is right", limits=(0, 100)
         ),
+        f"miou{MASKED}": Value("%", "mean IoU over the classes in the labels of masked pixels", limits=(0, 100)),
+        f"acc{MASKED}": Value("%", "share of labelled masked pixels that is right", limits=(0, 100)),
     }
     asked = {EDITING: tuple(values)}
-    needs = dict.fromkeys(values, ("labels",))
+    needs = {name: ("labels", "masks") if name.endswith(MASKED) else ("labels",) for name in values}
     flags = SEGMENTER_FLAGS
     place = 20
 
@@ -152,7 +114,8 @@ class SegmentationMetric(Metric):
     @classmethod
     def declared(cls, value: str) -> Value | None:
         """Return what is declared of `<value>_<segmenter>`, or of a column of whatever segmenter."""
-        return next((known for name, known in cls.values.items() if f"{value}_".startswith(f"{name}_")), None)
+        longest_first = sorted(cls.values.items(), key=lambda item: -len(item[0]))
+        return next((known for name, known in longest_first if f"{value}_".startswith(f"{name}_")), None)
 
     @property
     def label_nc(self) -> int:
@@ -160,14 +123,13 @@ class SegmentationMetric(Metric):
         return len(self.table)
 
     def confusion(self) -> tuple[tuple[str, ...], Tensor] | None:
-        return (self.segmenter.class_names, self.generated.counts) if self.generated.counts.any() else None
+        counts = self.whole.generated.counts
+        return (self.segmenter.class_names, counts) if counts.any() else None
 
     def reset(self) -> None:
         self._distinct = Distinct()
-        self.generated = Confusion(self.segmenter.num_classes)
-        self.real = Confusion(self.segmenter.num_classes)
-        self._cells: list[Tensor] = []  # of each picture: which cells of the matrix are not 0, and what they hold
-        self._counts: list[Tensor] = []
+        self.seen = 0
+        self.whole, self.masked = (Tally(self.segmenter.num_classes) for _ in range(2))
 
     def update(self, pictures: Pictures) -> None:
         if pictures.label is None:
@@ -175,41 +137,44 @@ class SegmentationMetric(Metric):
         fresh = self._distinct.new(pictures) if pictures.has_truth else []
         label = self._classes(pictures)
         prediction = self.segmenter.predict(torch.cat([pictures.fake, pictures.real[fresh]]))
-        for truth, found in zip(label, prediction, strict=False):
-            counts = confusion_counts(truth, found, self.segmenter.num_classes)
-            self.generated.counts += counts.view_as(self.generated.counts)
-            self._cells.append(counts.nonzero().flatten())
-            self._counts.append(counts[self._cells[-1]])
-        self.real.add(label[fresh], prediction[len(pictures) :])
+        self.seen += len(pictures)
+        mask = torch.zeros_like(label) if pictures.mask is None else pictures.mask[:, 0].to(label.device)
+        for tally, labels in ((self.whole, label), (self.masked, torch.where(mask > 0, label, IGNORED))):
+            for truth, found in zip(labels, prediction, strict=False):
+                tally.add(truth, found)
+            tally.real.add(labels[fresh], prediction[len(pictures) :])
+
+    def _tally(self, metric: str) -> Tally:
+        return self.masked if metric.endswith(MASKED) else self.whole
 
     def compute(self) -> dict[str, MetricValue]:
-        name = self.segmenter.name
-        if not self.generated.counts.any():
-            self.notes = [f"{self._listed()}: left out, no pixel has a label that {name} knows"]
-            return {}
-        self.notes = [] if len(self._distinct) else [f"{self._listed()}: {NO_CEILING}"]
-        return {f"{metric}_{name}": self._value(metric) for metric in self.names}
+        known = [metric for metric in self.names if self._tally(metric).pictures]
+        lacking = [metric for metric in self.names if metric not in known]
+        where = "" if any(metric in lacking for metric in self.names if not metric.endswith(MASKED)) else "masked "
+        self.notes = []
+        if lacking:
+            what = f"no {where}pixel has a label that {self.segmenter.name} knows"
+            self.notes.append(f"{self._listed(lacking)}: left out, {what}")
+        if known and not len(self._distinct):
+            self.notes.append(f"{self._listed(known)}: {NO_CEILING}")
+        return {f"{metric}_{self.segmenter.name}": self._value(metric) for metric in known}
 
     def subset(self, times: Tensor) -> dict[str, float]:
-        each = times.repeat_interleave(torch.tensor([len(cells) for cells in self._cells]))
-        confusion = Confusion(self.segmenter.num_classes)
-        counts = torch.cat(self._counts) * each
-        confusion.counts.view(-1).index_add_(0, torch.cat(self._cells), counts)
-        if not confusion.counts.any():
-            return {}
-        return {f"{metric}_{self.segmenter.name}": score(confusion, metric) for metric in self.names}
-
-    def per_picture(self) -> dict[str, list[float]]:
-        values: dict[str, list[float]] = {f"{metric}_{self.segmenter.name}": [] for metric in self.names}
-        for cells, counts in zip(self._cells, self._counts, strict=True):
-            confusion = Confusion(self.segmenter.num_classes)
-            confusion.counts.view(-1)[cells] = counts
-            for metric in self.names:
-                values[f"{metric}_{self.segmenter.name}"].append(score(confusion, metric) if len(cells) else math.nan)
+        values = {}
+        for metric in self.names:
+            confusion = self._tally(metric).weighted(times)
+            if confusion.counts.any():
+                values[f"{metric}_{self.segmenter.name}"] = score(confusion, metric.removesuffix(MASKED))
         return values
 
-    def _listed(self) -> str:
-        return ", ".join(f"{metric}_{self.segmenter.name}" for metric in self.names)
+    def per_picture(self) -> dict[str, list[float]]:
+        return {
+            f"{metric}_{self.segmenter.name}": self._tally(metric).scores(metric.removesuffix(MASKED))
+            for metric in self.names
+        }
+
+    def _listed(self, metrics: Sequence[str]) -> str:
+        return ", ".join(f"{metric}_{self.segmenter.name}" for metric in metrics)
 
     def _classes(self, pictures: Pictures) -> Tensor:
         """Map label ids to the segmenter's classes; raises `DataError` for an id outside the data set's classes."""
@@ -228,11 +193,12 @@ class SegmentationMetric(Metric):
         return torch.where(ignored, IGNORED, self.table.to(label.device)[inside])
 
     def _value(self, metric: str) -> MetricValue:
-        generated, real = score(self.generated, metric), score(self.real, metric)
+        tally, stem = self._tally(metric), metric.removesuffix(MASKED)
+        generated, real = score(tally.generated, stem), score(tally.real, stem)
         extra = {
             **({"real": real} if len(self._distinct) else {}),
             "num_real": len(self._distinct),
-            "pixels": int(self.generated.counts.sum()),
+            "pixels": int(tally.generated.counts.sum()),
             "label_nc": len(self.table),
             "ignore_label": self.ignore_label,
             "segmenter": self.segmenter.name,
@@ -240,20 +206,22 @@ class SegmentationMetric(Metric):
             "weights_sha256": self.segmenter.sha256,
             **(self.segmenter.notes or {}),
         }
-        if metric == "miou":
-            extra["iou_per_class"] = self._per_class(self.generated.iou())
-            extra["iou_per_class_real"] = self._per_class(self.real.iou())
+        if stem == "miou":
+            extra["iou_per_class"] = self._per_class(tally.generated.iou())
+            extra["iou_per_class_real"] = self._per_class(tally.real.iou())
         if self.per_class and metric == self.names[0]:
-            extra["acc_per_class"] = self._per_class(self.generated.recall())
+            extra["acc_per_class"] = self._per_class(tally.generated.recall())
             extra["pixels_per_class"] = dict(
-                zip(self.segmenter.class_names, self.generated.counts.sum(1).tolist(), strict=True)
+                zip(self.segmenter.class_names, tally.generated.counts.sum(1).tolist(), strict=True)
             )
-            extra["confusion"] = self.generated.counts.tolist()
+            extra["confusion"] = tally.generated.counts.tolist()
+        pixels = "masked pixels" if tally is self.masked else "pixels"
         protocol = (
-            f"{self.values[metric].protocol}, one confusion matrix over all pixels; {self.segmenter.name} at "
+            f"{self.values[metric].protocol}, one confusion matrix over all {pixels}; {self.segmenter.name} at "
             f"{self.segmenter.short_side} pixels short side, logits scaled back bilinearly"
         )
-        return MetricValue(generated, "%", protocol, len(self._cells), extra)
+        count = tally.pictures if tally is self.masked else self.seen
+        return MetricValue(generated, "%", protocol, count, extra)
 
     def _per_class(self, shares: Tensor) -> dict[str, float]:
         named = zip(self.segmenter.class_names, shares.tolist(), strict=True)
@@ -266,13 +234,6 @@ def read_segmenter(opt: Opt, device: torch.device) -> Segmenter:
         opt.segmenter, weights=opt.segmenter_weights, checkpoints_dir=opt.checkpoints_dir, device=device,
         classes=opt.segmenter_classes, trust=opt.trust,
     )  # fmt: skip
-
-
-def score(confusion: Confusion, metric: str) -> float:
-    """Return one of `SegmentationMetric.values` in percent; NaN when no pixel was counted."""
-    if metric == "miou":
-        return confusion.miou()
-    return confusion.accuracy() if metric == "acc" else confusion.class_accuracy()
 
 
 def class_table(values: Mapping[str, MetricValue]) -> str:

@@ -62,10 +62,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def score(folder: Path, metrics: str = "l1,seam") -> dict:
+def score(folder: Path, *more: str, metrics: str = "l1,seam") -> dict:
     flags = [part for kind in ("real", "fake", "masks") for part in (f"--{kind}", str(folder / kind))]
     usual = ["--metrics", metrics, "--device", "cpu", "--num_workers", "0", "--json", str(folder / "out.json")]
-    assert main([*flags, *usual]) == 0
+    assert main([*flags, *usual, *more]) == 0
     return json.loads((folder / "out.json").read_text())
 
 
@@ -86,3 +86,25 @@ def test_both_commands_refuse_the_same_masks(folder: Path, kind: str) -> None:
         read_mask(file, SIDE)
     with pytest.raises(DataError, match=sentence):
         score(folder)
+
+
+def test_masked_miou_and_accuracy_are_those_of_labels_that_end_with_the_mask(folder: Path) -> None:
+    rng = np.random.default_rng(1)
+    label = rng.integers(0, 9, (SIDE, SIDE), dtype=np.uint8)
+    for kind, picture in (("labels", label), ("inside", np.where(MASK > 0, label, 255).astype(np.uint8))):
+        (folder / kind).mkdir()
+        Image.fromarray(picture).save(folder / kind / "0.png")
+    Image.fromarray(255 * MASK).save(folder / "masks" / "0.png")
+    flags = ["--segmenter", "streets", "--ignore_label", "255", "--labels"]
+    found = score(folder, *flags, str(folder / "labels"), metrics="miou,acc,miou_masked,acc_masked")
+    expected = score(folder, *flags, str(folder / "inside"), metrics="miou,acc")
+    for name in ("miou", "acc"):
+        masked, inside = f"{name}_masked_streets", f"{name}_streets"
+        assert found["metrics"][masked] == expected["metrics"][inside]
+        assert found["details"][masked]["real"] == expected["details"][inside]["real"]
+        assert found["metrics"][masked] != found["metrics"][inside]
+    assert found["details"]["miou_masked_streets"]["pixels"] == MASK.sum()
+    Image.fromarray(0 * MASK).save(folder / "masks" / "0.png")
+    empty = score(folder, *flags, str(folder / "labels"), metrics="acc,acc_masked")
+    assert set(empty["metrics"]) == {"acc_streets"}
+    assert "acc_masked_streets: left out, no masked pixel has a label that streets knows" in empty["protocol"]["notes"]

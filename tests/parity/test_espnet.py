@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from metrics.segments.confusion import Confusion
 from metrics.segments.espnet import ESPNet
 from metrics.segments.released import CAMVID_CLASSES, CITYSCAPES_CLASSES
-from metrics.segments.segmentation import Confusion
 from metrics.segments.segmenter import IGNORED, Segmenter, label_table
 from metrics.segments.segmenters import load_segmenter
 from util.errors import UserError

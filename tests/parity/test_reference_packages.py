@@ -23,7 +23,7 @@ from metrics.features.perceptual import Perceptual
 from metrics.pictures import Pictures
 from metrics.pixels.reconstruction import Reconstruction
 from metrics.pixels.ssim import ssim_terms
-from metrics.segments.segmentation import Confusion
+from metrics.segments.confusion import Confusion
 from util.errors import UserError
 
 TORCHVISION = {"alex": "alexnet", "vgg": "vgg16"}

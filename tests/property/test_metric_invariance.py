@@ -123,7 +123,7 @@ def expected(evaluator: Evaluator, results: list[Loaded]) -> dict[str, MetricVal
 
 
 def test_every_metric_and_interval_is_here(expected: dict[str, MetricValue]) -> None:
-    words = {name.removesuffix("_bright").removesuffix("_masked") for name in expected}
+    words = {name.removesuffix("_bright" if name.endswith("_bright") else "_masked") for name in expected}
     prdc = {"precision", "recall", "density", "coverage"}
     split = {"lpips_whole": "lpips", "div_whole": "div", "style_colour": "style", "style_texture": "style"}
     assert {split.get(word, "prdc" if word in prdc else word) for word in words} == set(METRICS.names(EDITING))

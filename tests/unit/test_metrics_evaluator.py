@@ -95,7 +95,18 @@ def test_names_are_parsed_and_wrong_ones_answered() -> None:
     for word in ("all", "none"):
         with pytest.raises(UserError, match=f"--metrics {word},fid: '{word}' stands alone"):
             parse(f"{word},fid")
-    assert parse(EditingFlow.default_metrics) == ["fid", "miou", "acc", "l1", "psnr", "ssim", "seam"]
+    assert parse(EditingFlow.default_metrics) == [
+        "fid",
+        "fid_region",
+        "miou",
+        "acc",
+        "miou_masked",
+        "acc_masked",
+        "l1",
+        "psnr",
+        "ssim",
+        "seam",
+    ]
     with pytest.raises(UserError, match=r"'ssin' is unknown. Did you mean 'ssim'"):
         parse("fid,ssin")
 

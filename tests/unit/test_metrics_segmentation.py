@@ -12,8 +12,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from metrics.pictures import Pictures
+from metrics.registry import METRICS
+from metrics.segments.confusion import Confusion
 from metrics.segments.released import CITYSCAPES_CLASSES
-from metrics.segments.segmentation import Confusion, SegmentationMetric, class_table
+from metrics.segments.segmentation import SegmentationMetric, class_table
 from metrics.segments.segmenter import IGNORED, Segmenter, label_table
 from metrics.segments.segmenters import load_segmenter
 from metrics.segments.unet import build_segmenter_net
@@ -87,7 +89,7 @@ def test_several_draws_count_a_real_picture_once() -> None:
     metric.update(as_pictures(label, label, label, ["a", "a"]))
     metric.update(as_pictures(label[:1], label[:1], label[:1], ["b"]))
     value = metric.compute()["acc_red"]
-    assert (value.count, value.extra["num_real"], int(metric.real.counts.sum())) == (3, 2, 128)
+    assert (value.count, value.extra["num_real"], int(metric.whole.real.counts.sum())) == (3, 2, 128)
 
 
 def test_the_sum_over_batches_is_one_confusion_matrix() -> None:
@@ -98,7 +100,7 @@ def test_the_sum_over_batches_is_one_confusion_matrix() -> None:
     one.update(as_pictures(fake, label, label, names))
     for i in (3, 0, 5, 1, 2, 4):
         many.update(as_pictures(fake[i : i + 1], label[i : i + 1], label[i : i + 1], names[i : i + 1]))
-    assert torch.equal(one.generated.counts, many.generated.counts)
+    assert torch.equal(one.whole.generated.counts, many.whole.generated.counts)
 
 
 @pytest.mark.parametrize("ignored", [2, 255])
@@ -118,6 +120,12 @@ def test_a_label_outside_the_classes_names_the_picture() -> None:
     metric = SegmentationMetric(red_segmenter(), table=torch.arange(3), ignore_label=255)
     with pytest.raises(DataError, match=r"street_1: label 7 .*--ignore_label"):
         metric.update(as_pictures(torch.zeros_like(label), torch.zeros_like(label), label, ["street_1"]))
+
+
+def test_published_numbers_of_whole_pictures_do_not_stand_beside_masked_ones() -> None:
+    assert not METRICS.gives("miou", "miou_masked_streets")
+    assert METRICS.gives("miou", "miou_streets") and METRICS.gives("miou_masked", "miou_masked_streets")
+    assert METRICS.gives("psnr", "psnr_whole")  # of a stylised picture
 
 
 def test_only_ignored_pixels_leave_the_values_out() -> None:
