@@ -2,10 +2,12 @@
 
     python scripts/benchmark.py metrics --real DIR --fake DIR [--num_images 500] [--repeats 3] [--json FILE]
     python scripts/benchmark.py semia [--height 184 --width 280] [--repeats 3] [--json FILE]
+    python scripts/benchmark.py infer|train [--size 256] [--ngf 32] [--repeats 3] [--json FILE]
 
 `metrics`: the FID of two folders by pytorch-fid, torch-fidelity (if installed) and scripts/evaluate.py, with the same
 Inception weights. Without folders, smooth random pictures are made (--size). Times are the best of the repeats.
 `semia`: its patch loss and whole iteration against a plain implementation (scripts/benchmark_semia.py), in one process.
+`infer`, `train`: SPMPGAN and DivSem against the plain forms of their layers (scripts/benchmark_cascade.py), likewise.
 """
 
 from __future__ import annotations
@@ -46,18 +48,24 @@ CLASSES = 1008  # of the official file's classifier, which the features do not n
 
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
-    parser.add_argument("what", choices=("metrics", "semia", "pytorch_fid", "torch_fidelity"),
-                        help="metrics or semia; the other two are how it starts the other tools")  # fmt: skip
+    parser.add_argument("what", choices=("metrics", "semia", "infer", "train", "pytorch_fid", "torch_fidelity"),
+                        help="what to time; the last two are how it starts the other tools")  # fmt: skip
     parser.add_argument("--real", metavar="DIR")
     parser.add_argument("--fake", metavar="DIR")
     parser.add_argument("--num_images", type=int, default=500, help="of each folder")
-    parser.add_argument("--size", type=int, default=256, help="side of the pictures that are made without folders")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=256,
+        help="side of the pictures that are made without folders; with infer and train, a multiple of 64",
+    )
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--num_workers", type=int, default=2)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--inception_weights", metavar="FILE")
     parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--ngf", type=int, default=32, help="infer, train: base width of the generator")
     group = parser.add_argument_group("semia")
     group.add_argument("--height", type=int, default=184)
     group.add_argument("--width", type=int, default=280)
@@ -76,6 +84,13 @@ def main(argv: list[str] | None = None) -> int:
         from scripts.benchmark_semia import main as semia
 
         semia(opt)
+        return 0
+    if opt.what in ("infer", "train"):
+        if opt.size < 64 or opt.size % 64 or opt.ngf < 2 or opt.ngf % 2:
+            raise UserError(f"--size {opt.size} --ngf {opt.ngf}: a multiple of 64, and an even width")
+        from scripts.benchmark_cascade import main as cascade
+
+        cascade(opt)
         return 0
     if opt.what != "metrics":
         if not (opt.real and opt.fake and opt.json):

