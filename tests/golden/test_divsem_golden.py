@@ -35,6 +35,8 @@ from util.batch import one_hot
 # mean of scores of about 0.005 that nearly cancel: another thread or processor moves it by up to 4e-4. Of the large
 # network's, which does not cancel, up to 6 % were seen between numbers of threads and orders of computation.
 SECOND_STEP = {"rel": 0.1, "abs": 1e-3}
+# In the first step too that loss comes after the discriminators' update: 6e-5 without AVX.
+JUDGED = 2e-4
 GOLDEN = golden("divsem_golden.json")
 
 
@@ -63,7 +65,7 @@ def build_divsem(*, ngf: int, style_dim: int = 128) -> CascadeGenerator:
     encoder = StyleEncoder(style_dim=style_dim, policy=StylePolicy(pool="all"))
     net = CascadeGenerator(style_encoder=encoder, label_nc=34, crop_size=256, ngf=ngf)
     fill(net, released_generator_key)
-    return net.eval()
+    return net.eval().to(memory_format=torch.channels_last)  # as in a run
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def divsem() -> CascadeGenerator:
 def spmpgan() -> CascadeGenerator:
     net = CascadeGenerator(label_nc=34, crop_size=256, ngf=32)
     fill(net, released_generator_key)
-    return net.eval()
+    return net.eval().to(memory_format=torch.channels_last)  # as in a run
 
 
 def assert_cascade(out: Cascade, expected: dict[str, Any]) -> None:
@@ -293,7 +295,8 @@ def assert_step(found: dict[str, list[float]], expected: dict[str, Any], **toler
         for name, (released, weight) in LOSS_NAMES.items():
             if name in found:
                 wanted = expected["G"][f"{released}_G{k + 1}"]
-                assert weight * found[name][k] == pytest.approx(wanted, **tolerance)
+                allowed = {**tolerance, "abs": max(tolerance["abs"], JUDGED)} if name == "G/gan" else tolerance
+                assert weight * found[name][k] == pytest.approx(wanted, **allowed)
 
 
 def assert_updated(model: CascadeGAN, after: dict[str, Any]) -> None:
