@@ -13,10 +13,9 @@ from torch import Tensor
 from models import MODELS
 from models.base_bank import BankedModel, without
 from models.base_cascade_gan import CascadeGAN
-from models.base_gan import GANTraining
 from models.networks.blocks.segments import Segments
 from models.networks.cascade.mask_aware import MaskAwareEncoder, StylePolicy
-from models.networks.cascade.stages import CascadeGenerator, CascadeInputs
+from models.networks.cascade.stages import CascadeInputs
 from models.networks.cascade.style_encoder import StyleEncoder
 from util.batch import PAD, Batch
 from util.flags import positive_int
@@ -30,16 +29,15 @@ class DivSemModel(CascadeGAN, BankedModel):
 
     summary = "DivSem (2023): mask-aware style encoder and style codes on SPMPGAN's cascade"
 
-    def __init__(
-        self,
-        *,
-        netG: CascadeGenerator,
-        label_nc: int,
-        ignore_label: int | None = None,
-        training: GANTraining | None = None,
-    ) -> None:
-        super().__init__(netG=netG, label_nc=label_nc, ignore_label=ignore_label, training=training)
-        self.encoder, self.style_dim = netG.style_encoder, netG.style_dim
+    @property
+    def encoder(self) -> MaskAwareEncoder | None:
+        """The network that reads styles; None without `--style_encoding`."""
+        return self.netG.style_encoder
+
+    @property
+    def style_dim(self) -> int:  # type: ignore[override]
+        """Width of a style code."""
+        return self.netG.style_dim
 
     @property
     def draws_codes(self) -> bool:
