@@ -85,7 +85,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--name", default=UNNAMED, help="what the table calls the pictures")
     parser.add_argument("--task", help="what the result line calls the task; default: folder, or that of --as_run")
     own = "measure --fake as this run's test was: its real pictures, masks, labels, metrics, protocol"
-    parser.add_argument("--as_run", metavar="RUN", help=f"{own}; or the folder of its results")
+    parser.add_argument("--as_run", metavar="RUN", help=f"{own}; or a folder of its results, or a pack")
     parser.add_argument("--summarise", metavar="FILE", nargs="+", help="only: mean +- deviation over result lines")
     parser.add_argument("--checkpoints_dir", default="checkpoints", help="where runs are")
     parser.add_argument("--batch_size", type=int, default=16)
@@ -148,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     line = result_line(values, step=None, task=opt.task, num_images=count, protocol=protocol)
     rows: list[tuple[str, Mapping[str, Any]]] = [(opt.name, values)]
     if opt.own_test:
-        rows.insert(0, (opt.own_test.run, opt.own_test.line["metrics"]))
+        rows[:0] = [(opt.own_test.run, opt.own_test.line["metrics"])] if opt.own_test.line["metrics"] else []
         notes += opt.own_test.notes(line, opt.name)
     print(format_table(rows))
     if opt.per_class:

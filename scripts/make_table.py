@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("experiment", type=Path, metavar="FILE.yaml")
     parser.add_argument("--format", choices=FORMATS, default="markdown")
     parser.add_argument("--checkpoints_dir", type=Path, default="checkpoints", help="folder of all runs")
-    more = "lines of evaluate.py --as_run, each a row of the table of its run"
+    more = "lines of evaluate.py --as_run or import_results.py, each a row of the table of its run or pictures"
     parser.add_argument("--outside", metavar="FILE.json", nargs="+", default=[], help=more)
     args = parser.parse_args(argv)
     experiment = read_experiment(args.experiment, metrics=METRICS.names())
@@ -60,18 +60,26 @@ def build_tables(
         rows = [row for row in experiment.rows if row.group == key]
         for task in dict.fromkeys(task for row in rows for task in row.tasks):
             entries = [make_entry(row, task, checkpoints_dir) for row in rows if task in row.tasks]
-            runs = {entry.line["protocol"].get("run") for entry in entries if entry.line}
+            own = [entry.line["protocol"] for entry in entries if entry.line]
             for file, line in outside:
-                if line["task"] == task and line["protocol"].get("as_run") in runs:
+                if line["task"] == task and any(same_pictures(line["protocol"], protocol) for protocol in own):
                     placed.add(file)
                     name = str(line["protocol"].get("run"))
                     entries.append(Entry(name, name, line, "done", {}, notes=["pictures of another make"]))
             tables.append(Table(group=label, task=task, entries=entries))
     if lost := [file for file, _ in outside if file not in placed]:
         raise UserError(
-            f"--outside {' '.join(lost)}: no table has the run and task that evaluate.py --as_run measured it as"
+            f"--outside {' '.join(lost)}: no table has the run and task that evaluate.py --as_run measured it as, or "
+            "the pictures and masks of its pack"
         )
     return tables
+
+
+def same_pictures(outside: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    """Return whether a line of --outside belongs into the table of a run, by their protocols."""
+    if "pack" in outside:
+        return all(outside.get(name) == own.get(name) for name in ("dataset_mode", "split", "mask_set"))
+    return outside.get("as_run") is not None and outside["as_run"] == own.get("run")
 
 
 def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:

@@ -22,6 +22,7 @@ from metrics.reporting.result import describe_run
 from models import MODELS
 from options.base_options import run_folder
 from testing.flow import FLOWS, Flow, Measured, Test
+from testing.packs.pack import DRAW, REFERENCE
 from trainers.restore import load_run
 from util.batch import Batch, to_device
 from util.device import autocast, resolve_device
@@ -140,9 +141,9 @@ class EditingTest(Test):
         opt = self.opt
         common = describe_run(
             opt, split=opt.split, split_size=len(self.dataset), left_out=self.selection.left_out,
-            notes=self.selection.notes, mask_set=self.masks.hexdigest(), seed=opt.seed, draw="first of each picture",
+            notes=self.selection.notes, mask_set=self.masks.hexdigest(), seed=opt.seed, draw=DRAW,
             style_source=opt.style_source, crop_size=opt.crop_size, load_size=opt.load_size,
-            reference="the same cuts of the same files, 8 bit",
+            reference=REFERENCE,
         )  # fmt: skip
         return {**common, "counters": dict(self.model.counters)}
 

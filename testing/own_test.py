@@ -1,4 +1,4 @@
-"""A run's own test as the measure for anybody's pictures: its real pictures, masks, labels and protocol."""
+"""A run's own test, or a pack, as the measure for anybody's pictures: its real pictures, masks, labels and protocol."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from metrics.registry import METRICS
 from metrics.reporting.protocol import differences, protocol_fields
 from metrics.reporting.result import RESULT_FILE
+from testing.packs.pack import MANIFEST, read_pack
 from util.errors import DataError, UserError
 from util.text_files import parse_json
 
@@ -22,10 +23,11 @@ PROTOCOL = (
 
 @dataclass(frozen=True)
 class OwnTest:
-    """A folder of results of test.py and its result line."""
+    """A folder of results of test.py and its result line; or a pack, its id, and such a line without numbers."""
 
     folder: Path
     line: Mapping[str, Any]
+    pack: str | None = None
 
     @property
     def run(self) -> str:
@@ -61,11 +63,13 @@ class OwnTest:
         """Return the fields that a folder's line has from the test; raises `DataError` if its masks were changed."""
         protocol = self.line["protocol"]
         if mask_set != protocol["mask_set"]:
+            told, again = (MANIFEST, "pack them") if self.pack else (RESULT_FILE, "run test.py")
             raise DataError(
-                f"{self.folder / 'mask'}: the masks ({mask_set}) are not those that {RESULT_FILE} tells of "
-                f"({protocol['mask_set']}); run test.py again"
+                f"{self.folder / 'mask'}: the masks ({mask_set}) are not those that {told} tells of "
+                f"({protocol['mask_set']}); {again} again"
             )
-        return {name: protocol.get(name) for name in PROTOCOL} | {"as_run": self.run, "real_set": None}
+        source = {"pack": self.pack} if self.pack else {"as_run": self.run}
+        return {name: protocol.get(name) for name in PROTOCOL} | source | {"real_set": None}
 
     def notes(self, line: Mapping[str, Any], name: str) -> list[str]:
         """Return a note if a folder's line cannot stand in one table with the run's."""
@@ -74,8 +78,18 @@ class OwnTest:
 
 
 def find_own_test(as_run: str, checkpoints_dir: str, task: str | None) -> OwnTest:
-    """Return the test of a run, or of a folder of results, under a task (None: its only one); raises `UserError`."""
+    """Return the test of a run, of a folder of results or of a pack; raises `UserError`.
+
+    Args:
+        task: of the test; None: its only one.
+    """
     folders = [Path(as_run)]
+    if (folders[0] / MANIFEST).is_file():
+        pack = read_pack(folders[0])
+        line = pack.result_line()
+        if task not in (None, line["task"]):
+            raise UserError(f"--task {task}: the pack {as_run} is of {line['task']}; leave the flag out")
+        return OwnTest(pack.folder, line, pack.id)
     if not (folders[0] / RESULT_FILE).is_file():
         folders = [
             path.parent for path in sorted((Path(checkpoints_dir) / as_run / "results").glob(f"*/{RESULT_FILE}"))

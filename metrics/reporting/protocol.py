@@ -41,7 +41,7 @@ def _column(name: str, detail: Mapping[str, Any]) -> str:
 def protocol_fields(line: Line) -> dict[str, Any]:
     """Return what must agree between two lines of a table; a metric's fields are called `<column>: <field>`."""
     fields = {"task": line["task"], "num_images": line.get("num_images")}
-    outside = OF_THE_NETWORK if "as_run" in line["protocol"] else ()
+    outside = OF_THE_NETWORK if {"as_run", "pack"} & line["protocol"].keys() else ()
     fields |= {name: line["protocol"].get(name) for name in OF_THE_TEST if name not in outside}
     for column, name in columns(line).items():
         detail = _detail(line, name)

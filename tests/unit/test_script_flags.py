@@ -15,6 +15,8 @@ SCRIPTS = {
     "evaluate": ("--real x --fak y", "--fake"),
     "make_table": ("FILE --forma x", "--format"),
     "run_experiment": ("FILE --dry_ru", "--dry_run"),
+    "pack_benchmark": ("--output x --num_image 3", "--num_images"),
+    "import_results": ("PACK RESULTS --name x --paste_know", "--paste_known"),
     "pack_dataset": ("--dataroot x --output y --per_shar 3", "--per_shard"),
     "train_segmenter": ("--name x --widt 3", "--width"),
     "prepare_analogy": ("--output x --heigh 3", "--height"),
