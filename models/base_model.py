@@ -33,7 +33,7 @@ class Phase:
             while it runs.
         optimizer: over exactly these parameters.
         losses: called once per update with what `begin_step` returned; returns unweighted scalars, e.g.
-            {"G/gan": ..., "G/l1": ...}.
+            {"G/gan": ..., "G/l1": ...}. One whose weight is zero is logged and nothing else.
         every: run at steps that are multiples of this.
         repeat: updates per run.
     """
@@ -54,9 +54,11 @@ class BaseModel(ABC):
         step: finished optimiser steps, set by the trainer before `begin_step`.
         counters: numbers reported with the results, e.g. how many instances had no style code.
         summary: one line for `--help` and the README.
+        formerly: flags that came after there were runs, with what a run whose opt.yaml does not name them did.
     """
 
     summary: ClassVar[str] = ""
+    formerly: ClassVar[Mapping[str, Any]] = {}
     flow: ClassVar[str] = "editing"  # kind of test, see testing/flow.py
     dataset_modes: ClassVar[tuple[str, ...]] = ()  # data sets that it takes; empty: all with `scenes`
     input_runs: ClassVar[tuple[str, ...]] = ()  # flags that name trained runs whose networks this method builds on

@@ -13,7 +13,7 @@ from torch import Tensor
 from models import MODELS
 from models.base_bank import BankedModel, without
 from models.base_siedob import ObjectModel
-from models.losses.style import style_consistency
+from models.losses.style import code_spread, style_consistency
 from models.networks.siedob.object_generators import StyleObjectGenerator
 from util.batch import Batch
 from util.flags import weight
@@ -48,6 +48,8 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
     """Step 2. Shape and class are given, the style is drawn from the codes of training objects of that class."""
 
     summary = "SIEDOB (CVPR 2023), step 2: makes whole objects in styles of a bank"
+    formerly = {"scc_target": "released"}
+    scc_target = "detached"
 
     @classmethod
     def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
@@ -56,6 +58,11 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
         cls.add_bank_flags(group)
         if is_train:
             group.add_argument("--lambda_scc", type=weight, default=1.0, help="weight of the style consistency loss")
+            group.add_argument(
+                "--scc_target", choices=("detached", "released"), default="detached",
+                help="detached: the codes that pictures were made of are its fixed target; released: it trains their "
+                "encoder too, which lets all codes fall onto one ray",
+            )  # fmt: skip
 
     @classmethod
     def from_options(cls, opt: Opt, *, is_train: bool) -> SIEDOBStyleModel:
@@ -64,6 +71,9 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
         if is_train and not opt.lambda_scc:
             netG.cycle_encoder.requires_grad_(False)  # no loss reaches it; DDP would wait for its gradients
         model = cls.build(opt, netG, judged=3 + opt.label_nc, weights=weights, is_train=is_train)
+        if is_train:
+            model.scc_target = opt.scc_target
+            model.loss_weights |= {"codes/cosine": 0.0, "codes/first_component": 0.0}
         model.style_dim = opt.style_dim
         model.set_bank_options(opt)
         return model
@@ -88,7 +98,10 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
         if self.weighted("G/l1"):
             losses["G/l1"] = F.l1_loss(raw[:count], real[:count])
         if shared.cycle is not None:
-            losses["G/scc"] = style_consistency(shared.code, shared.cycle)
+            # Differs from SIEDOB's release, unless asked for: the two encoders agree most easily on codes of one ray
+            target = shared.code if self.scc_target == "released" else shared.code.detach()
+            losses["G/scc"] = style_consistency(target, shared.cycle)
+        losses["codes/cosine"], losses["codes/first_component"] = code_spread(shared.code)
         return losses
 
     # --- inference -------------------------------------------------------------------------------------------------

@@ -222,6 +222,13 @@ def strongest_layers(parser: StrictParser, layers: Mapping[str, list[str]]) -> d
     return set_by
 
 
+def saved_options(path: Path) -> dict[str, Any]:
+    """Return the options in a run's opt.yaml; flags that came after it have the values that it meant."""
+    values = read_yaml(path, "options of the run")
+    name = values.get("model")
+    return {**(MODELS.get(name).formerly if name else {}), **values}
+
+
 def read_input_runs(opt: Opt, flags: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Return the options of the runs that flags name, with their class tables; raises `UserError`."""
     runs_by_flag = {}

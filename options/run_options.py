@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from options.base_options import OPTIONS_FILE, BaseOptions
-from options.parser import PROVENANCE, StrictParser, read_yaml
+from options.base_options import OPTIONS_FILE, BaseOptions, saved_options
+from options.parser import PROVENANCE, StrictParser
 from options.train_options import TrainOptions
 from util.errors import UserError
 from util.opt import Opt
@@ -55,7 +55,7 @@ class RunOptions(BaseOptions):
         if not (folder / OPTIONS_FILE).is_file():
             runs = [p.parent.name for p in Path(probe.checkpoints_dir).glob(f"*/{OPTIONS_FILE}")]
             raise UserError(f"--name {probe.name}: no run at {folder}.{did_you_mean(probe.name, runs)}")
-        values = read_yaml(folder / OPTIONS_FILE, "options of the run")
+        values = saved_options(folder / OPTIONS_FILE)
         return {k: v for k, v in values.items() if k not in NOT_CARRIED | {PROVENANCE}}
 
     def carried(self, run: dict[str, Any], parser: StrictParser) -> dict[str, Any]:

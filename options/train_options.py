@@ -8,8 +8,8 @@ from typing import Any
 
 from data import DATASETS
 from data.masks import MASK_TYPES, parse_mask_types
-from options.base_options import OPTIONS_FILE, BaseOptions, add_deterministic_flag
-from options.parser import PROVENANCE, StrictParser, read_yaml
+from options.base_options import OPTIONS_FILE, BaseOptions, add_deterministic_flag, saved_options
+from options.parser import PROVENANCE, StrictParser
 from util.errors import UserError
 from util.opt import Opt
 from util.shared_flags import add_shared
@@ -50,7 +50,7 @@ class TrainOptions(BaseOptions):
         path = Path(probe.checkpoints_dir) / str(probe.name) / OPTIONS_FILE
         if not (probe.continue_train and path.is_file()):
             return {}
-        values = read_yaml(path, "options of the run")
+        values = saved_options(path)
         return {
             k: v
             for k, v in values.items()

@@ -79,7 +79,8 @@ def siedob_options(
     if judge in source:
         flags += ["--ndf", str(source[judge]["dis_model.0.conv.weight_orig"].shape[0])]
     if args.model in ("siedob_inpaint", "siedob_style"):
-        flags += ["--style_dim", str(arch.style_dim)] if arch.style_dim else []
+        if args.model == "siedob_style":
+            flags += ["--style_dim", str(arch.style_dim), "--scc_target", "released"]
         return object_options(args, flags, label_nc)
     if args.model == "siedob_background":
         flags += ["--saspm" if arch.saspm else "--no-saspm"]

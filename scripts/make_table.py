@@ -23,9 +23,9 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 from metrics.registry import METRICS
 from metrics.reporting.summary import read_lines
 from metrics.reporting.table import FORMATS, Entry, Table
-from options.base_options import OPTIONS_FILE
+from options.base_options import OPTIONS_FILE, saved_options
 from options.experiment import Experiment, Row, read_experiment
-from options.parser import read_yaml, script_parser
+from options.parser import script_parser
 from util.errors import EXIT_OK, UserError, run_main
 from util.text_files import parse_json
 
@@ -117,7 +117,7 @@ def last_line(path: Path, task: str, flags: Mapping[str, Any]) -> dict[str, Any]
 
 def other_options(row: Row, path: Path) -> list[str]:
     """Return a note if the run was trained with other flags than the row's."""
-    saved = read_yaml(path, "options of the run") if path.is_file() else {}
+    saved = saved_options(path) if path.is_file() else {}
     other = [f"{k} {saved[k]} instead of {v}" for k, v in row.train.items() if k in saved and not same(saved[k], v)]
     return [f"trained with {', '.join(other)}"] if other else []
 

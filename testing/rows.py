@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models import MODELS
-from options.base_options import OPTIONS_FILE, Options, run_folder
+from options.base_options import OPTIONS_FILE, Options, run_folder, saved_options
 from options.experiment import Row
-from options.parser import read_yaml
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from testing.flow import FLOWS
@@ -78,7 +77,7 @@ def plan_training(row: Row, checkpoints_dir: str) -> Step:
 
 def require_same_options(opt: Options, folder: Path) -> None:
     """Raise `UserError` if the run in `folder` was begun with other options, or went on beyond those asked for."""
-    saved = read_yaml(folder / OPTIONS_FILE, "options of the run")
+    saved = saved_options(folder / OPTIONS_FILE)
     other = [k for k, v in opt.values().items() if k not in HOW_NOT_WHAT and saved.get(k) != v]
     if Checkpoints(folder).newest_step() > opt.max_steps:
         other.append("max_steps")

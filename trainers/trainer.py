@@ -276,7 +276,8 @@ class Trainer:
             self.checkpoints.point_latest_at(path)
             done = "; nothing is left to train" if self.step == self.settings.max_steps else ""
             print(f"continuing from {path}, step {self.step}{done}", flush=True)
-            for change in changed_options(state["options"], self.options):
+            before = {**self.model.formerly, **state["options"]}
+            for change in changed_options(before, self.options):
                 print(f"warning: {change}; the run will differ from an uninterrupted one", flush=True)
 
 

@@ -140,6 +140,7 @@ class Opt:
     results_dir: str
     saspm: bool
     save_every: int
+    scc_target: str
     seed: int
     segmenter: str
     segmenter_classes: str | None

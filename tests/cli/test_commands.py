@@ -61,6 +61,11 @@ def losses(run: Path) -> list[dict[str, float]]:
     return [json.loads(line)["losses"] for line in (run / "stats.jsonl").read_text().splitlines()]
 
 
+def weighed(found: dict[str, float]) -> dict[str, float]:
+    """Return the losses without what is only logged."""
+    return {name: value for name, value in found.items() if not name.startswith("codes/")}
+
+
 def checkpoint(run: Path) -> dict[str, Any]:
     return torch.load(run / "latest.pt", weights_only=True)
 
@@ -233,7 +238,10 @@ def test_previews_fall_back_to_training_pictures(tmp_path: Path, capsys: pytest.
 
 @pytest.mark.parametrize("model", PLAIN)
 def test_two_processes_train_as_one_with_the_doubled_batch(model: str, tmp_path: Path) -> None:
-    """Equal up to float32 rounding, which Adam carries on from step to step; batches differ in what they erase."""
+    """Equal up to float32 rounding, which Adam carries on from step to step; batches differ in what they erase.
+
+    How far codes spread is no mean over pictures: it is that of each process's own batch.
+    """
     steps = ["--max_steps", "3", "--log_every", "1"]
     one = train(model, tmp_path, "one", *steps, "--batch_size", "2")
     tiny = [*tiny_line(model, tmp_path), "--checkpoints_dir", str(tmp_path), "--name", "two", *QUICK, *steps]
@@ -241,7 +249,7 @@ def test_two_processes_train_as_one_with_the_doubled_batch(model: str, tmp_path:
     done = subprocess.run([*launch, *tiny, "--batch_size", "1"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     for a, b in zip(losses(one), losses(tmp_path / "two"), strict=True):
-        assert a == pytest.approx(b, rel=2e-4, abs=1e-5)
+        assert weighed(a) == pytest.approx(weighed(b), rel=2e-4, abs=1e-5)
     assert "find_unused_parameters" not in done.stderr
 
 

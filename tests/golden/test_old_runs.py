@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from models import MODELS
 from options.parser import PROVENANCE, read_yaml
 from options.run_options import NOT_CARRIED
 from options.test_options import TestOptions
+from options.train_options import TrainOptions
 from scripts import evaluate, make_table
 from util.errors import UserError
 
@@ -61,6 +63,20 @@ def test_test_py_takes_the_options_of_an_old_run(name: str, tmp_path: Path, monk
     assert carried >= {"model", "dataset_mode", "crop_size", "load_size", "label_nc"}
     if not stylises:  # that one is built from its base model's files
         assert model.from_options(opt, is_train=False).networks()
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if MODELS.get(name).formerly])
+def test_a_flag_that_came_later_has_the_meaning_that_old_runs_had(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    formerly = MODELS.get(name).formerly
+    MODELS.get(name).tiny(Path())  # its data
+    saved = read_yaml(OLD / name / "opt.yaml", "options of the run")
+    assert not formerly.keys() & saved.keys()
+    shutil.copytree(OLD / name, tmp_path / name)
+    opt = TrainOptions().parse(["--name", name, "--checkpoints_dir", str(tmp_path), "--continue_train"])
+    assert {key: getattr(opt, key) for key in formerly} == dict(formerly)
 
 
 def test_old_lines_are_summarised(capsys: pytest.CaptureFixture[str]) -> None:

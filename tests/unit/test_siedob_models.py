@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from siedob_tiny import (
 )
 from torch import Tensor
 
+from models.losses.style import code_spread
 from models.siedob_fusion_model import SIEDOBFusionModel
 from models.style_bank import StyleBank
 from util.batch import Batch
@@ -203,6 +206,16 @@ def terms(model: Any, batch: Batch) -> dict[str, float]:
 
 
 GAN, PATCH = {"D/fake", "D/real", "G/gan"}, {"P/fake", "P/real", "G/patch"}
+SPREAD = {"codes/cosine", "codes/first_component"}
+
+
+def crop_batch() -> Any:
+    """Return a crop of an object, which is its own style partner."""
+    sample = scene(mask=(0, 64, 0, 64))
+    shape = torch.full((64, 64), 2)
+    shape[8:56, 8:56] = 1
+    image = sample["image"] * (shape != 2)
+    return batch_of({**sample, "label": shape, "image": image, "style_image": image, "style_label": shape})
 
 
 def test_saspm_and_patches_are_parts_of_their_own(root: Path) -> None:
@@ -243,11 +256,7 @@ def test_without_the_fusion_network_there_is_nothing_to_train(root: Path) -> Non
 
 
 def test_style_consistency_is_a_term_of_its_own(root: Path) -> None:
-    sample = scene(mask=(0, 64, 0, 64))
-    shape = torch.full((64, 64), 2)
-    shape[8:56, 8:56] = 1
-    image = sample["image"] * (shape != 2)
-    batch: Any = batch_of({**sample, "label": shape, "image": image, "style_image": image, "style_label": shape})
+    batch = crop_batch()
     full, none = (build(root, "siedob_style", *flags) for flags in ([], ["--lambda_scc", "0"]))
     assert names(full) == names(none)
     assert keys(full, "netG") == keys(none, "netG")
@@ -258,7 +267,45 @@ def test_style_consistency_is_a_term_of_its_own(root: Path) -> None:
     assert not any(p.requires_grad for p in none.netG.cycle_encoder.parameters())
     assert 0 <= found.pop("G/scc") <= 2
     assert found == rest
-    assert set(rest) == GAN | {"G/l1"}
+    assert set(rest) == GAN | {"G/l1"} | SPREAD
+
+
+@pytest.mark.parametrize(("flags", "reached"), [([], False), (["--scc_target", "released"], True)])
+def test_style_consistency_trains_the_encoder_of_its_target_only_as_released(
+    root: Path, flags: list[str], reached: bool
+) -> None:
+    model = build(root, "siedob_style", *flags)
+    shared = model.begin_step(crop_batch())
+    code, cycle = (x.detach().requires_grad_() for x in (shared.code, shared.cycle))
+    losses = model.losses_G(replace(shared, code=code, cycle=cycle))
+    losses["G/scc"].backward()
+    assert (code.grad is not None, cycle.grad is not None) == (reached, True)
+
+
+def test_the_spread_of_codes_is_logged_and_moves_nothing(root: Path) -> None:
+    run = train(root, "siedob_style", "spread", "--max_steps", "1")
+    line = json.loads((run / "stats.jsonl").read_text().splitlines()[-1])["losses"]
+    assert -1 <= line["codes/cosine"] <= 1
+    assert 0 <= line["codes/first_component"] <= 1
+    model = build(root, "siedob_style")
+    losses = model.losses_G(model.begin_step(crop_batch()))
+    assert not any(losses[name].requires_grad or model.loss_weights[name] for name in SPREAD)
+
+
+def test_spread_of_codes() -> None:
+    ray = torch.linspace(1, 3, 7)[:, None] * torch.randn(1, 5, generator=torch.Generator().manual_seed(0))
+    assert [x.item() for x in code_spread(ray)] == pytest.approx([1, 1])
+    assert [x.item() for x in code_spread(torch.eye(4))] == pytest.approx([0, 1 / 3])  # three equal components
+    codes = torch.randn(40, 16, generator=torch.Generator().manual_seed(1)) + 1
+    codes[:, 0] *= 4
+    unit = codes / codes.norm(dim=1, keepdim=True)
+    cosines = (unit @ unit.T).numpy()
+    values = torch.linalg.svdvals((codes - codes.mean(0)).double()).square()
+    found = [x.item() for x in code_spread(codes)]
+    assert found == pytest.approx(
+        [cosines[~np.eye(40, dtype=bool)].mean(), (values[0] / values.sum()).item()], rel=1e-4
+    )
+    assert [x.item() for x in code_spread(torch.ones(3, 4))] == pytest.approx([1, 0])  # no variance at all
 
 
 @pytest.mark.parametrize("mask", [(0, 0, 0, 0), (0, 64, 0, 64)], ids=["nothing erased", "all erased"])
