@@ -94,9 +94,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--crop_size", type=int, default=256, help="pixels of the square pictures, a multiple of 64")
     group.add_argument("--load_size", type=int, help="short side is scaled to this; 0: as stored. Default: by data set")
     group.add_argument("--label_nc", type=int, help="one-hot label channels. Default: by data set or classes.json")
-    group.add_argument(
-        "--ignore_label", type=int, help="label id without a class. Default: by data set or classes.json"
-    )
+    group.add_argument("--ignore_label", type=int, help="id without a class. Default: by data set or classes.json")
     group.add_argument("--label_map", metavar="A:B,...", help="rename label ids when they are read, as in 255:0,3:1")
     group.add_argument("--cache", choices=("none", "ram"), default="none", help="ram: keep decoded pictures in memory")
     group.add_argument(

@@ -93,8 +93,7 @@ class EditOptions(RunOptions):
             if getattr(opt, name) is None:
                 raise UserError(f"--{name} is missing (see docs/editing.md)")
         if opt.mask is None and all(getattr(opt, name) is None for name in CHANGES):
-            changes = ", ".join(f"--{name}" for name in CHANGES)
-            raise UserError(f"nothing to do: give --mask, or one of {changes}")
+            raise UserError(f"nothing to do: give --mask, or one of --{', --'.join(CHANGES)}")
         self._validate_changes(opt)
         self._validate_styles(opt)
         if not Path(opt.image).is_dir() and Path(opt.output).suffix.lower() != ".png":

@@ -131,31 +131,22 @@ def to_args(flags: Mapping[str, Any]) -> list[str]:
     return args
 
 
-def _read_row(name: str, own: dict[str, Any], layers: list[Any], where: str, metrics: Collection[str]) -> Row:
+def _read_row(name: str, values: dict[str, Any], layers: list[Any], where: str, metrics: Collection[str]) -> Row:
     """Build a row from the layers file, group, row; the later wins, flag by flag."""
-    flags: dict[str, dict[str, Any]] = {"train": {}, "test": {}}
-    for part, merged in flags.items():
-        for layer in layers:
-            merged.update(_mapping(layer, part, where))
+    train, test = (
+        {flag: value for layer in layers for flag, value in _mapping(layer, part, where).items()}
+        for part in ("train", "test")
+    )
     tasks = next((layer["tasks"] for layer in reversed(layers) if layer.get("tasks") is not None), ["free_form"])
     for task in tasks:
         if task not in (known := (*TASKS, FOLDER, *OTHER_TASKS)):
             raise UserError(f"{where}: task '{task}' is unknown.{did_you_mean(task, known)} Known: {', '.join(known)}")
-    published = _read_published(_mapping(own, "published", where), tasks, where, metrics)
-    provenance = str(own.get("provenance") or "")
+    published = _read_published(_mapping(values, "published", where), tasks, where, metrics)
+    provenance = str(values.get("provenance") or "")
     if published and not provenance:
         raise UserError(f"{where}: published numbers need a 'provenance': where they were read")
-    return Row(
-        name=name,
-        run=str(own.get("run", name)),
-        label=str(own.get("label", name)),
-        group=own.get("group", ""),
-        tasks=tasks,
-        published=published,
-        provenance=provenance,
-        train=flags["train"],
-        test=flags["test"],
-    )
+    run, label = (str(values.get(key, name)) for key in ("run", "label"))
+    return Row(name, run, label, values.get("group", ""), train, test, tasks, published, provenance)
 
 
 def _read_published(

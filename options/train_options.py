@@ -14,6 +14,8 @@ from util.errors import UserError
 from util.opt import Opt
 from util.shared_flags import add_shared
 
+OF_THE_START = ("name", "checkpoints_dir", "config", "continue_train", PROVENANCE)  # not properties of the run
+
 
 class TrainOptions(BaseOptions):
     """Options of train.py."""
@@ -25,9 +27,7 @@ class TrainOptions(BaseOptions):
         super().add_flags(parser)
         add_deterministic_flag(parser)
         group = parser.add_argument_group("training")
-        group.add_argument(
-            "--max_steps", type=int, default=100_000, help="optimiser steps; 0 saves the initial weights"
-        )
+        group.add_argument("--max_steps", type=int, default=100_000, help="optimiser steps; 0: save initial weights")
         add_shared(group, "continue_train")
         group.add_argument("--save_every", type=int, default=5000, help="steps between checkpoints")
         group.add_argument("--keep", type=int, default=2, help="step files kept, the newest (never fewer than two)")
@@ -50,12 +50,7 @@ class TrainOptions(BaseOptions):
         path = Path(probe.checkpoints_dir) / str(probe.name) / OPTIONS_FILE
         if not (probe.continue_train and path.is_file()):
             return {}
-        values = saved_options(path)
-        return {
-            k: v
-            for k, v in values.items()
-            if k not in ("name", "checkpoints_dir", "config", "continue_train", PROVENANCE)
-        }
+        return {name: value for name, value in saved_options(path).items() if name not in OF_THE_START}
 
     def validate(self, opt: Opt) -> None:
         super().validate(opt)

@@ -55,9 +55,8 @@ def render() -> str:
                 raise TypeError(f"--{name} is {types[name]} in one parser and {type_of(action)} in another")
             if parser.get_default(name) is None and name not in GIVEN:
                 optional.add(name)
-    return (
-        head + mark + "".join(f"    {name}: {types[name]}{' | None' * (name in optional)}\n" for name in sorted(types))
-    )
+    flags = [f"    {name}: {types[name]}{' | None' * (name in optional)}\n" for name in sorted(types)]
+    return "".join([head, mark, *flags])
 
 
 if __name__ == "__main__":

@@ -97,23 +97,23 @@ def run_main(main: Callable[[], int | None]) -> None:
         code = main()
         sys.stdout.flush()
     except UserError as error:
-        code = _tell(str(error), error.exit_code)
+        code = _report(str(error), error.exit_code)
     except BrokenPipeError:  # the reader has seen enough, as in `... --dry_run | head`
         _drop_output()
         code = EXIT_OK
     except OSError as error:
         if not remedy(error):
             raise
-        code = _tell(disk_problem(error), EXIT_USER_ERROR)
+        code = _report(disk_problem(error), EXIT_USER_ERROR)
     except MemoryError:
-        code = _tell("out of memory: smaller pictures, --batch_size and --num_workers need less", EXIT_USER_ERROR)
+        code = _report("out of memory: smaller pictures, --batch_size and --num_workers need less", EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = EXIT_ABORTED
     sys.exit(code or EXIT_OK)
 
 
-def _tell(message: str, code: int) -> int:
+def _report(message: str, code: int) -> int:
     try:
         sys.stdout.flush()  # what was printed before comes first
     except OSError:

@@ -39,10 +39,6 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
             os.replace(temp, path)
         if durable:
             flush_folder(path.parent)
-    except OSError as error:
-        if error.filename is None:  # a write that fails does not say where
-            error.filename = str(path)
-        raise
     finally:
         with suppress(OSError):
             temp.unlink(missing_ok=True)
@@ -50,7 +46,7 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _naming(path: Path, temp: Path | None = None) -> Iterator[None]:
-    """Make an `OSError` name the target file: errors of a write name none, those of `temp` a temporary one."""
+    """Make an `OSError` name `path` where it names no file, as those of a write, or the temporary one."""
     try:
         yield
     except OSError as error:
@@ -131,12 +127,9 @@ def require_regular(path: Path) -> None:
 def flush_folder(folder: Path) -> None:
     """Make a rename durable. Some network file systems refuse to sync a folder; the rename stays atomic there."""
     descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with suppress(OSError):
         os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
+    os.close(descriptor)
 
 
 def cause(error: BaseException) -> str:

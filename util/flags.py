@@ -46,15 +46,15 @@ def fraction(text: str) -> float:
 def metric_names(text: str, known: Sequence[str]) -> list[str]:
     """Split --metrics at commas; `all` and `none` stand alone. Raises `UserError` for a name that is not known."""
     names = [name.strip() for name in text.split(",") if name.strip()]
-    for word, meant in (("all", list(known)), ("none", [])):
-        if names == [word]:
-            return meant
-        if word in names:
-            raise UserError(f"--metrics {text}: '{word}' stands alone; leave it or the other names out")
+    for keyword, meaning in (("all", list(known)), ("none", [])):
+        if names == [keyword]:
+            return meaning
+        if keyword in names:
+            raise UserError(f"--metrics {text}: '{keyword}' stands alone; leave it or the other names out")
     for name in names:
         if name not in known:
-            every = ", ".join((*known, "all", "none"))
-            raise UserError(f"--metrics '{name}' is unknown.{did_you_mean(name, known)} Known: {every}")
+            choices = ", ".join((*known, "all", "none"))
+            raise UserError(f"--metrics '{name}' is unknown.{did_you_mean(name, known)} Known: {choices}")
     return list(dict.fromkeys(names))
 
 

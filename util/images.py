@@ -21,6 +21,7 @@ from util.files import atomic_file
 
 _PICTURE_MODES = ("RGB", "L", "P", "RGBA", "CMYK", "LA")
 _LEVELS = ((np.arange(256, dtype=np.float32) / 255 - np.float32(0.5)) / np.float32(0.5)).astype(np.float32)
+GAP = 4  # pixels between the cells of a grid
 PictureFile = str | os.PathLike[str] | NamedBytes
 _MAP_BITS = {"1": 1, "L": 8, "P": 8, "I;16": 16, "I;16L": 16, "I;16B": 16, "I": 16}  # older Pillow opens I;16 as I
 
@@ -111,11 +112,11 @@ def read_binary(path: PictureFile) -> np.ndarray:
         values = values[..., 0]
     else:
         values = _ids_of(picture, path, "mask").ids
-    found = set(np.unique(values).tolist())
-    if not (found <= {0, 255} or found <= {0, 1}):
+    levels = set(np.unique(values).tolist())
+    if not (levels <= {0, 255} or levels <= {0, 1}):
         raise DataError(
-            f"{path}: the mask holds {len(found)} values up to {max(found)}, as blurred or scaled masks do; only 0 and "
-            "255 are allowed: set every pixel to one of them, and save it as PNG"
+            f"{path}: the mask holds {len(levels)} values up to {max(levels)}, as blurred or scaled masks do; only 0 "
+            "and 255 are allowed: set every pixel to one of them, and save it as PNG"
         )
     return (values > 0).astype(np.uint8)
 
@@ -195,21 +196,14 @@ def _to_cell(picture: np.ndarray, height: int) -> Image.Image:
 
 
 def picture_grid(
-    rows: Sequence[Sequence[np.ndarray]],
-    *,
-    titles: Sequence[str] | None = None,
-    scale: float = 1.0,
-    min_cell: int = 128,
-    gap: int = 4,
+    rows: Sequence[Sequence[np.ndarray]], *, titles: Sequence[str] = (), min_cell: int = 128
 ) -> np.ndarray:
     """Lay out pictures as a table on white, with a title above each column.
 
     Args:
         rows: pictures (H, W, 3) or (H, W) uint8, of one height within a row; rows may differ in length.
-        titles: one per column.
-        scale: factor on the height of the cells.
+        titles: one per column, or none.
         min_cell: cells are at least this high, in pixels; smaller pictures are enlarged, by whole factors if possible.
-        gap: pixels between cells.
 
     Returns:
         (H, W, 3) uint8.
@@ -218,25 +212,25 @@ def picture_grid(
 
     cells: list[list[Image.Image]] = []
     for row in rows:
-        height = round(row[0].shape[0] * scale)
+        height = row[0].shape[0]
         if height < min_cell:
             height *= -(-min_cell // height)
         cells.append([_to_cell(picture, height) for picture in row])
     columns = max(len(row) for row in cells)
     widths = [max(row[c].width for row in cells if c < len(row)) for c in range(columns)]
     head = 22 if titles else 0
-    size = (sum(widths) + gap * (columns + 1), head + sum(row[0].height + gap for row in cells) + gap)
+    size = (sum(widths) + GAP * (columns + 1), head + sum(row[0].height + GAP for row in cells) + GAP)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    lefts = [gap + sum(widths[:c]) + gap * c for c in range(columns)]
-    for left, width, title in zip(lefts, widths, titles or (), strict=False):
+    lefts = [GAP + sum(widths[:c]) + GAP * c for c in range(columns)]
+    for left, width, title in zip(lefts, widths, titles, strict=False):
         font = ImageFont.load_default(13)
         while draw.textlength(title, font=font) > width and font.size > 8:  # type: ignore[union-attr]
             font = ImageFont.load_default(font.size - 1)  # type: ignore[union-attr]
-        draw.text((left + width / 2, head / 2 + gap / 2), title, fill=(50, 50, 50), font=font, anchor="mm")
-    top = head + gap
-    for line in cells:
-        for left, cell in zip(lefts, line, strict=False):
+        draw.text((left + width / 2, head / 2 + GAP / 2), title, fill=(50, 50, 50), font=font, anchor="mm")
+    top = head + GAP
+    for row_cells in cells:
+        for left, cell in zip(lefts, row_cells, strict=False):
             sheet.paste(cell, (left, top))
-        top += line[0].height + gap
+        top += row_cells[0].height + GAP
     return np.array(sheet)

@@ -83,8 +83,8 @@ class Lines:
         speed = (self.done - self.initial) / seconds
         whole = f" of {self.total}" if self.total else ""
         left = f", {_duration((self.total - self.done) / speed)} left" if self.total and speed else ""
-        told = f"{self.done}{whole} ({self.unit}), {speed:.3g} a second{left}{self.postfix}"
-        return f"{self.desc}: {told}" if self.desc else told
+        text = f"{self.done}{whole} ({self.unit}), {speed:.3g} a second{left}{self.postfix}"
+        return f"{self.desc}: {text}" if self.desc else text
 
 
 def _duration(seconds: float) -> str:

@@ -117,10 +117,10 @@ def _verify_tensors(path: Path) -> None:
     with open(path, "rb") as file:
         length = file.read(8)
         start = length + file.read(min(int.from_bytes(length, "little"), size))
-        if (found := _SEALED.match(start)) is None:
+        if (seal := _SEALED.match(start)) is None:
             return
-        unsealed = start[: found.start(1)] + b"0" * 64 + start[found.end(1) :]
-        if _sha256(chain([unsealed], _chunks(file, size))).encode() != found[1]:
+        unsealed = start[: seal.start(1)] + b"0" * 64 + start[seal.end(1) :]
+        if _sha256(chain([unsealed], _chunks(file, size))).encode() != seal[1]:
             raise ValueError("wrong checksum")
 
 

@@ -38,7 +38,7 @@ SHARED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def add_shared(group: argparse._ActionsContainer, *names: str, **own: Any) -> None:
-    """Add flags of `SHARED`; `own` settings override theirs."""
+def add_shared(group: argparse._ActionsContainer, *names: str, **changed: Any) -> None:
+    """Add flags of `SHARED`, with some of argparse's settings `changed`."""
     for name in names:
-        group.add_argument(f"--{name}", **SHARED[name] | own)
+        group.add_argument(f"--{name}", **SHARED[name] | changed)

@@ -39,4 +39,4 @@ def picture_row(batch: SingleImageBatch, result: Tensor) -> list[np.ndarray]:
 
 def picture_strip(rows: list[list[np.ndarray]]) -> np.ndarray:
     """Lay out rows of `picture_row` under their titles."""
-    return picture_grid(rows, titles=list(TITLES))
+    return picture_grid(rows, titles=TITLES)

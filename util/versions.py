@@ -11,9 +11,7 @@ from pathlib import Path
 from util.errors import UserError
 from util.files import cause
 
-PACKAGES = (
-    "torch", "torchvision", "numpy", "pillow", "scipy", "pytorch-fid", "diffusers", "transformers",
-)  # fmt: skip
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scipy", "pytorch-fid", "diffusers", "transformers")
 
 
 def current_commit() -> str | None:
@@ -21,20 +19,14 @@ def current_commit() -> str | None:
     root = Path(__file__).resolve().parent.parent
     command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
 
 
 def library_versions() -> dict[str, str]:
     """Return the installed versions of the libraries that numbers depend on."""
-    versions = {}
-    for name in PACKAGES:
-        with_version = _version(name)
-        if with_version:
-            versions[name] = with_version
-    return versions
+    return {name: version for name in PACKAGES if (version := _version(name))}
 
 
 @contextmanager
@@ -46,19 +38,14 @@ def torchvision_pair() -> Iterator[None]:
     """
     try:
         yield
-    except (
-        ImportError,
-        RuntimeError,
-        OSError,
-        AttributeError,
-    ) as error:  # "torchvision::nms does not exist"
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:  # as "torchvision::nms does not exist"
         torch, torchvision = _version("torch") or "none", _version("torchvision") or "none"
         minor = torch.split(".")[1] if torch.startswith("2.") else ""  # torch 2.N goes with torchvision 0.(N + 15)
         fitting = f"torchvision==0.{int(minor) + 15}.*" if minor.isdigit() else "the torchvision of its release"
         raise UserError(
             f"torchvision cannot be used ({cause(error)}): torch {torch} and torchvision {torchvision} are installed, "
             f"and the two must be of one pair. `pip install '{fitting}'` fits this torch; take both from one index "
-            "(constraints.txt has a pair that was tried)"
+            "(requirements.lock has a pair that was tried)"
         ) from error
 
 

@@ -25,16 +25,16 @@ def read_weights(path: str | Path, *, flag: str, needed: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise UserError(f"{flag} {path}: no such file; needed is {needed}")
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # torch raises many kinds of errors for other files
         raise UserError(
             f"{flag} {path} cannot be read as a PyTorch file of tensors ({cause(error)}); needed is {needed}"
         ) from error
-    if not isinstance(held, dict) or not all(isinstance(key, str) for key in held):
-        raise UserError(f"{flag} {path} holds a {type(held).__name__}, not tensors by name; needed is {needed}")
-    return held
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{flag} {path} holds a {type(content).__name__}, not tensors by name; needed is {needed}")
+    return content
 
 
 def torchvision_file(name: str, *, reader: str, flag: str, otherwise: str) -> Path:

@@ -141,7 +141,7 @@ def test_saved_labels_are_ids_and_show_colours(ids, tmp_path):
 
 def test_grid_enlarges_small_pictures_by_whole_pixels():
     small = picture(size=(64, 64))
-    grid = picture_grid([[small, small[..., 0]], [small]], titles=["input", "mask"], gap=4)
+    grid = picture_grid([[small, small[..., 0]], [small]], titles=["input", "mask"])
     assert grid.shape == (22 + 2 * 132 + 4, 2 * 132 + 4, 3)
     cell = grid[26 : 26 + 128, 4 : 4 + 128]
     assert np.array_equal(cell, small.repeat(2, 0).repeat(2, 1))
@@ -151,7 +151,7 @@ def test_grid_enlarges_small_pictures_by_whole_pixels():
 
 def test_grid_keeps_large_pictures():
     large = picture(size=(256, 341))
-    assert picture_grid([[large]], gap=2).shape == (260, 345, 3)
+    assert picture_grid([[large]]).shape == (264, 349, 3)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
