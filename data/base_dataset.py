@@ -17,24 +17,12 @@ from typing import Any, ClassVar
 import numpy as np
 from torch.utils.data import Dataset
 
+from data import masks
 from data.checks import check_crop
 from data.instances import unique_ids, worth_testing
-from data.masks import (
-    ADDITION,
-    FOLDER,
-    MASK_TYPES,
-    NONE,
-    OBJECT_TASKS,
-    TASKS,
-    TRAIN,
-    make_mask,
-    mask_files,
-    parse_mask_types,
-    read_mask,
-    thing_boxes,
-)
 from data.records import EMPTY_TABLE, ClassTable, MapRules, Maps, parse_label_map
 from data.samples import make_sample
+from data.sampling import Sampling
 from data.tasks import WANTED, Selection, object_task, suitable, thing_instances
 from data.transforms import scale_short_side
 from util.batch import Sample
@@ -54,18 +42,7 @@ class BaseDataset(Dataset[Sample], ABC):
         split: "train", "test", ...
         classes: names, colours and things of the `label_nc` classes.
         rules: what the maps may hold.
-        crop_size: S.
-        load_size: the short side is scaled to this; 0 keeps pictures as stored.
-        augment: random crops and flips, drawn anew in each epoch; otherwise the centre is cut and nothing flipped.
-        task: one of `TASKS`, "folder" (PNGs of `mask_dir`), "none" (nothing erased) or "train" (`mask_types`, by
-            `mask_schedule`).
-        mask_schedule: "index" ties the type to the index, as released; "random" draws it.
-        mask_types: comma list of types for training; None takes those of the data set.
-        mask_boxes: probability that a training mask also erases the boxes of the larger things.
-        mask_dir: for "folder".
-        seed: first part of every key.
-        cache: "ram" keeps all decoded pictures; "none" decodes at each access.
-        inst_class_rule: "majority", or "mod120" for converted DivSem runs (class = id % 120).
+        sampling: how samples are made of them; its crop size is S.
 
     Attributes:
         names, label_nc, ignore_label, class_names, palette (label_nc, 3) uint8, things: as their names say.
@@ -75,44 +52,29 @@ class BaseDataset(Dataset[Sample], ABC):
 
     summary: ClassVar[str] = ""
     scenes: ClassVar[bool] = True  # whether methods that do not name a data set can use it
-    known_masks: ClassVar[tuple[str, ...]] = MASK_TYPES
-    mask_types: tuple[str, ...] = MASK_TYPES
+    known_masks: ClassVar[tuple[str, ...]] = masks.MASK_TYPES
+    mask_types: tuple[str, ...] = masks.MASK_TYPES
 
     def __init__(
-        self,
-        *,
-        names: Sequence[str],
-        split: str,
-        classes: ClassTable,
-        rules: MapRules,
-        crop_size: int,
-        load_size: int,
-        augment: bool,
-        task: str,
-        mask_schedule: str = "random",
-        mask_types: str | None = None,
-        mask_boxes: float = 0.0,
-        mask_dir: str | None = None,
-        seed: int = 0,
-        cache: str = "none",
-        inst_class_rule: str = "majority",
+        self, *, names: Sequence[str], split: str, classes: ClassTable, rules: MapRules, sampling: Sampling
     ) -> None:
-        if task not in (*TASKS, FOLDER, NONE, TRAIN):
-            raise UserError(f"--task '{task}' is unknown. Known: {', '.join((*TASKS, FOLDER))}")
-        if task == FOLDER and not mask_dir:
+        task, mask_dir = sampling.task, sampling.mask_dir
+        if task not in (*masks.TASKS, masks.FOLDER, masks.NONE, masks.TRAIN):
+            raise UserError(f"--task '{task}' is unknown. Known: {', '.join((*masks.TASKS, masks.FOLDER))}")
+        if task == masks.FOLDER and not mask_dir:
             raise UserError("--task folder needs --mask_dir DIR, a folder of mask PNGs")
         self.names, self.split, self.rules = names, split, rules
         self.label_nc, self.ignore_label = rules.label_nc, rules.ignore_label
         self.classes = classes = classes.resized(self.label_nc)
         self.class_names, self.palette, self.things = list(classes.names), classes.palette, set(classes.things)
-        self.crop_size, self.load_size, self.augment = crop_size, load_size, augment
-        self.task, self.mask_schedule, self.mask_boxes, self.seed = task, mask_schedule, mask_boxes, seed
-        if mask_types is not None:
-            self.mask_types = parse_mask_types(mask_types, self.known_masks)
-        self.inst_class_rule = inst_class_rule
-        self.mask_paths = mask_files(mask_dir, len(names)) if task == FOLDER and mask_dir else []
+        self.crop_size, self.load_size, self.augment = sampling.crop_size, sampling.load_size, sampling.augment
+        self.task, self.seed, self.inst_class_rule = task, sampling.seed, sampling.inst_class_rule
+        self.mask_schedule, self.mask_boxes = sampling.mask_schedule, sampling.mask_boxes
+        if sampling.mask_types is not None:
+            self.mask_types = masks.parse_mask_types(sampling.mask_types, self.known_masks)
+        self.mask_paths = masks.mask_files(mask_dir, len(names)) if task == masks.FOLDER and mask_dir else []
         self._things = np.array(sorted(self.things), np.int64)
-        self._cache: list[Maps] | None = self._preload() if cache == "ram" else None
+        self._cache: list[Maps] | None = self._preload() if sampling.cache == "ram" else None
 
     # --- options ---------------------------------------------------------------------------------------------------
     @classmethod
@@ -133,12 +95,6 @@ class BaseDataset(Dataset[Sample], ABC):
     def class_table(cls, dataroot: str | None) -> ClassTable:
         """Return names, colours and things of the classes, without reading any picture."""
         return EMPTY_TABLE
-
-    @staticmethod
-    def shared_settings(opt: Opt) -> dict[str, Any]:
-        """Return the constructor arguments that all data sets read alike; not every command has all of them."""
-        names = ("crop_size", "load_size", "mask_schedule", "mask_types", "mask_boxes", "mask_dir", "seed", "cache")
-        return {name: getattr(opt, name) for name in (*names, "inst_class_rule") if hasattr(opt, name)}
 
     @classmethod
     def map_rules(cls, opt: Opt) -> MapRules:
@@ -169,7 +125,7 @@ class BaseDataset(Dataset[Sample], ABC):
         else:
             R, NP = random_pair(self.seed, self.task, index)
             maps = self._centre_cut(index)
-        if self.task in OBJECT_TASKS:
+        if self.task in masks.OBJECT_TASKS:
             maps, mask = self._object_task(maps, index)
         else:
             mask = self._mask(maps, R, NP, index)
@@ -184,7 +140,7 @@ class BaseDataset(Dataset[Sample], ABC):
             UserError: there is none.
         """
         limit = len(self) if limit is None else min(limit, len(self))
-        if self.task not in OBJECT_TASKS:
+        if self.task not in masks.OBJECT_TASKS:
             return Selection(list(range(limit)), looked_at=limit)
         indices: list[int] = []
         looked_at = 0
@@ -225,7 +181,7 @@ class BaseDataset(Dataset[Sample], ABC):
         candidates = self._erasable(maps)
         if not candidates:
             raise DataError(f"{self.names[index]}: --task {self.task} needs a {WANTED}")
-        return object_task(self.task, maps, candidates, random_pair(self.seed, ADDITION, index)[0])
+        return object_task(self.task, maps, candidates, random_pair(self.seed, masks.ADDITION, index)[0])
 
     def _large_enough(self, index: int) -> Maps:
         maps = self.maps(index)
@@ -254,8 +210,8 @@ class BaseDataset(Dataset[Sample], ABC):
 
     def _mask(self, maps: Maps, R: Random, NP: np.random.RandomState, index: int) -> np.ndarray:
         """Draw instance, label, type, mask, and whether the things' boxes are erased too, in this order."""
-        if self.task == FOLDER:
-            return read_mask(self.mask_paths[index], self.crop_size)
+        if self.task == masks.FOLDER:
+            return masks.read_mask(self.mask_paths[index], self.crop_size)
         inst = maps.label if maps.inst is None else maps.inst
         candidates = self.instance_candidates(inst, maps.label)
         labels = unique_ids(maps.label).tolist()
@@ -266,13 +222,13 @@ class BaseDataset(Dataset[Sample], ABC):
         chosen_inst = R.choice(candidates) if candidates else None
         chosen_label = R.choice(labels)
         task = self.task
-        if task == TRAIN:
+        if task == masks.TRAIN:
             types = self.mask_types
             task = types[index % len(types) if self.mask_schedule == "index" else R.randrange(len(types))]
         choice = {"chosen_label": chosen_label, "chosen_inst": chosen_inst}
-        mask = make_mask(task, R, NP, label=maps.label, inst=inst, **choice)
-        if self.task == TRAIN and self.mask_boxes and R.random() < self.mask_boxes:
-            mask |= thing_boxes(inst, self.objects(inst, maps.label))
+        mask = masks.make_mask(task, R, NP, label=maps.label, inst=inst, **choice)
+        if self.task == masks.TRAIN and self.mask_boxes and R.random() < self.mask_boxes:
+            mask |= masks.thing_boxes(inst, self.objects(inst, maps.label))
         return mask
 
     # --- cache -----------------------------------------------------------------------------------------------------

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from data.instances import unique_ids
 from data.packed import PackedRecords, is_packed
-from data.records import MapRules, Maps, Record, find_records
+from data.records import MapRules, Maps, Record, find_records, first_problem
 from util.errors import DataError, UserError
 from util.images import IdMap, read_id_map, read_image
+
+T = TypeVar("T")
 
 
 def check_sample(record: Record, rules: MapRules, maps: Maps, *, inst_bits: int | None) -> list[str]:
@@ -30,10 +32,7 @@ def check_sample(record: Record, rules: MapRules, maps: Maps, *, inst_bits: int 
     size = maps.image.shape[:2]
     for what, path, ids in (("label map", record.label, maps.label), ("instance map", record.inst, maps.inst)):
         if ids is not None and ids.shape != size:
-            problems.append(
-                f"{path}: the {what} is {ids.shape[1]}x{ids.shape[0]}, "
-                f"its picture {record.image} is {size[1]}x{size[0]}"
-            )
+            problems.append(size_problem(what, path, ids, record.image, maps.image))
     if outside := label_problems(maps.label, rules):
         problems.append(f"{record.label}: {outside}")
     if inst_bits is not None and inst_bits < 16 and not rules.inst_8bit:
@@ -42,6 +41,12 @@ def check_sample(record: Record, rules: MapRules, maps: Maps, *, inst_bits: int 
             "Make it again from the original (8 bit is accepted by --dataset_mode custom only)"
         )
     return problems
+
+
+def size_problem(what: str, path: Path | None, ids: np.ndarray, picture: Path, image: np.ndarray) -> str:
+    """Say that a map differs in size from its picture."""
+    (height, width), (image_height, image_width) = ids.shape, image.shape[:2]
+    return f"{path}: the {what} is {width}x{height}, its picture {picture} is {image_width}x{image_height}"
 
 
 def bits_note(path: Path | None, inst: IdMap | None) -> str:
@@ -72,24 +77,22 @@ def label_problems(label: np.ndarray, rules: MapRules) -> str:
 def read_record(record: Record, rules: MapRules, notes: list[str] | None = None) -> tuple[Maps | None, list[str]]:
     """Decode a record and check it; the maps are None if one of the files cannot be decoded; `notes` are added to."""
     problems: list[str] = []
-    image, label, inst = None, None, None
-    try:
-        image = read_image(record.image)
-    except DataError as error:
-        problems.append(str(error))
-    try:
-        label = read_id_map(record.label, "label map").ids
-    except DataError as error:
-        problems.append(str(error))
-    try:
-        inst = read_inst(record, rules)
-    except DataError as error:
-        problems.append(str(error))
+
+    def gathered(read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except DataError as error:
+            problems.append(str(error))
+            return None
+
+    image = gathered(lambda: read_image(record.image))
+    label = gathered(lambda: read_id_map(record.label, "label map"))
+    inst = gathered(lambda: read_inst(record, rules))
     if image is None or label is None or problems:
         return None, problems
     if notes is not None and rules.inst_8bit and (note := bits_note(record.inst, inst)):
         notes.append(note)
-    maps = Maps(image, rules.map_labels(label), None if inst is None else inst.ids)
+    maps = Maps(image, rules.map_labels(label.ids), None if inst is None else inst.ids)
     return maps, check_sample(record, rules, maps, inst_bits=None if inst is None else inst.bits)
 
 
@@ -102,8 +105,7 @@ def load_record(record: Record, rules: MapRules) -> Maps:
     """Decode and check a record; raises `DataError` with its first problem."""
     maps, problems = read_record(record, rules)
     if maps is None or problems:
-        more = f" ({len(problems) - 1} more problems: scripts/check_data.py shows all)" if len(problems) > 1 else ""
-        raise DataError(problems[0] + more)
+        raise DataError(first_problem(problems, all_shown_by="scripts/check_data.py"))
     return maps
 
 
@@ -161,13 +163,12 @@ def check_split(folder: Path, rules: MapRules, *, min_side: int = 0, progress: A
         report.problems += problems
         if maps is None:
             continue
-        if min(maps.image.shape[:2]) < min_side:
-            height, width = maps.image.shape[:2]
-            report.problems.append(
-                f"{record.image}: {width}x{height} is smaller than {min_side}; --load_size scales it up"
-            )
+        height, width = maps.image.shape[:2]
+        if min(height, width) < min_side:
+            small = f"{record.image}: {width}x{height} is smaller than {min_side}; --load_size scales it up"
+            report.problems.append(small)
         report.has_inst |= maps.inst is not None
-        report.sizes[maps.image.shape[1], maps.image.shape[0]] += 1
+        report.sizes[width, height] += 1
         ids, counts = np.unique(maps.label, return_counts=True)  # no table: an id outside the classes may be huge
         report.pixels.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
         if maps.inst is None or maps.inst.shape == maps.label.shape:

@@ -11,7 +11,18 @@ from typing import Any, ClassVar, Self
 from data.base_dataset import BaseDataset
 from data.checks import bits_note, load_record, read_inst
 from data.packed import PackedRecords, is_packed, packed_classes
-from data.records import CLASSES_FILE, EMPTY_TABLE, ClassTable, MapRules, Maps, Record, find_records, read_class_table
+from data.records import (
+    CLASSES_FILE,
+    EMPTY_TABLE,
+    ClassTable,
+    MapRules,
+    Maps,
+    Record,
+    find_records,
+    first_problem,
+    read_class_table,
+)  # fmt: skip
+from data.sampling import Sampling
 from util.errors import DataError, UserError
 from util.listing import entries
 from util.opt import Opt
@@ -23,18 +34,17 @@ class FolderDataset(BaseDataset):
     Args:
         dataroot: the folder that holds the splits, or a packed one or its address (data/packed.py).
         split: a folder in it.
-        rules: what the maps may hold.
-        **settings: see `BaseDataset`.
+        rules, sampling: see `BaseDataset`.
     """
 
     default_load_size: ClassVar[int | None] = None  # None: the crop size
     built_in: ClassVar[ClassTable] = EMPTY_TABLE  # classes where the folder has no classes.json
 
-    def __init__(self, *, dataroot: str, split: str, rules: MapRules, **settings: Any) -> None:
+    def __init__(self, *, dataroot: str, split: str, rules: MapRules, sampling: Sampling) -> None:
         self.records, names = _open_split(dataroot, split)
         classes = self.class_table(dataroot)
         self._warn_of_8bit(rules)
-        super().__init__(names=names, split=split, classes=classes, rules=rules, **settings)
+        super().__init__(names=names, split=split, classes=classes, rules=rules, sampling=sampling)
 
     @classmethod
     def class_table(cls, dataroot: str | None) -> ClassTable:
@@ -73,8 +83,8 @@ class FolderDataset(BaseDataset):
         """Open a split of the folder that --dataroot names."""
         if not opt.dataroot:
             raise UserError(f"--dataset_mode {opt.dataset_mode} needs --dataroot DIR (see datasets/README.md)")
-        shared = cls.shared_settings(opt)
-        return cls(dataroot=opt.dataroot, split=split, rules=cls.map_rules(opt), augment=augment, task=task, **shared)
+        sampling = Sampling.from_options(opt, augment=augment, task=task)
+        return cls(dataroot=opt.dataroot, split=split, rules=cls.map_rules(opt), sampling=sampling)
 
     def decode(self, index: int) -> Maps:
         """Read and check a picture and its maps; raises `DataError`."""
@@ -94,8 +104,7 @@ def _open_split(dataroot: str, split: str) -> tuple[Sequence[Record], Sequence[s
         return packed, packed.names
     records, problems = find_records(Path(dataroot) / split)
     if problems:
-        more = f" ({len(problems) - 1} more problems: scripts/check_data.py shows all)" if len(problems) > 1 else ""
-        raise DataError(problems[0] + more)
+        raise DataError(first_problem(problems, all_shown_by="scripts/check_data.py"))
     return records, [record.name for record in records]
 
 

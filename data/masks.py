@@ -159,23 +159,13 @@ def thing_boxes(inst: np.ndarray, numbers: Iterable[int]) -> np.ndarray:
 
 
 def make_mask(
-    task: str,
-    R: Random,
-    NP: np.random.RandomState,
-    *,
-    label: np.ndarray,
-    inst: np.ndarray,
-    chosen_label: int,
+    task: str, R: Random, NP: np.random.RandomState, *, label: np.ndarray, inst: np.ndarray, chosen_label: int,
     chosen_inst: int | None,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Return the mask of one of `MASK_TYPES` or "none" for a square cut.
 
     Args:
-        task: the name.
-        R: generator of the release's `random`.
-        NP: generator of the release's `numpy.random`.
-        label: (size, size) ids.
-        inst: (size, size) ids.
+        label, inst: (size, size) ids.
         chosen_label: the class for "class".
         chosen_inst: the instance for "instance"; None gives a brush mask.
     """
@@ -218,10 +208,8 @@ def inverted_note(share: float, where: str) -> str:
     """Return a note on masks that look inverted, by the share of pixels that they erase; empty for others."""
     if share <= MOST_ERASED:
         return ""
-    return (
-        f"{where}: {100 * share:.1f} % of the pixels are to be generated (white: generate); "
-        "if that is not meant, it is inverted"
-    )
+    generated = f"{100 * share:.1f} % of the pixels are to be generated (white: generate)"
+    return f"{where}: {generated}; if that is not meant, it is inverted"
 
 
 class MaskSetHash:
@@ -239,11 +227,3 @@ class MaskSetHash:
     def hexdigest(self) -> str:
         """Return the twelve digits."""
         return self._sha.hexdigest()[:12]
-
-
-def mask_set_hash(masks: Iterable[tuple[str, np.ndarray]]) -> str:
-    """Return `MaskSetHash` of (name, mask) pairs."""
-    digest = MaskSetHash()
-    for name, mask in masks:
-        digest.update(name, mask)
-    return digest.hexdigest()

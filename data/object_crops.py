@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.records import CLASSES_FILE, PICTURE_ENDINGS, ClassTable, Record, read_class_table
+from data.records import CLASSES_FILE, PICTURE_ENDINGS, ClassTable, Record, first_problem, read_class_table
 from util.errors import DataError, UserError
 from util.listing import files_by_name
 
@@ -47,20 +47,18 @@ def find_crops(root: Path, classes: Sequence[str], split: str, *, every_class: b
             raise DataError(f"{missing[0]} does not exist; --dataroot needs <class>/<split>/images and inst_mask")
         problems: list[str] = []
         images, masks = files_by_name(parts[0], PICTURE_ENDINGS, problems), files_by_name(parts[1], (".png",), problems)
-        problems += [
-            f"{path}: {parts[1] / (stem + '.png')} is missing" for stem, path in images.items() if stem not in masks
-        ]
-        problems += [
-            f"{path}: no picture of this name in images/" for stem, path in masks.items() if stem not in images
-        ]
+        lacking = [(stem, path) for stem, path in images.items() if stem not in masks]
+        problems += [f"{path}: {parts[1] / (stem + '.png')} is missing" for stem, path in lacking]
+        strays = [path for stem, path in masks.items() if stem not in images]
+        problems += [f"{path}: no picture of this name in images/" for path in strays]
         if not images and every_class:
             problems.append(f"{parts[0]} holds no .jpg, .jpeg or .png file")
         if problems:
-            raise DataError(problems[0] + (f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""))
+            raise DataError(first_problem(problems))
         prefix = class_folder(name) + "_"
         for stem, image in images.items():
-            own = stem if stem.startswith(prefix) else prefix + stem
-            crops.append((Record(own, image, masks[stem], None), number))
+            crop_name = stem if stem.startswith(prefix) else prefix + stem
+            crops.append((Record(crop_name, image, masks[stem], None), number))
     if not crops:
         raise DataError(f"{root}: no class has crops for the split '{split}'")
     twice = [name for name, count in Counter(record.name for record, _ in crops).items() if count > 1]

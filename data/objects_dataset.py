@@ -19,9 +19,11 @@ from torch import Tensor
 
 from data import DATASETS
 from data.base_dataset import BaseDataset
+from data.checks import size_problem
 from data.masks import FOLDER, NONE, OBJECT_BRUSH, TRAIN, brush, read_mask, strip
 from data.object_crops import find_crops, read_objects_table, with_outside
 from data.records import ClassTable, MapRules, Maps
+from data.sampling import Sampling
 from data.tasks import Selection
 from data.transforms import nearest
 from util.batch import Sample
@@ -53,7 +55,7 @@ class ObjectsDataset(BaseDataset):
         dataroot: the data folder.
         split: a folder within each class's folder.
         table: the classes, without "outside".
-        **settings: see `BaseDataset`; `load_size` is `crop_size`.
+        rules, sampling: see `BaseDataset`; `load_size` is `crop_size`.
     """
 
     summary = "crops of single objects, made by scripts/prepare_objects.py; for the object networks of SIEDOB"
@@ -61,23 +63,19 @@ class ObjectsDataset(BaseDataset):
     known_masks = ("free_form", "extension", "instance")
     mask_types = ("free_form", "free_form", "extension")  # as released: index % 3, or two to one at random
 
-    def __init__(
-        self, *, dataroot: str, split: str, table: ClassTable, rules: MapRules, cache: str = "ram", **settings: Any
-    ) -> None:
-        if settings["task"] not in _TASKS:
+    def __init__(self, *, dataroot: str, split: str, table: ClassTable, rules: MapRules, sampling: Sampling) -> None:
+        if sampling.task not in _TASKS:
             fitting = ", ".join(_TASKS[:-2])
-            raise UserError(
-                f"--task {settings['task']} is not for single objects; --dataset_mode objects has {fitting}"
-            )
-        if settings.get("mask_boxes"):
+            raise UserError(f"--task {sampling.task} is not for single objects; --dataset_mode objects has {fitting}")
+        if sampling.mask_boxes:
             raise UserError("--mask_boxes erases things of a scene; --dataset_mode objects has one object in a picture")
         self.outside = len(table.names)
-        crops = find_crops(Path(dataroot), table.names, split, every_class=settings["augment"])
+        crops = find_crops(Path(dataroot), table.names, split, every_class=sampling.augment)
         self.records, self.kinds = [record for record, _ in crops], np.array([kind for _, kind in crops])
         self.of_class = [np.flatnonzero(self.kinds == kind).tolist() for kind in range(self.outside)]
         self.largest = max(map(len, self.of_class))
         names = [record.name for record in self.records]
-        super().__init__(names=names, split=split, classes=with_outside(table), rules=rules, cache=cache, **settings)
+        super().__init__(names=names, split=split, classes=with_outside(table), rules=rules, sampling=sampling)
 
     # --- options ---------------------------------------------------------------------------------------------------
     @classmethod
@@ -94,24 +92,15 @@ class ObjectsDataset(BaseDataset):
         if opt.label_nc not in (None, label_nc):
             raise UserError(f"--label_nc {opt.label_nc}: {opt.dataroot} has {label_nc - 1} classes, and outside")
         if opt.load_size not in (None, opt.crop_size):
-            raise UserError(
-                f"--load_size {opt.load_size}: objects always have --crop_size, {opt.crop_size}; leave it out"
-            )
+            raise UserError(f"--load_size {opt.load_size}: objects always have --crop_size, {opt.crop_size}; omit it")
         if opt.label_map or opt.ignore_label not in (None, -1):
             raise UserError("--label_map and --ignore_label do not apply to --dataset_mode objects")
         return {"label_nc": label_nc, "load_size": opt.crop_size}
 
     @classmethod
     def from_options(cls, opt: Opt, *, split: str, augment: bool, task: str) -> Self:
-        return cls(
-            dataroot=opt.dataroot,
-            table=read_objects_table(opt.dataroot),
-            rules=cls.map_rules(opt),
-            split=split,
-            augment=augment,
-            task=task,
-            **cls.shared_settings(opt),
-        )
+        table, sampling = read_objects_table(opt.dataroot), Sampling.from_options(opt, augment=augment, task=task)
+        return cls(dataroot=opt.dataroot, split=split, table=table, rules=cls.map_rules(opt), sampling=sampling)
 
     # --- access ----------------------------------------------------------------------------------------------------
     def __len__(self) -> int:
@@ -142,10 +131,7 @@ class ObjectsDataset(BaseDataset):
         record, size = self.records[index], self.crop_size
         image, mask = read_image(record.image), read_binary(record.label)
         if mask.shape != image.shape[:2]:
-            raise DataError(
-                f"{record.label}: the object mask is {mask.shape[1]}x{mask.shape[0]}, "
-                f"its picture {record.image} is {image.shape[1]}x{image.shape[0]}"
-            )
+            raise DataError(size_problem("object mask", record.label, mask, record.image, image))
         image, mask = _resized(image, mask, size)
         if not mask.any():
             raise DataError(f"{record.label}: the object mask is empty at {size}x{size}; remove the crop")
@@ -171,21 +157,21 @@ class ObjectsDataset(BaseDataset):
 
     def _mask(self, maps: Maps, R: Random, NP: np.random.RandomState, index: int) -> np.ndarray:
         """Draw the type, then the mask, within the object."""
-        own = (maps.label != self.outside).astype(np.uint8)
+        silhouette = (maps.label != self.outside).astype(np.uint8)
         if self.task == FOLDER:
-            return own * read_mask(self.mask_paths[index], self.crop_size)
+            return silhouette * read_mask(self.mask_paths[index], self.crop_size)
         task = self.task
         if task == TRAIN:
             count = len(self.mask_types)
             task = self.mask_types[index % count if self.mask_schedule == "index" else R.randrange(count)]
         if task in _WHOLE or task == NONE:
-            return own * (task != NONE)
+            return silhouette * (task != NONE)
         for _ in range(_REDRAWS):
             size = self.crop_size
-            mask = own * (strip(R, size) if task == "extension" else brush(R, NP, size, OBJECT_BRUSH))
+            mask = silhouette * (strip(R, size) if task == "extension" else brush(R, NP, size, OBJECT_BRUSH))
             if mask.any():
                 return mask
-        return own
+        return silhouette
 
     def _partner(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
         """Return picture and label of a random crop of the same class."""

@@ -156,8 +156,8 @@ class PackedRecords(Sequence[Record]):
             path = Path(self.dataroot, file)
             if not path.is_file():
                 raise DataError(f"{path} is missing; {_AGAIN}")
-            if (found := path.stat().st_size) != size:
-                raise DataError(f"{path} has {found} bytes, {size} were packed: cut or replaced; {_AGAIN}")
+            if (present := path.stat().st_size) != size:
+                raise DataError(f"{path} has {present} bytes, {size} were packed: cut or replaced; {_AGAIN}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PackedRecords, (self.dataroot, self.split)  # for workers that are not forked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -159,9 +159,8 @@ def parse_class_table(content: bytes, source: str) -> ClassTable:
         scene_ids = tuple(int(entries[i]["scene_id"]) for i in from_scenes)
         return ClassTable(names, palette, things, None if ignore is None else int(ignore), objects, scene_ids)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DataError(
-            f"{source}: not a class table ({type(error).__name__}: {error}); see datasets/README.md"
-        ) from error
+        problem = f"{type(error).__name__}: {error}"
+        raise DataError(f"{source}: not a class table ({problem}); see datasets/README.md") from error
 
 
 def _read_rules(entries: Mapping[int, Any], order: Any, count: int) -> tuple[ObjectRule, ...]:
@@ -183,6 +182,12 @@ def _read_rules(entries: Mapping[int, Any], order: Any, count: int) -> tuple[Obj
     return tuple(rules)
 
 
+def first_problem(problems: Sequence[str], *, all_shown_by: str = "") -> str:
+    """Return the first problem, how many more there are, and the command that shows all."""
+    shown = f": {all_shown_by} shows all" if all_shown_by else ""
+    return problems[0] + (f" ({len(problems) - 1} more problems{shown})" if len(problems) > 1 else "")
+
+
 def find_records(folder: Path) -> tuple[list[Record], list[str]]:
     """Pair the files of <folder>/{images,labels,inst_map}/ by base name, sorted by name; inst_map/ may be absent.
 
@@ -200,20 +205,15 @@ def find_records(folder: Path) -> tuple[list[Record], list[str]]:
             raise DataError(f"{part} does not exist; --dataroot needs <split>/images and <split>/labels.{hint}")
     problems: list[str] = []
     images = files_by_name(folder / "images", PICTURE_ENDINGS, problems)
-    labels = files_by_name(folder / "labels", (".png",), problems)
-    has_inst = (folder / "inst_map").is_dir()
-    insts = files_by_name(folder / "inst_map", (".png",), problems) if has_inst else {}
+    kinds = [kind for kind in ("labels", "inst_map") if (folder / kind).is_dir()]
+    partners = {kind: files_by_name(folder / kind, (".png",), problems) for kind in kinds}
     if not images:
         raise DataError(f"{folder / 'images'} holds no .jpg, .jpeg or .png file")
     records = []
     for name, image in images.items():
-        missing = [kind for kind, files in (("labels", labels), ("inst_map", insts)) if name not in files]
-        missing = missing if has_inst else [kind for kind in missing if kind == "labels"]
+        missing = [kind for kind, files in partners.items() if name not in files]
         problems += [f"{image}: {folder / kind / (name + '.png')} is missing" for kind in missing]
         if not missing:
-            records.append(Record(name, image, labels[name], insts.get(name)))
-    for files in (labels, insts):
-        problems += [
-            f"{path}: no picture of this name in images/" for name, path in files.items() if name not in images
-        ]
-    return records, problems
+            records.append(Record(name, image, partners["labels"][name], partners.get("inst_map", {}).get(name)))
+    strays = [path for files in partners.values() for name, path in files.items() if name not in images]
+    return records, problems + [f"{path}: no picture of this name in images/" for path in strays]

@@ -128,12 +128,8 @@ class LayoutClasses:
 
 
 def _squared_distances(colours: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    a, b = colours.astype(np.int32), centres.astype(np.int32)
-    return (
-        ((a[:, None] - b[None]) ** 2).sum(-1)
-        if len(a) * len(b) < 2**21
-        else np.stack([((a - centre) ** 2).sum(-1) for centre in b], 1)
-    )
+    colours = colours.astype(np.int32)
+    return np.stack([((colours - centre) ** 2).sum(-1) for centre in centres.astype(np.int32)], 1)
 
 
 def find_classes(layout: np.ndarray, kind: str, tolerance: float) -> LayoutClasses:

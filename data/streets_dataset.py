@@ -10,6 +10,7 @@ import numpy as np
 from data import DATASETS
 from data.base_dataset import BaseDataset
 from data.records import ClassTable, MapRules, Maps
+from data.sampling import Sampling
 from data.streets.scene import CLASSES, render_street
 from util.errors import UserError
 from util.flags import numpy_seed
@@ -32,30 +33,25 @@ class StreetsDataset(BaseDataset):
         count: number of scenes.
         scene_seed: another seed gives another data set. It is not `seed`, so that runs of several seeds share a set.
         rules: classes, see `BaseDataset`.
-        load_size: height of a scene in pixels.
-        **settings: see `BaseDataset`.
+        sampling: its `load_size` is the height of a scene in pixels.
     """
 
     summary = "procedural street scenes, 9 classes, nothing to download"
 
-    def __init__(
-        self, *, split: str, count: int, scene_seed: int, rules: MapRules, load_size: int, **settings: Any
-    ) -> None:
+    def __init__(self, *, split: str, count: int, scene_seed: int, rules: MapRules, sampling: Sampling) -> None:
         if split not in _SPLITS:
             raise UserError(f"--split '{split}': streets has {', '.join(_SPLITS)}")
         if count < 1:
             raise UserError(f"--streets_{split}_size {count}: at least one scene is needed")
         self.scene_seed = scene_seed
         names = [f"{split}_{i:05d}" for i in range(count)]
-        super().__init__(names=names, split=split, classes=CLASSES, rules=rules, load_size=load_size, **settings)
+        super().__init__(names=names, split=split, classes=CLASSES, rules=rules, sampling=sampling)
 
     @classmethod
     def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         parser.add_argument("--streets_train_size", type=int, default=240, help="scenes in the training split")
         parser.add_argument("--streets_test_size", type=int, default=64, help="scenes in the test and val splits")
-        parser.add_argument(
-            "--streets_seed", type=numpy_seed, default=0, help="seed of the scenes (--seed is the run's)"
-        )
+        parser.add_argument("--streets_seed", type=numpy_seed, default=0, help="of the scenes (--seed is the run's)")
         parser.set_defaults(cache="ram")  # a scene is drawn once
 
     @classmethod
@@ -76,15 +72,8 @@ class StreetsDataset(BaseDataset):
     @classmethod
     def from_options(cls, opt: Opt, *, split: str, augment: bool, task: str) -> Self:
         count = opt.streets_train_size if split == "train" else opt.streets_test_size
-        return cls(
-            split=split,
-            count=count,
-            scene_seed=opt.streets_seed,
-            rules=cls.map_rules(opt),
-            augment=augment,
-            task=task,
-            **cls.shared_settings(opt),
-        )
+        sampling = Sampling.from_options(opt, augment=augment, task=task)
+        return cls(split=split, count=count, scene_seed=opt.streets_seed, rules=cls.map_rules(opt), sampling=sampling)
 
     def decode(self, index: int) -> Maps:
         height = self.load_size

@@ -13,6 +13,7 @@ from data import DATASETS
 from data.base_dataset import BaseDataset
 from data.records import EMPTY_TABLE, MapRules, Maps
 from data.samples import make_sample
+from data.sampling import Sampling
 from util.batch import Sample
 from util.errors import DataError, UserError
 from util.images import read_image
@@ -33,10 +34,10 @@ class StyleImageDataset(BaseDataset):
     summary = "one style picture (--style_image), for s2prest"
     scenes = False
 
-    def __init__(self, *, path: Path, **settings: Any) -> None:
+    def __init__(self, *, path: Path, split: str, sampling: Sampling) -> None:
         self.path = path
         rules = MapRules(label_nc=1)
-        super().__init__(names=[path.stem], classes=EMPTY_TABLE, rules=rules, **settings)
+        super().__init__(names=[path.stem], split=split, classes=EMPTY_TABLE, rules=rules, sampling=sampling)
 
     @classmethod
     def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
@@ -56,7 +57,7 @@ class StyleImageDataset(BaseDataset):
         path = Path(style)
         if path.is_dir():
             raise UserError(f"--style_image {path} is a folder; name one picture, a run learns one style")
-        return cls(path=path, split=split, augment=augment, task=task, **cls.shared_settings(opt))
+        return cls(path=path, split=split, sampling=Sampling.from_options(opt, augment=augment, task=task))
 
     def decode(self, index: int) -> Maps:
         picture = read_image(self.path)
@@ -77,5 +78,5 @@ class StyleImageDataset(BaseDataset):
             Maps(image, maps.label, None), nothing, rules=self.rules, inst_class_rule=self.inst_class_rule,
             name=self.names[index], index=index,
         )  # fmt: skip
-        own: Any = {**plain, "flip": int(flip), "draw": derive_seed(self.seed, "draw", epoch, index)}
-        return own
+        draw = derive_seed(self.seed, "draw", epoch, index)
+        return {**plain, "flip": int(flip), "draw": draw}  # type: ignore[typeddict-unknown-key]

@@ -40,6 +40,7 @@ from data.packed import is_url
 from data.prepare.crops import cut_image, cut_mask, open_picture
 from data.prepare.writing import claim_output, run_jobs, save_picture, write_class_table
 from data.records import ClassTable, MapRules, Maps
+from data.sampling import Sampling
 from models.networks.siedob.crops import Objects, find_objects
 from options.base_options import add_data_flags
 from options.parser import StrictParser, script_parser
@@ -270,7 +271,7 @@ def contact_sheet(opt: argparse.Namespace, table: ClassTable) -> np.ndarray:
     """Return crops of every class, evenly from the first split, as the networks get them."""
     crops = ObjectsDataset(
         dataroot=str(opt.output), split=opt.splits[0], table=table, rules=MapRules(len(with_outside(table).names)),
-        crop_size=opt.size, load_size=opt.size, augment=False, task="none", cache="none",
+        sampling=Sampling(crop_size=opt.size, load_size=opt.size, augment=False, task="none"),
     )  # fmt: skip
     rows = []
     for members in crops.of_class:

@@ -169,15 +169,14 @@ class MapEditor:
         return self.changed(scene, label, inst, where)
 
     def extend(self, scene: Scene, margin: Margin, mode: str | None) -> Scene:
-        """Add an erased margin; the maps continue by "mirror" or "repeat" of their border; None: depends on the side.
+        """Add an erased margin; the maps continue by "mirror" or "repeat" of their border.
 
-        A mirrored thing that does not touch its original becomes a separate instance.
+        None mirrors to the left and right and repeats upwards and downwards, or streets would be upside down. A
+        mirrored thing that does not touch its original becomes a separate instance.
         """
-        mode = mode or (
-            "mirror" if margin.side in ("left", "right") else "repeat"
-        )  # otherwise streets would be upside down
-        how = {"mirror": "symmetric", "repeat": "edge"}[mode]
-        label, inst = (np.pad(ids, margin.pads(), mode=how) for ids in (scene.label, scene.inst))  # type: ignore[call-overload]
+        mode = mode or ("mirror" if margin.side in ("left", "right") else "repeat")
+        pad_mode = {"mirror": "symmetric", "repeat": "edge"}[mode]
+        label, inst = (np.pad(ids, margin.pads(), mode=pad_mode) for ids in (scene.label, scene.inst))  # type: ignore[call-overload]
         fresh = np.pad(np.zeros(scene.label.shape, bool), margin.pads(), constant_values=True)
         mask = np.pad(scene.mask, margin.pads(), constant_values=True)
         inst = self._renumbered(inst, label, fresh)
@@ -214,6 +213,6 @@ class MapEditor:
         ids, counts = np.unique(scene.inst[scene.label == class_id], return_counts=True)
         if len(ids):
             return int(ids[counts.argmax()])
-        if self.inst_class_rule == "mod120" or bool((scene.inst == class_id).any()):
+        if self.inst_class_rule == "mod120" or (scene.inst == class_id).any():
             return self.new_id(scene.inst, class_id)
         return class_id

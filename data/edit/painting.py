@@ -48,8 +48,7 @@ class Painter:
         if window.side != self.crop_size:
             coverage = Image.fromarray(erased.astype(np.float32))
             erased = np.array(coverage.resize((self.crop_size, self.crop_size), Image.Resampling.BOX)) > 0
-        settings = {"rules": self.rules, "inst_class_rule": self.inst_class_rule}
-        return collate([make_sample(cut, erased, name=name, **settings)])  # type: ignore[arg-type]
+        return collate([make_sample(cut, erased, rules=self.rules, inst_class_rule=self.inst_class_rule, name=name)])
 
     def paint(self, scene: Scene, regions: list[Region], generate: Callable[[Batch, int], Tensor]) -> np.ndarray:
         """Return the picture (H, W, 3) uint8 with its erased pixels generated; all others are unchanged.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.checks import check_sample, read_inst
-from data.records import PICTURE_ENDINGS, MapRules, Maps, Record
+from data.checks import check_sample, read_inst, size_problem
+from data.records import PICTURE_ENDINGS, MapRules, Maps, Record, first_problem
 from util.errors import DataError, UserError
 from util.images import read_binary, read_id_map, read_image
 from util.listing import files_by_name
@@ -98,12 +98,11 @@ def pair_files(flags: Mapping[str, str | None]) -> list[SceneFiles]:
         extra = [path for name, path in files.items() if name not in files_of["image"]]
         problems += [f"--{flag} {path}: no picture of this name in --image" for path in extra]
     if problems:
-        raise UserError(problems[0] + (f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""))
+        raise UserError(first_problem(problems))
+    insts, masks = files_of.get("inst", {}), files_of.get("mask", {})
     return [
-        SceneFiles(
-            Record(n, image, files_of["label"][n], files_of.get("inst", {}).get(n)), files_of.get("mask", {}).get(n)
-        )
-        for n, image in files_of["image"].items()
+        SceneFiles(Record(name, image, files_of["label"][name], insts.get(name)), masks.get(name))
+        for name, image in files_of["image"].items()
     ]
 
 
@@ -124,10 +123,7 @@ def load_scene(files: SceneFiles, rules: MapRules, margin: Margin | None = None)
     label = rules.map_labels(read_id_map(record.label, "label map").ids)
     mask = np.zeros(image.shape[:2], bool) if files.mask is None else read_binary(files.mask) > 0
     if mask.shape != image.shape[:2]:
-        raise DataError(
-            f"{files.mask}: the mask is {mask.shape[1]}x{mask.shape[0]}, "
-            f"its picture {record.image} is {image.shape[1]}x{image.shape[0]}"
-        )
+        raise DataError(size_problem("mask", files.mask, mask, record.image, image))
     extended = margin is not None and label.shape != image.shape[:2]
     if margin is not None and extended:
         image, mask = widen(image, margin), np.pad(mask, margin.pads(), constant_values=True)

@@ -43,9 +43,7 @@ class Member:
             return member.read()
         except MemoryError:
             raise
-        except (
-            Exception
-        ) as error:  # a damaged archive raises many kinds of errors: zlib.error, EOFError, NotImplementedError, ...
+        except Exception as error:  # zlib.error, EOFError, NotImplementedError, ...
             raise DataError(f"{self}: the member is damaged ({error}); fetch the archive again") from error
 
 
@@ -64,13 +62,16 @@ def content(source: Source) -> bytes:
     return source.read() if isinstance(source, Member) else source.read_bytes()
 
 
-def _open_archive(path: Path) -> zipfile.ZipFile | tarfile.TarFile:
+Archive = zipfile.ZipFile | tarfile.TarFile
+
+
+def _open_archive(path: Path) -> Archive:
     state = path.stat()
     return _open_once(path, state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=8)
-def _open_once(path: Path, changed: int, size: int) -> zipfile.ZipFile | tarfile.TarFile:
+def _open_once(path: Path, changed: int, size: int) -> Archive:
     """Open an archive once per process, and again if the file has changed."""
     try:
         if zipfile.is_zipfile(path):
@@ -90,39 +91,27 @@ def _read_heads(archive: tarfile.TarFile, path: Path, *, limit: int) -> None:
     """Find all members; raises `DataError` for a compressed archive that unpacks to more than `limit` bytes."""
     for info in archive:
         if info.offset_data + info.size > limit:
-            raise DataError(
-                f"{path}: '{info.name}' makes it unpack to over {MOST_GROWTH} times its size; no pictures do"
-            )
+            raise DataError(f"{path}: unpacks to over {MOST_GROWTH} times its size with '{info.name}'; no pictures do")
 
 
-def _check_name(archive: Path, name: str) -> None:
-    """Refuse names that lead out of the folder to which an archive would unpack."""
-    parts = PurePosixPath(name).parts
-    if not name or name.startswith("/") or ".." in parts or "\\" in name or re.match(r"[A-Za-z]:", name):
-        raise DataError(f"{archive}: unsafe member path '{name}'; this is not an official archive")
-    check_name(name, archive)
+def _members(archive: Archive) -> list[tuple[str, int, bool]]:
+    """Return name and size of all members but folders, and whether each is a link or device."""
+    if isinstance(archive, tarfile.TarFile):
+        return [(info.name, info.size, not info.isfile()) for info in archive.getmembers() if not info.isdir()]
+    files = [info for info in archive.infolist() if not info.filename.endswith("/")]  # is_dir() fails without a name
+    return [(info.filename, info.file_size, stat.S_ISLNK(info.external_attr >> 16)) for info in files]
 
 
-def _zip_files(archive: zipfile.ZipFile, path: Path) -> list[str]:
-    members = [info for info in archive.infolist() if not info.filename.endswith("/")]  # is_dir() fails without a name
-    for info in members:
-        _check_member(path, info.filename, info.file_size, link=stat.S_ISLNK(info.external_attr >> 16))
-    return [info.filename for info in members]
-
-
-def _tar_files(archive: tarfile.TarFile, path: Path) -> list[str]:
-    members = [info for info in archive.getmembers() if not info.isdir()]
-    for info in members:
-        _check_member(path, info.name, info.size, link=not info.isfile())
-    return [info.name for info in members]
-
-
-def _check_member(path: Path, name: str, size: int, *, link: bool) -> None:
-    """Refuse members that are links or devices, and those that unpack to more than any picture has."""
-    if link:
+def _check_member(path: Path, name: str, size: int, *, is_link: bool) -> None:
+    """Refuse links, devices, what is larger than any picture, and names that lead out of the folder to unpack to."""
+    if is_link:
         raise DataError(f"{path}: '{name}' is a link or device; pack the files themselves (tar --dereference)")
     if size > MOST_BYTES:
         raise DataError(f"{path}: '{name}' unpacks to {size >> 20} MiB; at most {MOST_BYTES >> 20} are read")
+    parts = PurePosixPath(name).parts
+    if not name or name.startswith("/") or ".." in parts or "\\" in name or re.match(r"[A-Za-z]:", name):
+        raise DataError(f"{path}: unsafe member path '{name}'; this is not an official archive")
+    check_name(name, path)
 
 
 def list_files(path: Path) -> dict[str, Source]:
@@ -140,11 +129,10 @@ def list_files(path: Path) -> dict[str, Source]:
     elif not path.is_file():
         raise UserError(f"--source {path}: no such archive or folder")
     else:
-        archive = _open_archive(path)
-        names = _zip_files(archive, path) if isinstance(archive, zipfile.ZipFile) else _tar_files(archive, path)
-        for name in names:
-            _check_name(path, name)
-        sources = {name: Member(path, name) for name in names}
+        members = _members(_open_archive(path))
+        for name, size, is_link in members:
+            _check_member(path, name, size, is_link=is_link)
+        sources = {name: Member(path, name) for name, _, _ in members}
     return {name: source for name, source in sources.items() if not PurePosixPath(name).name.startswith(".")}
 
 
@@ -173,11 +161,7 @@ class Found:
 
 
 class SourceSet:
-    """All files of the archives and folders given to `--source`.
-
-    Args:
-        paths: archives or folders.
-    """
+    """All files of the archives and folders given to `--source`."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.listings = {path: list_files(path) for path in paths}

@@ -38,9 +38,8 @@ def open_picture(scenes: BaseDataset, index: int, maps: Maps) -> tuple[np.ndarra
     image = read_image(path)
     factor = image.shape[0] // height
     if factor < 1 or image.shape[:2] != (factor * height, factor * width):
-        raise DataError(
-            f"{path}: {image.shape[1]}x{image.shape[0]} is not a multiple of the maps' size, {width}x{height}"
-        )
+        size = f"{image.shape[1]}x{image.shape[0]}"
+        raise DataError(f"{path}: {size} is not a multiple of the maps' size, {width}x{height}")
     return image, f"{HIRES}/, {factor} times the maps' size"
 
 

@@ -40,19 +40,15 @@ def write_data_set(
     claim_output(opt.output, script, settings)
     convert_all(convert, jobs, num_workers=opt.num_workers, title=mode)
     write_class_table(opt.output, classes)
-    _finish(opt, mode, Counter(job.targets["images"].parents[1].name for job in jobs), official=official)
-
-
-def _finish(opt: argparse.Namespace, mode: str, expected: Mapping[str, int], *, official: Mapping[str, int]) -> None:
-    """Check that the folder holds what it should, write the masks, and print the counts."""
-    for split, count in expected.items():
+    prepared = Counter(job.targets["images"].parents[1].name for job in jobs)
+    for split, count in prepared.items():
         records, problems = find_records(opt.output / split)
         if problems or len(records) != count:
             problem = problems[0] if problems else f"{len(records)} pictures, {count} were prepared"
             raise DataError(f"{opt.output / split} holds files that this run did not make: {problem}; clear the folder")
-    write_masks(opt, mode, list(expected))
-    print(f"{opt.output}: " + ", ".join(f"{split} {count}" for split, count in expected.items()))
+    write_masks(opt, mode, list(prepared))
+    print(f"{opt.output}: " + ", ".join(f"{split} {count}" for split, count in prepared.items()))
     for split, count in official.items():
-        if expected.get(split) != count:
-            print(f"note: {split} has {expected.get(split, 0)} pictures, the published set {count}")
+        if prepared[split] != count:
+            print(f"note: {split} has {prepared[split]} pictures, the published set {count}")
     print(f"use: --dataset_mode {mode} --dataroot {opt.output}")

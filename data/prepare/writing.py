@@ -105,13 +105,13 @@ def claim_output(output: Path, script: str, settings: Mapping[str, Any]) -> None
     path = output / STAMP
     if path.is_file():
         try:
-            found = dict(parse_json(path.read_bytes()))
+            recorded = dict(parse_json(path.read_bytes()))
         except (ValueError, TypeError) as error:
             raise DataError(f"{path}: not readable ({error}); remove {output} and run again") from error
-        if found != wanted:
+        if recorded != wanted:
             raise UserError(
-                f"--output {output} was made by {found.get('script')} with {found.get('settings')}, now {script} with "
-                f"{wanted['settings']} is asked for; give another --output, or remove the folder"
+                f"--output {output} was made by {recorded.get('script')} with {recorded.get('settings')}, now {script} "
+                f"with {wanted['settings']} is asked for; give another --output, or remove the folder"
             )
     write_json(path, wanted)
 

@@ -10,6 +10,8 @@ Units: metres for x (right), y (up) and z (ahead); pixels for u (right) and v (d
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 
 from data.records import ClassTable, Maps
@@ -18,22 +20,13 @@ from data.streets.paint import Canvas, Item, Scenery, paint
 from util.object_rules import ObjectRule
 
 SKY, BUILDING, ROAD, PAVEMENT, GRASS, TREE, CAR, PERSON, POLE = range(9)
+_COLOURS = (
+    (135, 190, 235), (170, 110, 90), (90, 90, 105), (205, 180, 200), (170, 215, 120), (45, 125, 60), (30, 60, 190),
+    (230, 50, 70), (245, 200, 60),
+)  # fmt: skip
 CLASSES = ClassTable(
     names=("sky", "building", "road", "pavement", "grass", "tree", "car", "person", "pole"),
-    palette=np.array(
-        [
-            (135, 190, 235),
-            (170, 110, 90),
-            (90, 90, 105),
-            (205, 180, 200),
-            (170, 215, 120),
-            (45, 125, 60),
-            (30, 60, 190),
-            (230, 50, 70),
-            (245, 200, 60),
-        ],
-        np.uint8,
-    ),
+    palette=np.array(_COLOURS, np.uint8),
     things=frozenset((BUILDING, TREE, CAR, PERSON, POLE)),
     # Measured at 256 pixels: whole cars fill 0.62 to 0.73 of their boxes, whole people 0.4 to 0.5 at an aspect of 1.7
     # to 2.3; half hidden ones fill less. Buildings, trees and poles are scenery, and mostly partly hidden.
@@ -44,14 +37,8 @@ SUPERSAMPLING = 3  # odd, so that a map pixel has a centre
 
 def instance_ids(items: list[Item]) -> np.ndarray:
     """Return the id of every item: its class for sky, road, pavement and grass, else class * 1000 + k."""
-    seen = dict.fromkeys(CLASSES.things, 0)
-    ids = []
-    for item in items:
-        if item.class_id in seen:
-            ids.append(item.class_id * 1000 + seen[item.class_id])
-            seen[item.class_id] += 1
-        else:
-            ids.append(item.class_id)
+    number = {class_id: count(1000 * class_id) for class_id in CLASSES.things}
+    ids = [next(number[item.class_id]) if item.class_id in number else item.class_id for item in items]
     return np.array(ids, np.int32)
 
 
@@ -60,8 +47,7 @@ def render_street(rng: np.random.RandomState, *, height: int, width: int) -> Map
 
     Args:
         rng: source of all draws.
-        height: pixels.
-        width: pixels.
+        height, width: pixels.
 
     Returns:
         Image (height, width, 3) uint8, label (height, width) int32, inst (height, width) int32 below 2**16.

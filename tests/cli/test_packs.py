@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mask_sets import mask_set_hash
 from PIL import Image
 
 from data import DATASETS
-from data.masks import mask_set_hash
 from scripts import import_results, pack_benchmark
 from testing.packs.forms import FORMS, Picture
 from testing.packs.pack import read_pack

@@ -70,7 +70,7 @@ def test_a_converted_divsem_gives_the_authors_pictures(tmp_path: Path) -> None:
     )
     raw = formula_inputs(34)
     ids, dense = raw["inst_original"].unique(return_inverse=True)
-    from data.edges import instance_edges
+    from instance_edges import instance_edges
 
     batch: Any = {
         "image": raw["image"].flip(1), "label": raw["label"], "mask": raw["mask"], "inst": dense, "name": ["golden"],

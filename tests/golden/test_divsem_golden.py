@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from hash_fill import assert_stats, fill, formula_inputs, golden, hash_tensor
+from instance_edges import instance_edges
 from torch import Tensor, nn
 
-from data.edges import instance_edges
 from models.base_cascade_gan import CascadeGAN
 from models.base_gan import GANTraining
 from models.losses.gan import hinge_fake, hinge_generator, hinge_real

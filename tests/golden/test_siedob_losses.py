@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hash_fill import assert_stats
+from instance_edges import instance_edges
 from siedob_nets import GOLDEN, InstanceScene, Objects, assert_golden, golden_network, golden_vgg, wave
 from torch import Tensor, nn
 
-from data.edges import instance_edges
 from models.losses.gan import hinge_fake, hinge_generator, hinge_real
 from models.losses.perceptual import PerceptualLoss
 from models.losses.style import style_consistency

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from hash_fill import SIEDOB, assert_stats, fill, golden
+from instance_edges import instance_edges
 from torch import Tensor, nn
 
-from data.edges import instance_edges
 from models.losses.perceptual import PerceptualLoss, build_features
 from models.networks.blocks.discriminator import PatchDiscriminator
 from models.networks.siedob.background_generator import BackgroundGenerator

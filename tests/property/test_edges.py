@@ -2,8 +2,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from data.edges import instance_edges
+from instance_edges import instance_edges
 
 quick = settings(deadline=None, max_examples=25)
 maps = st.builds(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mask_sets import mask_set_hash
 
 from data.masks import (
     MASK_TYPES,
@@ -12,7 +13,6 @@ from data.masks import (
     instance_box,
     make_mask,
     mask_files,
-    mask_set_hash,
     outpainting,
     read_mask,
 )

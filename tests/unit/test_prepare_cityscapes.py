@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_folders import dataset
+from mask_sets import mask_set_hash
 from PIL import Image
 from prepare_archives import CITY, city_maps, cityscapes, encode, unpack, write_zip
 
-from data.masks import MASK_TYPES, mask_set_hash
+from data.masks import MASK_TYPES
 from data.prepare import writing as prepare
 from data.prepare.archives import list_files
 from data.transforms import nearest

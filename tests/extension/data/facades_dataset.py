@@ -13,6 +13,7 @@ from data import DATASETS
 from data.base_dataset import BaseDataset
 from data.checks import load_record
 from data.records import ClassTable, MapRules, Maps, Record
+from data.sampling import Sampling
 from util.errors import DataError, UserError
 from util.images import default_palette
 from util.opt import Opt
@@ -30,14 +31,14 @@ class FacadesDataset(BaseDataset):
 
     summary = "CMP Facades, 12 classes, as downloaded"
 
-    def __init__(self, *, dataroot: str, split: str, rules: MapRules, **settings: Any) -> None:
+    def __init__(self, *, dataroot: str, split: str, rules: MapRules, sampling: Sampling) -> None:
         pictures = sorted(Path(dataroot, "base").glob("cmp_b*.jpg"))
         chosen = [p for number, p in enumerate(pictures) if (number % 10 == 9) == (split == "test")]
         if not chosen:
             raise DataError(f"--dataroot {dataroot}: no base/cmp_b*.jpg for the split '{split}'")
         self.records = [Record(p.stem, p, p.with_suffix(".png"), inst=None) for p in chosen]
         names = [record.name for record in self.records]
-        super().__init__(names=names, split=split, classes=CLASSES, rules=rules, **settings)
+        super().__init__(names=names, split=split, classes=CLASSES, rules=rules, sampling=sampling)
 
     @classmethod
     def class_table(cls, dataroot: str | None) -> ClassTable:
@@ -56,8 +57,8 @@ class FacadesDataset(BaseDataset):
     def from_options(cls, opt: Opt, *, split: str, augment: bool, task: str) -> Self:
         if not opt.dataroot:
             raise UserError("--dataset_mode facades needs --dataroot DIR, the folder that holds base/")
-        shared = cls.shared_settings(opt)
-        return cls(dataroot=opt.dataroot, split=split, rules=cls.map_rules(opt), augment=augment, task=task, **shared)
+        sampling = Sampling.from_options(opt, augment=augment, task=task)
+        return cls(dataroot=opt.dataroot, split=split, rules=cls.map_rules(opt), sampling=sampling)
 
     def decode(self, index: int) -> Maps:
         return load_record(self.records[index], self.rules)
