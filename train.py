@@ -64,10 +64,10 @@ def train(opt: Options, leave: LeaveSignals) -> int:
                 opt.save(run_dir / OPTIONS_FILE)
                 save_classes(dataset, run_dir)
 
-        def batches(start_step: int) -> Loader:
+        def batches(start: int) -> Loader:
             keys = BatchKeys(
                 length=len(dataset), batch_size=opt.batch_size, seed=opt.seed,
-                start_step=start_step, rank=world.rank, world_size=world.world_size,
+                start_step=start, rank=world.rank, world_size=world.world_size,
             )  # fmt: skip
             return make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=keys)
 
@@ -78,6 +78,7 @@ def train(opt: Options, leave: LeaveSignals) -> int:
             settings=TrainerSettings(
                 max_steps=opt.max_steps,
                 seed=opt.seed,
+                accumulate=opt.accumulate,
                 precision=opt.precision,
                 ema_decay=opt.ema,
                 log_every=opt.log_every,

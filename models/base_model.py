@@ -209,6 +209,10 @@ class BaseModel(ABC):
         trained = {n: net for n, net in self.networks().items() if any(p.requires_grad for p in net.parameters())}
         self._wrapped = {name: wrap(net) for name, net in trained.items()}
 
+    def wrapped(self) -> Mapping[str, Any]:
+        """The networks that `distribute` has wrapped, by name."""
+        return self._wrapped
+
     def call(self, name: str) -> nn.Module:
         """The network to call where its parameters are trained: wrapped if distributed. Call it once per update."""
         return self._wrapped.get(name) or self.networks()[name]

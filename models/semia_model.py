@@ -126,6 +126,8 @@ class SemIAModel(BaseModel):
     def from_options(cls, opt: Opt, *, is_train: bool) -> SemIAModel:
         if opt.batch_size != 1:
             raise UserError(f"--batch_size {opt.batch_size}: semia works on one picture; leave the flag out")
+        if is_train and opt.accumulate != 1:
+            raise UserError(f"--accumulate {opt.accumulate}: semia works on one picture; leave the flag out")
         seg_nc = COLOUR_CHANNELS if opt.label_kind == "colours" else opt.label_nc
         netG = SemIAGenerator(seg_nc=seg_nc, ngf=opt.ngf, ratio_limit=opt.ratio_limit)
         netS = LayoutSegmenter(seg_nc=seg_nc, width=opt.nsf)

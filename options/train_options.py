@@ -11,6 +11,7 @@ from data.masks import MASK_TYPES, parse_mask_types
 from options.base_options import OPTIONS_FILE, BaseOptions, add_deterministic_flag, saved_options
 from options.parser import PROVENANCE, StrictParser
 from util.errors import UserError
+from util.flags import positive_int
 from util.opt import Opt
 from util.shared_flags import add_shared
 
@@ -33,6 +34,9 @@ class TrainOptions(BaseOptions):
         group.add_argument("--keep", type=int, default=2, help="step files kept, the newest (never fewer than two)")
         group.add_argument("--log_every", type=int, default=50, help="steps between lines of stats.jsonl")
         group.add_argument("--image_every", type=int, default=1000, help="steps between preview pictures; 0 for none")
+        group.add_argument("--accumulate", type=positive_int, default=1, metavar="N",
+                           help="take a step's gradient from N batches in turn, as from one of N times the size, in "
+                           "the memory of one")  # fmt: skip
         group.add_argument("--ema", type=float, default=0.0, help="decay of averaged weights, e.g. 0.999; 0 for none")
         group.add_argument("--tensorboard", action=argparse.BooleanOptionalAction, default=True,
                            help="also write TensorBoard events")  # fmt: skip

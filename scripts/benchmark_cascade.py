@@ -33,7 +33,7 @@ from models.networks.cascade.context import dense_context
 from models.networks.cascade.stages import CascadeGenerator
 from models.networks.cascade.style_encoder import StyleEncoder
 from models.spmpgan_model import SPMPGANModel
-from trainers.trainer import frozen
+from trainers.step import frozen
 from util.device import keep_freed_memory
 from util.files import write_text
 from util.seeds import torch_generator

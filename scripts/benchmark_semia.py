@@ -26,7 +26,7 @@ from models.networks.semia.discriminator import PyramidDiscriminator
 from models.networks.semia.generator import Rendering, SemIAGenerator, init_semia
 from models.networks.semia.segmenter import LayoutSegmenter
 from models.semia_model import SemIAModel, SemIAStep
-from trainers.trainer import frozen
+from trainers.step import frozen
 from util.files import write_text
 from util.seeds import torch_generator
 

@@ -108,17 +108,18 @@ class Distributed:
 
     def all_any(self, flags: list[bool]) -> list[bool]:
         """Return, for each flag, whether it is set in any process."""
-        if self.world_size == 1:
-            return flags
-        total = self._reduce([float(flag) for flag in flags], dist.ReduceOp.MAX)
-        return [value > 0 for value in total]
+        return self.agree(flags, {})[0]
 
-    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Return the means over the processes; all must pass the same names in the same order."""
+    def agree(self, flags: list[bool], values: Mapping[str, float]) -> tuple[list[bool], dict[str, float]]:
+        """Return for each flag whether any process has set it, and the means of values, in one exchange.
+
+        All processes must pass as many flags, and the same names in the same order.
+        """
         if self.world_size == 1:
-            return dict(values)
-        total = self._reduce(list(values.values()), dist.ReduceOp.SUM)
-        return {name: value / self.world_size for name, value in zip(values, total, strict=True)}
+            return flags, dict(values)
+        total = self._reduce([*map(float, flags), *values.values()], dist.ReduceOp.SUM)
+        means = (value / self.world_size for value in total[len(flags) :])
+        return [count > 0 for count in total[: len(flags)]], dict(zip(values, means, strict=True))
 
     def equal(self, values: list[float]) -> bool:
         """Whether all processes pass the same numbers."""

@@ -11,7 +11,7 @@ from torch.optim import SGD, Adam, Optimizer
 
 from models.base_model import BaseModel, Phase
 from trainers.distributed import Distributed
-from trainers.failures import non_finite
+from trainers.failures import NonFiniteError, non_finite
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,21 @@ class UpdateGuard:
     to do, in every update. There the update itself changes nothing where one before it, or its own numbers, are not
     finite (`found_inf` of PyTorch's fused optimisers); a step's numbers are copied while the GPU goes on, and are read
     within the next step, or earlier where somebody asks for them.
+
+    A process among others does not leave at once, or they would wait for it in the next exchange: it makes no more
+    updates, and all stop after the step, when they have told each other.
+
+    Attributes:
+        failure: what this process has found, if it is one of several.
     """
 
     def __init__(self, model: BaseModel, world: Distributed) -> None:
         self.model, self.world = model, world
+        self.failure: NonFiniteError | None = None
         self._read_step = 0
         self._losses: dict[str, float] = {}  # of that step, by name
         self._norms: dict[str, float] = {}  # likewise, by phase
+        self._last: tuple[Update, dict[str, float]]  # that was read
         self._made: list[Update] = []  # in the present step, unread
         self._copied: tuple[list[Update], Tensor, torch.cuda.Event] | None = None  # of a step, on their way
         if world.device.type == "cuda":
@@ -47,11 +55,11 @@ class UpdateGuard:
                     for group in phase.optimizer.param_groups:
                         group["fused"] = True
 
-    def check(self, step: int, phase: Phase, losses: dict[str, Tensor], norm: Tensor) -> None:
-        """Call before the optimiser's step; `step` counts from 1.
+    def allows(self, step: int, phase: Phase, losses: dict[str, Tensor], norm: Tensor) -> bool:
+        """Return whether to make the optimiser's step, which may itself change nothing; `step` counts from 1.
 
         Raises:
-            NonFiniteError: a number is not finite, here or in another process, and is read at once.
+            NonFiniteError: a number is read at once and is not finite.
         """
         values = torch.stack([v.detach().double() for v in (*losses.values(), norm)])
         update = Update(step, phase, tuple(losses), values)
@@ -59,8 +67,9 @@ class UpdateGuard:
             self._bad = torch.maximum(self._bad, values.isfinite().logical_not().any().float())
             phase.optimizer.found_inf = self._bad  # type: ignore[attr-defined]
             self._made.append(update)
-        else:
-            self._read([update], values.tolist())
+            return True
+        self._read([update], values.tolist())
+        return self.failure is None
 
     def end_step(self) -> None:
         """Let the step's numbers come to the host."""
@@ -74,7 +83,7 @@ class UpdateGuard:
         """Read the numbers of the step that was ended last, if they have not been.
 
         Raises:
-            NonFiniteError: one is not finite; nothing was updated with it, nor after it.
+            NonFiniteError: one is not finite, and there is no other process; nothing was updated with it, nor after it.
         """
         if self._copied is not None:
             (updates, values, arrived), self._copied = self._copied, None
@@ -87,7 +96,6 @@ class UpdateGuard:
         return (self._losses, self._norms) if self._read_step == step else ({}, {})
 
     def _read(self, updates: list[Update], values: list[float]) -> None:
-        first = None
         for update in updates:
             if update.step != self._read_step:
                 self._read_step, self._losses, self._norms = update.step, {}, {}
@@ -97,13 +105,18 @@ class UpdateGuard:
             named = dict(zip(update.names, own, strict=True))
             self._losses |= named
             self._norms[update.phase.name] = norm
-            if first is None and not np.isfinite([*own, norm]).all():
-                first = update, named
-        # All processes stop together: if one left alone, the others would wait for it in the next reduction.
-        if self.world.all_any([first is not None])[0]:
-            update, named = first or (updates[-1], named)
-            networks = {name: self.model.networks()[name] for name in update.phase.networks}
-            raise non_finite(step=update.step, phase=update.phase.name, losses=named, networks=networks)
+            self._last = update, named
+            if self.failure is None and not np.isfinite([*own, norm]).all():
+                self.failure = self.error()
+        if self.failure is not None and self.world.world_size == 1:
+            raise self.failure
+
+    def error(self) -> NonFiniteError:
+        """Return what this process has found, or in its place the last numbers that it has read."""
+        update, named = self._last
+        networks = {name: self.model.networks()[name] for name in update.phase.networks}
+        found = non_finite(step=update.step, phase=update.phase.name, losses=named, networks=networks)
+        return self.failure or found
 
 
 def _skips(optimizer: Optimizer) -> bool:

@@ -12,6 +12,7 @@ class TrainerSettings:
     Attributes:
         max_steps: where training ends; 0 writes the initial checkpoint.
         seed: seed of the run.
+        accumulate: micro-batches of a step, see `trainers.step`.
         precision: "fp32", or "bf16" for autocast.
         ema_decay: of the weights' moving average; 0 = none.
         log_every: between lines of `stats.jsonl`; the first step is always logged.
@@ -24,6 +25,7 @@ class TrainerSettings:
 
     max_steps: int
     seed: int = 0
+    accumulate: int = 1
     precision: str = "fp32"
     ema_decay: float = 0.0
     log_every: int = 50

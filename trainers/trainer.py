@@ -7,33 +7,31 @@ bit on a CPU. `step` counts finished optimiser iterations, `nimg` pictures over 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.utils import get_total_norm
 
-from models.base_model import BaseModel, Phase
+from models.base_model import BaseModel
 from trainers.checkpoint import Checkpoints
 from trainers.distributed import Distributed
 from trainers.ema import EMA
 from trainers.failures import MemoryShortageError, out_of_memory_hint
+from trainers.feed import Feed, arrived
 from trainers.guard import UpdateGuard
 from trainers.logger import Logger
 from trainers.restore import describe_weights
 from trainers.settings import TrainerSettings
 from trainers.signals import StopSignals
 from trainers.state import changed_options, pack, unpack
-from util.batch import Batch, to_device
-from util.device import autocast
+from trainers.step import Step
+from util.batch import Batch
 from util.errors import EXIT_INTERRUPTED, EXIT_OK, LostProcessError, UserError
 from util.progress import progress
-from util.seeds import derive_seed
 
 
 class Trainer:
@@ -41,7 +39,8 @@ class Trainer:
 
     Args:
         model: the method, its networks initialised.
-        make_loader: returns the batches from a step on (`BatchKeys(start_step=...)` as a loader's batch sampler).
+        make_loader: returns the batches from a number on (`BatchKeys(start_step=...)` as a loader's batch sampler);
+            a step takes `settings.accumulate` of them.
         run_dir: the run's folder.
         settings: see there.
         world: this process among its peers.
@@ -65,10 +64,11 @@ class Trainer:
         self.checkpoints = Checkpoints(run_dir, keep=settings.keep)
         self.step = self.nimg = 0
         self._saved_step: int | None = None
-        self._updated = False  # whether any network was, in the present step
+        self._problem: UserError | None = None  # why there is no next batch
         model.to(world.device)
         model.train()
         self.guard = UpdateGuard(model, world)
+        self.steps = Step(model, world=world, guard=self.guard, settings=settings)
         averaged = {name: net for name, net in model.networks().items() if name in model.ema_networks}
         self.ema = EMA(averaged, decay=settings.ema_decay) if settings.ema_decay else None
 
@@ -104,112 +104,100 @@ class Trainer:
 
     def _run(self, stop: StopSignals) -> int:
         self._save()  # at once, so that the run can be continued however it ends
-        batches = iter(self.make_loader(self.step))
-        since, since_step = time.perf_counter(), self.step
+        batches = Feed(self.make_loader(self.step * self.settings.accumulate), self.world.device)
+        start, since, since_step = self.step, time.perf_counter(), self.step
         with progress(total=self.settings.max_steps, initial=self.step, unit="step", shown=self.world.is_main) as bar:
-            while self.step < self.settings.max_steps:
-                batch = self._next(batches)
-                self._guarded_step(batch)
-                bar.update()
-                if self.step == 1 or self._due(self.settings.log_every):
+            while True:
+                upcoming = self._fetch(batches, wanted=not stop.requested)
+                logs = self.step > start and (self.step == 1 or self._due(self.settings.log_every))
+                flags, losses = self._agree([stop.requested, self._problem is not None], logs=logs)
+                if logs:
                     elapsed, since = time.perf_counter() - since, time.perf_counter()
-                    self._log(bar, elapsed / (self.step - since_step))
+                    self._log(bar, losses, elapsed / (self.step - since_step))
                     since_step = self.step
-                if self._due(self.settings.image_every):
+                if self.step > start and self._due(self.settings.image_every):
                     self._draw()
-                if self.world.all_any([stop.requested])[0]:
+                stopped, failed = flags
+                if stopped:
                     self._save()
                     return EXIT_INTERRUPTED
+                if failed:
+                    self._give_up()
+                if self.step == self.settings.max_steps:
+                    break
                 if self._due(self.settings.save_every):
                     self._save()
+                self._guarded_step(upcoming)
+                bar.update()
         self._save()
         return EXIT_INTERRUPTED if self.world.all_any([stop.requested])[0] else EXIT_OK
 
     # --- one step --------------------------------------------------------------------------------------------------
-    def _guarded_step(self, batch: Batch) -> None:
+    def _fetch(self, batches: Feed, *, wanted: bool) -> list[Batch]:
+        """Return the next step's micro-batches, while the device works on the last step; none if one is unusable."""
+        if not wanted or self.step == self.settings.max_steps:
+            return []
+        try:
+            return [next(batches) for _ in range(self.settings.accumulate)]
+        except UserError as error:
+            self._problem = error
+            return []
+
+    def _agree(self, flags: list[bool], *, logs: bool) -> tuple[list[bool], dict[str, float]]:
+        """Return which flags any process has set and, if `logs`, the mean losses of the step just made.
+
+        The one exchange of a step beside the gradients'.
+
+        Raises:
+            NonFiniteError: a number of a process is not finite.
+        """
+        losses = self.guard.numbers(self.step)[0] if logs else {}
+        (bad, *agreed), means = self.world.agree([self.guard.failure is not None, *flags], losses)
+        if bad:
+            raise self.guard.error()
+        return agreed, means
+
+    def _guarded_step(self, batches: list[Batch]) -> None:
         """Make a step; if memory runs out before anything was updated, save the state from before it.
 
         (Vectors that a forward pass updates, such as spectral norm's, may be one pass ahead.)
         """
         try:
             with out_of_memory_hint():
-                self._train_step(batch)
+                self._train_step([arrived(batch) for batch in batches])
         except MemoryShortageError:
-            if not self._updated and self.world.world_size == 1:  # the others are in the middle of the step
+            if not self.steps.updated and self.world.world_size == 1:  # the others are in the middle of the step
                 self._rescue()
             raise
 
-    def _train_step(self, batch: Batch) -> None:
-        torch.manual_seed(derive_seed(self.settings.seed, "step", self.step, self.world.rank))
-        self._updated = False
-        self.model.step = self.step
-        with self._autocast():
-            shared = self.model.begin_step(batch)
-        for phase in self.model.phases():
-            if self.step % phase.every == 0:
-                for _ in range(phase.repeat):
-                    self._update(phase, shared)
-        self.guard.end_step()
+    def _train_step(self, batches: list[Batch]) -> None:
+        self.steps.make(batches, self.step)
         if self.ema:
             self.ema.update()
         self.step += 1
-        self.nimg += len(batch["name"]) * self.world.world_size
-
-    def _update(self, phase: Phase, shared: Any) -> None:
-        """One update of the phase's networks; the others neither get gradients nor spend time on them.
-
-        Args:
-            shared: what `begin_step` returned for this step.
-        """
-        with frozen(self.model, keep=phase.networks):
-            with self._autocast():
-                losses = phase.losses(shared)
-            if not losses:
-                return  # all its terms have weight zero
-            total = sum(self.model.loss_weights.get(name, 1.0) * loss for name, loss in losses.items())
-            self.guard.settle()  # of the step before: here its gradients are still there, and the device is busy
-            phase.optimizer.zero_grad(set_to_none=True)
-            assert isinstance(total, Tensor)
-            total.backward()
-        norm = get_total_norm(p.grad for g in phase.optimizer.param_groups for p in g["params"] if p.grad is not None)
-        self.guard.check(self.step + 1, phase, losses, norm)
-        self._updated = True
-        phase.optimizer.step()
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        """Entered anew for each phase: autocast caches cast weights, and a phase must see the last one's update."""
-        return autocast(self.world.device, self.settings.precision)
+        self.nimg += sum(len(batch["name"]) for batch in batches) * self.world.world_size
 
     # --- around the steps ------------------------------------------------------------------------------------------
     def _due(self, every: int) -> bool:
         return bool(every) and self.step % every == 0
 
-    def _next(self, batches: Iterator[Batch]) -> Batch:
-        """Return the next batch; if any process has none, all save, since the state between two steps is consistent."""
-        batch, problem = None, None
+    def _give_up(self) -> NoReturn:
+        """Save, since the state between two steps is consistent, and raise why a process has no batch."""
+        self._rescue()
+        # Not kept here: its traceback refers to this object, and the cycle would keep the loader's processes alive
+        problem, self._problem = self._problem, None
         try:
-            batch = to_device(next(batches), self.world.device)
-        except UserError as error:
-            problem = error
-        if self.world.all_any([problem is not None])[0]:
-            self._rescue()
-            try:
-                raise problem or LostProcessError(
-                    "another process of this run has no further pictures; see its message"
-                )
-            finally:
-                del problem  # its traceback refers to this frame: the cycle would keep the loader's processes alive
-        assert batch is not None
-        return batch
+            raise problem or LostProcessError("another process of this run has no further pictures; see its message")
+        finally:
+            del problem
 
     def _rescue(self) -> None:
         self._save()
         if self.world.is_main:
             print(f"step {self.step} was saved: --continue_train goes on from it", flush=True)
 
-    def _log(self, bar: Any, seconds_per_step: float) -> None:
-        losses, norms = self.guard.numbers(self.step)
-        losses = self.world.mean(losses)
+    def _log(self, bar: Any, losses: dict[str, float], seconds_per_step: float) -> None:
+        norms = self.guard.numbers(self.step)[1]
         rates = {phase.name: phase.optimizer.param_groups[0]["lr"] for phase in self.model.phases()}
         self._logger.log(
             self.step,
@@ -251,6 +239,8 @@ class Trainer:
         if self._saved_step == self.step:
             return
         self.guard.settle()
+        if self.world.all_any([self.guard.failure is not None])[0]:
+            raise self.guard.error()
         sums = [p.detach().double().sum() for net in self.model.networks().values() for p in net.parameters()]
         if not self.world.equal(torch.stack(sums).tolist()):
             raise RuntimeError("the processes' weights differ: a network is trained without BaseModel.call")
@@ -279,20 +269,3 @@ class Trainer:
             before = {**self.model.formerly, **state["options"]}
             for change in changed_options(before, self.options):
                 print(f"warning: {change}; the run will differ from an uninterrupted one", flush=True)
-
-
-@contextmanager
-def frozen(model: BaseModel, *, keep: tuple[str, ...]) -> Iterator[None]:
-    """Let no parameter require a gradient but those of the networks `keep`.
-
-    A network that a shared forward pass has been through (`begin_step`) may be frozen by another phase in between:
-    its graph remains, and gradients flow again once it is unfrozen. This also works under DDP, whose hooks are in it.
-    """
-    off = [p for name, net in model.networks().items() if name not in keep for p in net.parameters() if p.requires_grad]
-    for parameter in off:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in off:
-            parameter.requires_grad_(True)

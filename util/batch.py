@@ -37,7 +37,8 @@ class Batch(TypedDict):
     `inst_class` is the majority label of an instance's pixels (the lowest id on a tie). `index` is the position in
     the data set; `hidden` says whether an instance of the picture is fully erased, where it is known without asking
     the device; `draw` seeds a method's own draws for a training sample: like all draws, they depend on the
-    seed, the epoch and the index, not on the process that loads or trains it.
+    seed, the epoch and the index, not on the process that loads or trains it. `host` is the batch as it was before it
+    was moved to a device, see `on_host`; `copied` tells when all of it is there, see `trainers.feed`.
     """
 
     image: Tensor
@@ -51,6 +52,8 @@ class Batch(TypedDict):
     index: list[int]
     hidden: NotRequired[list[bool]]
     draw: NotRequired[list[int]]
+    host: NotRequired[Batch]
+    copied: NotRequired[torch.cuda.Event]
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -73,7 +76,14 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move every tensor of the batch; to a GPU while the host goes on, to the CPU so that it can be read at once."""
     ahead = device.type != "cpu"
     moved = {k: v.to(device, non_blocking=ahead) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    if ahead and batch["image"].device.type == "cpu":
+        moved["host"] = batch
     return moved  # type: ignore[return-value]
+
+
+def on_host(batch: Batch) -> Batch:
+    """Return the batch on the CPU, without waiting for the device where it came from there (`to_device`)."""
+    return batch["host"] if "host" in batch else to_device(batch, torch.device("cpu"))
 
 
 def one_hot(label: Tensor, label_nc: int, ignore_label: int | None = None) -> Tensor:

@@ -16,6 +16,7 @@ class Opt:
         vars(self).update(values)
 
     # --- flags, written by `make opt`
+    accumulate: int
     add_from: tuple[str, int] | None
     add_object: str | None
     add_shape: str | None

@@ -167,6 +167,8 @@ def test_wrong_use_is_told(trained: Path) -> None:
         train_command.main([*QUICK, "--model", "spmpgan", "--dataset_mode", "single_image", "--name", "x"])
     with pytest.raises(UserError, match="--batch_size 2: semia works on one picture"):
         train_command.main([*tiny, "--batch_size", "2"])
+    with pytest.raises(UserError, match="--accumulate 2: semia works on one picture"):
+        train_command.main([*tiny, "--accumulate", "2"])
     for flag, value, instead in (("load_size", "64", "--resize"), ("crop_size", "64", "the whole picture is taken"),
                                  ("mask_types", "free_form", "nothing is masked")):  # fmt: skip
         with pytest.raises(UserError, match=f"--{flag}: --dataset_mode single_image does not use it; {instead}"):

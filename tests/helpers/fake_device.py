@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,6 +56,8 @@ class FakeDevice(TorchDispatchMode):
         self.device, self.fakes = torch.device(kind, 0), fakes
         self.waits: list[str] = []
         self._in_flight: list[Tensor] = []  # copies to the host that nobody has waited for
+        self.stream = "main"  # that operations are given to
+        self._elsewhere: list[Tensor] = []  # made on another stream, which the main one has not waited for
 
     def wait(self) -> None:
         """Wait until all copies to the host are there."""
@@ -65,8 +68,23 @@ class FakeDevice(TorchDispatchMode):
         """Return what is in a tensor, on the CPU."""
         if any(x is copy for copy in self._in_flight):
             raise DeviceMistakeError("a copy to the host is read before it has arrived")
+        if self.stream == "main" and any(x is copy for copy in self._elsewhere):
+            raise DeviceMistakeError("a copy to the device is used before it has arrived")
         shadow: Tensor = x.shadow if isinstance(x, FakeTensor) else x.data  # type: ignore[attr-defined]
         return shadow
+
+    def wait_on_device(self, event: Any) -> None:
+        """Let the main stream wait for the others; stands for `torch.cuda.Stream.wait_event`."""
+        self._elsewhere.clear()
+
+    @contextmanager
+    def beside(self, stream: Any) -> Iterator[None]:
+        """Stands for `torch.cuda.stream`."""
+        self.stream = "beside"
+        try:
+            yield
+        finally:
+            self.stream = "main"
 
     def tolist(self, x: Tensor) -> Any:
         """Stands for `Tensor.tolist`."""
@@ -97,6 +115,8 @@ class FakeDevice(TorchDispatchMode):
             place = self._common_device(func, args)
             fake = apply(lambda x: self._fake(x, place) if isinstance(x, Tensor) else x, real)
         self._attach(fake, real)
+        if self.stream != "main":
+            self._elsewhere += tensors_of([fake])
         if func.overloadpacket is aten._to_copy and kwargs.get("non_blocking") and args[0].device.type != "cpu":
             self._in_flight += [fake] if fake.device.type == "cpu" else []
         return fake
@@ -200,6 +220,10 @@ def fake_device(kind: str) -> Iterator[FakeDevice]:
             patch.setattr(made, "numpy", lambda x, **how: device.numpy(x, **how), raising=False)
         patch.setattr(torch.cuda, "manual_seed_all", lambda seed: None)
         patch.setattr(torch.cuda, "Event", lambda: FakeEvent(device))
+        patch.setattr(torch.cuda, "Stream", lambda place: object())
+        patch.setattr(torch.cuda, "stream", device.beside)
+        patch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(wait_event=device.wait_on_device))
+        patch.setattr(Tensor, "record_stream", lambda x, stream: None)
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
         if kind == "cuda":
@@ -228,7 +252,7 @@ class FakeEvent:
     def __init__(self, device: FakeDevice) -> None:
         self.device = device
 
-    def record(self) -> None: ...
+    def record(self, stream: Any = None) -> None: ...
 
     def synchronize(self) -> None:
         self.device.wait()

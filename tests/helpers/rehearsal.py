@@ -24,6 +24,7 @@ from models.style_bank import StyleBank
 from options.base_options import input_folder
 from options.train_options import TrainOptions
 from trainers.distributed import Distributed
+from trainers.feed import Feed
 from trainers.preview import Preview
 from trainers.restore import load_inputs
 from trainers.sampler import BatchKeys
@@ -58,7 +59,7 @@ class Rehearsal:
         waits = []
         for batch in self.batches[:count]:
             before = len(device.waits)
-            trainer._guarded_step(trainer._next(iter([batch])))
+            trainer._guarded_step(list(Feed([batch], device.device)))
             waits.append(device.waits[before:])
         return waits
 

@@ -261,6 +261,7 @@ def main() -> int:
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch_size", type=int, default=2)
+    parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--announce_step", type=int, help="create <run_dir>/in_step when this step begins, then wait")
@@ -281,6 +282,7 @@ def main() -> int:
             workers=opt.workers,
             model=model,
             max_steps=opt.steps,
+            accumulate=opt.accumulate,
             resume=opt.resume,
             save_every=opt.save_every,
         )

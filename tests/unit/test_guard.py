@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_device import FakeDevice, fake_device, missing_fakes
+from fake_device import DeviceMistakeError, FakeDevice, fake_device, missing_fakes
 from torch import Tensor
 from trainer_toys import LENGTH, ToyData, ToyModel, fit, toy_trainer
 
 from trainers.checkpoint import load_checkpoint
 from trainers.distributed import Distributed
 from trainers.failures import NonFiniteError
+from trainers.feed import Feed, arrived
 from trainers.state import unpack
 from trainers.trainer import Trainer
-from util.batch import Batch, collate
+from util.batch import Batch, collate, on_host
 
 pytestmark = pytest.mark.skipif(bool(missing_fakes()), reason=missing_fakes())
 
@@ -30,7 +31,7 @@ def batch() -> Batch:
 
 
 def step(trainer: Trainer) -> None:
-    trainer._guarded_step(trainer._next(iter([batch()])))
+    trainer._guarded_step(list(Feed([batch()], trainer.world.device)))
 
 
 def weights(trainer: Trainer, device: FakeDevice) -> dict[str, list[Tensor]]:
@@ -86,7 +87,7 @@ def test_the_host_waits_once_a_step_and_reads_what_a_cpu_reads(tmp_path: Path) -
         trainer = toy(device, tmp_path / "fake")
         trainer.model.load_state(initial)
         first = next(iter(trainer.make_loader(0)))
-        trainer._guarded_step(trainer._next(iter([first])))
+        trainer._guarded_step(list(Feed([first], device.device)))
         device.waits.clear()
         losses, norms = trainer.guard.numbers(1)
         assert device.waits == ["event"] and norms.keys() == real.guard.numbers(1)[1].keys()
@@ -108,3 +109,12 @@ def test_a_run_of_a_cpu_goes_on_on_a_gpu(tmp_path: Path) -> None:
         before = weights(trainer, device)
         step(trainer)
         assert not same(before["netG"], weights(trainer, device)["netG"])
+
+
+def test_a_batch_is_not_used_before_it_is_on_the_device() -> None:
+    with fake_device("cuda") as device:
+        moved = next(Feed([batch()], device.device))
+        with pytest.raises(DeviceMistakeError, match="before it has arrived"):
+            moved["image"].sum()
+        assert arrived(moved)["image"].sum().device == device.device
+        assert not device.waits and on_host(moved)["image"].device.type == "cpu"

@@ -17,7 +17,7 @@ from trainers.checkpoint import CheckpointError, load_checkpoint
 from trainers.distributed import Distributed
 from trainers.failures import NonFiniteError
 from trainers.run_dir import BUSY, open_run
-from trainers.trainer import frozen
+from trainers.step import frozen
 from util.errors import EXIT_NON_FINITE, DataError, UserError
 from util.locks import locked
 
@@ -37,6 +37,36 @@ def test_resumed_run_equals_the_unbroken_one_bit_for_bit(tmp_path: Path, precisi
     assert_same(unbroken, resumed)
     assert stats(tmp_path / "a") == stats(tmp_path / "b")
     assert not torch.equal(unbroken["model"]["netG"]["dec.weight"], unbroken["ema"]["netG"]["dec.weight"])
+
+
+def test_micro_batches_make_the_step_of_one_batch_and_resume(tmp_path: Path) -> None:
+    """To the rounding of float64, buffers that forward passes change included."""
+    fit(tmp_path / "whole", max_steps=4, batch_size=3)
+    fit(tmp_path / "parts", max_steps=4, batch_size=1, accumulate=3)
+    whole, parts = load_checkpoint(tmp_path / "whole/latest.pt"), load_checkpoint(tmp_path / "parts/latest.pt")
+    assert whole["nimg"] == parts["nimg"] == 12
+    for net in ("netG", "netD"):
+        for key, value in whole["model"][net].items():
+            torch.testing.assert_close(parts["model"][net][key], value, rtol=1e-9, atol=1e-9)
+    for a, b in zip(stats(tmp_path / "whole"), stats(tmp_path / "parts"), strict=True):
+        assert a["losses"] == pytest.approx(b["losses"], rel=1e-9)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-9)
+
+    noisy = {"batch_size": 1, "accumulate": 3, "ema_decay": 0.9}
+    fit(tmp_path / "a", model=ToyModel(noise=0.1), max_steps=4, **noisy)
+    fit(tmp_path / "b", model=ToyModel(noise=0.1), max_steps=2, **noisy)
+    fit(tmp_path / "b", model=ToyModel(noise=0.1), max_steps=4, resume=True, **noisy)
+    assert_same(load_checkpoint(tmp_path / "a/latest.pt"), load_checkpoint(tmp_path / "b/latest.pt"))
+
+
+def test_micro_batches_draw_differently(tmp_path: Path) -> None:
+    """The draws of a step are those of its micro-batches, the same in each phase."""
+    trainer, seen = toy_trainer(tmp_path, max_steps=1, batch_size=1, accumulate=2), []
+    begin = trainer.model.begin_step
+    trainer.model.begin_step = lambda batch: (seen.append(float(torch.rand(()))), begin(batch))[1]  # type: ignore
+    with open_run(trainer.run_dir, resume=False, world=trainer.world):
+        trainer.fit()
+    assert len(set(seen)) == 2 and seen[:2] == seen[2:4]
 
 
 def test_bf16_computes_in_bf16_and_keeps_the_weights_in_fp32(tmp_path: Path) -> None:
