@@ -6,6 +6,8 @@ module can be deep-copied at any time, as it holds no derived weight; a test com
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,24 +46,51 @@ class SpectralConv2d(nn.Module):
         self.register_buffer("weight_u", F.normalize(torch.randn(out_channels), dim=0, eps=EPS))
         self.register_buffer("weight_v", F.normalize(torch.randn(in_channels * kernel_size**2), dim=0, eps=EPS))
 
-    def matrix(self) -> Tensor:
-        """Return the weight as a matrix with a row per output channel."""
-        return self.weight_orig.flatten(1)
-
     def normalised_weight(self) -> Tensor:
         """Return W / sigma; the gradient flows through W in sigma = u^T W v, not through u and v."""
-        matrix = self.matrix()
-        with torch.autocast(matrix.device.type, enabled=False):
+        weight, v = self.weight_orig, self.weight_v.view(1, *self.weight_orig.shape[1:])
+        with torch.autocast(weight.device.type, enabled=False):
             if self.training:
                 with torch.no_grad():
-                    self.weight_v.copy_(F.normalize(torch.mv(matrix.t(), self.weight_u), dim=0, eps=EPS))
-                    self.weight_u.copy_(F.normalize(torch.mv(matrix, self.weight_v), dim=0, eps=EPS))
+                    matrix, place = as_stored(weight, weight).flatten(1), as_stored(v, weight)
+                    place.copy_(F.normalize(torch.mv(matrix.t(), self.weight_u), dim=0, eps=EPS).view(place.shape))
+                    self.weight_u.copy_(F.normalize(torch.mv(matrix, place.flatten()), dim=0, eps=EPS))
             # Copies: a later forward pass changes the buffers before this pass's backward.
-            u, v = self.weight_u.clone(), self.weight_v.clone()
-            return self.weight_orig / torch.dot(u, torch.mv(matrix, v))
+            return DividedBySigma.apply(weight, self.weight_u.clone(), as_stored(v, weight).flatten().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         padding = self.padding
         if self.padding_mode == "replicate":
             x, padding = F.pad(x, (self.padding,) * 4, mode="replicate"), 0
         return F.conv2d(x, self.normalised_weight(), self.bias, self.stride, padding)
+
+
+def as_stored(x: Tensor, weight: Tensor) -> Tensor:
+    """Return a view of x (.., K, k, k) whose last three dimensions are ordered as the weight's lie in memory."""
+    channels_last = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    return x.movedim(1, -1) if channels_last else x
+
+
+class DividedBySigma(torch.autograd.Function):
+    """W / (u^T W v) for a weight (C, K, k, k), u (C), and v (K k k) in the order of the stored weight.
+
+    Reading the weights takes long where a map has few pixels. PyTorch's own gradient reads them four times as often.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """Return the divided weight."""
+        sigma = torch.dot(u, torch.mv(as_stored(weight, weight).flatten(1), v))
+        ctx.save_for_backward(weight, u, v, sigma)
+        return weight / sigma
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of the weight: (G - (G . W) / sigma u v^T) / sigma."""
+        weight, u, v, sigma = ctx.saved_tensors
+        stored = as_stored(grad, weight)
+        rows = stored.flatten(1)
+        along = torch.dot(rows.flatten(), as_stored(weight, weight).flatten()) / sigma
+        rows = torch.addr(rows, -along * u, v).div_(sigma)
+        result = rows.view(stored.shape)
+        return (result if stored is grad else result.movedim(-1, 1)), None, None
