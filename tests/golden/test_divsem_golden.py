@@ -37,6 +37,9 @@ from util.batch import one_hot
 SECOND_STEP = {"rel": 0.1, "abs": 1e-3}
 # In the first step too that loss comes after the discriminators' update: 6e-5 without AVX.
 JUDGED = 2e-4
+# Layers of 2 x 2 and 4 x 4 pixels are normalised over these: float32 leaves 2 to 3e-4 (rms, against float64) there in
+# every order of computation.
+FEW_PIXELS = 2e-3
 GOLDEN = golden("divsem_golden.json")
 
 
@@ -144,7 +147,7 @@ def test_divsem_inference_with_cached_codes(divsem: CascadeGenerator) -> None:
     generator_layers = {k: v for k, v in expected["A_layers"].items() if not k.startswith("zencoder")}
     assert generator_layers.keys() == {k for k in layers if not k.startswith("zencoder")}
     for name, stats in generator_layers.items():
-        assert_stats(layers[name], stats)
+        assert_stats(layers[name], stats, val=FEW_PIXELS if stats["shape"][-1] <= 4 else 5e-4)
 
 
 @torch.no_grad()

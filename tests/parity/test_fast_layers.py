@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.networks.blocks.enlarge import Smoothing, commuted_conv, enlarged_convs, upsample2
 from models.networks.blocks.init import init_normal
 from models.networks.blocks.norm import ChannelsLastNorm, instance_norm
-from models.networks.blocks.regions import RegionMap, split_regions
+from models.networks.blocks.regions import RegionMap, Regions, combinations
 from models.networks.blocks.spectral import SpectralConv2d
 from models.networks.cascade import stages
 from models.networks.cascade.context import dense_context
@@ -66,16 +66,28 @@ def test_convolution_of_an_enlarged_map(padding_mode: str, skip_channels: int, s
     assert equal(enlarged_convs(small, half, [conv])[0], commuted_conv(small, half, conv))
 
 
-def test_convolution_of_regions() -> None:
-    conv = nn.Conv2d(4, 3, 3, padding=1).double()
-    region, (first, second) = split_regions(torch.randint(0, 3, (2, 5, 6)), torch.randint(0, 4, (2, 5, 6)))
-    assert len(set(zip(first.tolist(), second.tolist(), strict=True))) == len(first) <= 12
-    rows = torch.randn(len(first), 4, dtype=torch.float64, requires_grad=True)
-    plain = conv(rows[region].movedim(-1, 1))
-    fast = RegionMap.of(rows, region).conv3x3(conv)
+@pytest.mark.parametrize("largest", [4, 60])  # combinations are numbered by a table, or by sorting
+def test_convolutions_of_regions(largest: int) -> None:
+    """Two in a row, the second one of the first one's finer regions."""
+    first, second = nn.Conv2d(4, 3, 3, padding=1).double(), nn.Conv2d(3, 5, 3, padding=1).double()
+    ids, parts = combinations(torch.randint(0, 3, (2, 7, 6)), torch.randint(0, largest, (2, 7, 6)))
+    assert len(set(zip(*(part.tolist() for part in parts), strict=True))) == len(parts[0]) <= 3 * largest
+    rows = torch.randn(len(parts[0]), 4, dtype=torch.float64, requires_grad=True)
+    plain = second(F.relu(first(rows[ids].movedim(-1, 1))))
+    hidden = RegionMap(rows, Regions(ids, len(rows))).conv3x3(first.weight, first.bias).relu()
+    fast = hidden.conv3x3(second.weight, second.bias).dense()
     assert equal(plain, fast)
-    for a, b in zip(gradients(plain, rows, *conv.parameters()), gradients(fast, rows, *conv.parameters()), strict=True):
+    inputs = [rows, *first.parameters(), *second.parameters()]
+    for a, b in zip(gradients(plain, *inputs), gradients(fast, *inputs), strict=True):
         assert equal(a, b)
+
+
+def test_neighbourhoods_that_repeat_are_one_region() -> None:
+    stripes = Regions((torch.arange(12) // 4).expand(1, 9, 12), 3)
+    taps, finer = stripes.refined
+    assert finer.count == len(taps) == 9 * 3  # both sides and the middle of each stripe; top, middle, bottom
+    assert stripes.worth_refining
+    assert not Regions(torch.arange(108).view(1, 9, 12), 108).worth_refining
 
 
 @pytest.mark.parametrize("edge_input", [True, False])

@@ -1,48 +1,78 @@
 """Maps that are constant over regions, and their 3x3 convolutions as table look-ups.
 
 Labels, edges, mask and an instance's style take few values together: a convolution of such a map is, at each pixel, the
-sum of nine rows of a table, which has a row per tap and region. On a CPU this costs a fraction of the convolution.
+sum of nine rows of a table, which has a row per tap and region. The sum is the same wherever a 3x3 neighbourhood looks
+the same, so it is again a map of regions, finer ones. On a CPU this costs a fraction of the convolution.
 
-Shapes: B batch, H x W pixels, R regions, K channels.
+Shapes: B batch, H x W pixels, R regions, F finer ones, K channels.
 """
 
 from __future__ import annotations
 
+import math
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 TAPS = 9
 
 
-class RegionMap:
-    """A map (B, K, H, W) as rows (R, K) and the region ids of a 3x3 neighbourhood.
+class Regions:
+    """A partition of pixels.
 
     Args:
-        rows: (R, K), the channels of each region.
-        taps: (B, H, W, 9), the regions of a pixel and its neighbours, row by row; R stands for the zeros beyond the
-            border.
+        ids: (B, H, W), the region of each pixel.
+        count: R; ids are below.
     """
 
-    def __init__(self, rows: Tensor, taps: Tensor) -> None:
-        self.rows, self.taps = rows, taps
+    def __init__(self, ids: Tensor, count: int) -> None:
+        self.ids, self.count = ids, count
 
-    @classmethod
-    def of(cls, rows: Tensor, region: Tensor) -> RegionMap:
-        """Make one of the region (B, H, W) of each pixel."""
-        height, width = region.shape[-2:]
-        padded = F.pad(region, (1, 1, 1, 1), value=len(rows))
-        shifts = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
-        return cls(rows, torch.stack(shifts, dim=-1))
+    @cached_property
+    def refined(self) -> tuple[Tensor, Regions]:
+        """Return the partition by equal 3x3 neighbourhoods, and the regions (F, 9) in those, row by row.
 
-    def conv3x3(self, conv: nn.Conv2d) -> Tensor:
-        """Return what `conv`, 3x3 with zeros around, gives: (B, C, H, W), channels last."""
-        weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 1)  # (9, K, C)
-        table = F.pad(self.rows @ weight, (0, 0, 0, 1))  # (9, R + 1, C)
-        out = TapSum.apply(table, self.taps.flatten(0, 2)).unflatten(0, self.taps.shape[:3]).permute(0, 3, 1, 2)
-        return out if conv.bias is None else out + conv.bias[:, None, None]
+        R stands for what lies beyond the border.
+        """
+        taps = torch.arange(self.count + 1, device=self.ids.device)[:, None]  # the last one: beyond the border
+        ids = self.ids
+        for dim in (2, 1):  # three columns, then three rows of those: a number of nine ids could be too large
+            padded = F.pad(ids, (1, 1) if dim == 2 else (0, 0, 1, 1), value=len(taps) - 1)
+            ids, parts = combinations(*(padded.narrow(dim, shift, ids.shape[dim]) for shift in range(3)))
+            taps = torch.cat([taps[part] for part in parts], dim=1)
+            taps = F.pad(taps, (0, 0, 0, 1), value=self.count)
+        return taps[:-1], Regions(ids, len(taps) - 1)
+
+    @property
+    def worth_refining(self) -> bool:
+        """Whether neighbourhoods repeat often enough for look-ups to be cheaper than a convolution."""
+        return 2 * self.refined[1].count < self.ids.numel()
+
+
+class RegionMap:
+    """A map (B, K, H, W) as rows (R, K) of its regions."""
+
+    def __init__(self, rows: Tensor, regions: Regions) -> None:
+        self.rows, self.regions = rows, regions
+
+    def conv3x3(self, weight: Tensor, bias: Tensor | None) -> RegionMap:
+        """Convolve with weight (C, K, 3, 3), zeros around: a map of finer regions."""
+        taps, finer = self.regions.refined
+        table = F.pad(self.rows @ weight.permute(2, 3, 1, 0).flatten(0, 1), (0, 0, 0, 1))  # (9, R + 1, C)
+        rows = TapSum.apply(table, taps)
+        return RegionMap(rows if bias is None else rows + bias, finer)
+
+    def relu(self) -> RegionMap:
+        """Return the map without its negative values."""
+        return RegionMap(F.relu(self.rows), self.regions)
+
+    def dense(self) -> Tensor:
+        """Return (B, K, H, W), channels last."""
+        ids = self.regions.ids
+        return self.rows.index_select(0, ids.flatten()).unflatten(0, ids.shape).permute(0, 3, 1, 2)
 
 
 class TapSum(torch.autograd.Function):
@@ -66,11 +96,11 @@ class TapSum(torch.autograd.Function):
         return table, None
 
 
-def split_regions(*parts: Tensor) -> tuple[Tensor, list[Tensor]]:
+def combinations(*parts: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Number the combinations of ids that occur.
 
     Args:
-        parts: int64 ids (B, H, W) from 0.
+        parts: int64 ids (B, H, W) from 0; the product of their numbers is below 2^63.
 
     Returns:
         The combination (B, H, W) of each pixel, and the ids (R) of each part.
@@ -79,10 +109,14 @@ def split_regions(*parts: Tensor) -> tuple[Tensor, list[Tensor]]:
     key = torch.zeros_like(parts[0])
     for part, count in zip(parts, counts, strict=True):
         key = key * count + part
-    present = torch.zeros(int(key.max()) + 1, dtype=torch.bool, device=key.device)
-    present[key.flatten()] = True
-    rest, ids = present.nonzero().squeeze(1), []
+    if math.prod(counts) > 4 * key.numel():
+        rest, place = torch.unique(key, return_inverse=True)
+    else:  # several times faster than by sorting
+        present = torch.zeros(math.prod(counts), dtype=torch.bool, device=key.device)
+        present[key.flatten()] = True
+        rest, place = present.nonzero().squeeze(1), (present.cumsum(0) - 1)[key]
+    ids = []
     for count in reversed(counts):
         ids.append(rest % count)
         rest = rest // count
-    return (present.cumsum(0) - 1)[key], ids[::-1]
+    return place, ids[::-1]

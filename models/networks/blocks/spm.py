@@ -40,11 +40,15 @@ class Modulation:
 SPM = Modulation()
 
 
-def joined_conv(x: Tensor, convs: list[nn.Conv2d]) -> tuple[Tensor, ...]:
+def joined_conv(x: Tensor | RegionMap, convs: list[nn.Conv2d]) -> tuple[Tensor, ...]:
     """Apply 3x3 convolutions of one input as a single one; equal to calling each, up to rounding."""
     weight = torch.cat([conv.weight for conv in convs])
     bias = torch.cat([conv.bias for conv in convs if conv.bias is not None])
-    return F.conv2d(x, weight, bias, padding=1).chunk(len(convs), dim=1)
+    if isinstance(x, RegionMap) and x.regions.worth_refining:
+        out = x.conv3x3(weight, bias).dense()
+    else:
+        out = F.conv2d(x.dense() if isinstance(x, RegionMap) else x, weight, bias, padding=1)
+    return out.chunk(len(convs), dim=1)
 
 
 class SPMConv(nn.Module):
@@ -94,11 +98,15 @@ class SPMConv(nn.Module):
 
     def modulate(self, x: Tensor, feat: Tensor | None, ctx: Tensor | RegionMap) -> Tensor:
         """Normalise and modulate the convolved x (B, Cout, ...) by the features' hidden map and the context."""
-        hidden = ctx.conv3x3(self.ctx_hidden) if isinstance(ctx, RegionMap) else self.ctx_hidden(ctx)
-        gamma, beta = self.gamma_beta(feat, F.relu(hidden))
+        wanted: Tensor | RegionMap
+        if isinstance(ctx, RegionMap):
+            wanted = ctx.conv3x3(self.ctx_hidden.weight, self.ctx_hidden.bias).relu()
+        else:
+            wanted = F.relu(self.ctx_hidden(ctx))
+        gamma, beta = self.gamma_beta(feat, wanted)
         return F.leaky_relu(instance_norm(x) * (1 + gamma) + beta, LEAK)
 
-    def gamma_beta(self, feat: Tensor | None, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    def gamma_beta(self, feat: Tensor | None, wanted: Tensor | RegionMap) -> tuple[Tensor, Tensor]:
         """Return scale and shift (B, Cout, ...) from the hidden maps of the features and the context."""
         if feat is None:
             gamma, beta = joined_conv(wanted, [self.ctx_gamma, self.ctx_beta])

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.networks.blocks.regions import RegionMap, split_regions
+from models.networks.blocks.regions import RegionMap, Regions, combinations
 from models.networks.blocks.scales import resize_nearest
 from models.networks.blocks.segments import Segments
 
@@ -60,12 +60,12 @@ class RegionPyramid(ContextPyramid):
     def decoder(self, size: int) -> RegionMap:
         """As the base."""
         if size not in self._maps:
-            self._maps[size] = RegionMap.of(self.ctx, resize_nearest(self.region, size))
+            self._maps[size] = RegionMap(self.ctx, Regions(resize_nearest(self.region, size), len(self.ctx)))
         return self._maps[size]
 
     def encoder(self, size: int) -> RegionMap:
         """As the base."""
-        return RegionMap(self.ctx.detach()[:, self.style_dim :], self.decoder(size).taps)
+        return RegionMap(self.ctx.detach()[:, self.style_dim :], self.decoder(size).regions)
 
 
 def build_context(
@@ -104,7 +104,7 @@ def region_context(
     if codes is not None and inst is not None:
         first = torch.arange(len(inst), device=inst.device) * codes.shape[1]  # of each picture's instances
         parts.append(first[:, None, None] + inst)
-    region, (label_ids, *ids) = split_regions(*parts)
+    region, (label_ids, *ids) = combinations(*parts)
     rows = [F.one_hot(label_ids, classes + 1)[:, 1:], *(flag[:, None] for flag in ids[: len(flags)])]
     ctx = torch.cat(rows, dim=1).to(seg.dtype)
     if codes is None:
