@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,12 +54,15 @@ class SemIAStep:
         source, target: the source is rendered for the target's layout.
         reconstructs: the two are the same.
         banks: the source's patches, in samplings with a patch loss.
+        real: the target picture's features by the discriminator as it is, once the generator's first update after the
+            discriminator's has made them.
     """
 
     source: Side
     target: Side
     reconstructs: bool
     banks: Sequence[PatchBank] = ()
+    real: list[Tensor] = field(default_factory=list)
 
 
 @MODELS.register("semia")
@@ -242,6 +245,7 @@ class SemIAModel(BaseModel):
         return on_real, on_fake, [x[:1] for x in features], [x[1:] for x in features]
 
     def losses_D(self, shared: SemIAStep) -> dict[str, Tensor]:
+        shared.real.clear()
         with torch.no_grad():
             fake = self.render(shared).image
         on_real, on_fake, _, _ = self.discriminate(shared.target.image, fake)
@@ -255,8 +259,14 @@ class SemIAModel(BaseModel):
         source, target, out = shared.source, shared.target, self.render(shared)
         losses: dict[str, Tensor] = {}
         if self.weighted("G/gan") or self.weighted("G/feat"):
-            _, on_fake, real, fake = self.discriminate(target.image, out.image)
-            losses |= {"G/gan": least_squares(on_fake, 1.0), "G/feat": matching(fake, real)}
+            if shared.real:
+                # Only spectral norms have changed since, and the instance norms cancel a convolution's scale
+                assert self.netD is not None
+                on_fake, fake = self.netD(out.image)
+            else:
+                _, on_fake, real, fake = self.discriminate(target.image, out.image)
+                shared.real.extend(feature.detach() for feature in real)
+            losses |= {"G/gan": least_squares(on_fake, 1.0), "G/feat": matching(fake, shared.real)}
         if shared.reconstructs:
             losses["G/rec"] = F.l1_loss(out.image, target.image)
             losses |= {"G/alpha": fixed_point(out.alpha, 1.0), "G/beta": fixed_point(out.beta, 0.0)}
@@ -265,8 +275,8 @@ class SemIAModel(BaseModel):
                 losses["G/patch"] = self.patch(out.image, shared.banks, target.label)
             if self.alignment == "paper":
                 losses["G/align"] = self.misalignment(out.image, target.seg)
-            if self.perceptual is not None:
-                losses["G/vgg"] = self.perceptual(out.image, source.image)
+        if self.perceptual is not None:
+            losses["G/vgg"] = self.perceptual(out.image, source.image)
         return {name: loss for name, loss in losses.items() if self.weighted(name)}
 
     def misalignment(self, fake: Tensor, layout: Tensor) -> Tensor:

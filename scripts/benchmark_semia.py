@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base_model import Phase
-from models.losses.patch import NEAREST, SCALES, PatchFeatures, PatchLoss
+from models.losses.patch import NEAREST, SCALES, Corners, PatchFeatures, PatchLoss
 from models.losses.perceptual import TAPS, build_features
 from models.networks.semia.discriminator import PyramidDiscriminator
 from models.networks.semia.generator import Rendering, SemIAGenerator, init_semia
@@ -34,7 +34,7 @@ from util.seeds import torch_generator
 def plain_patch_loss(
     source: list[Tensor],
     target: list[Tensor],
-    corners: list[list[tuple[int, int]]],
+    corners: Corners,
     classes: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Return the patch loss of feature maps (1, C, H, W), patch by patch.
@@ -67,7 +67,7 @@ def plain_patch_loss(
 class PlainPatchLoss(PatchLoss):
     """`PatchLoss` by `plain_patch_loss`, and with all five levels of VGG-19."""
 
-    def __init__(self, *, features: nn.Module, semantic: bool) -> None:
+    def __init__(self, *, features: PatchFeatures, semantic: bool) -> None:
         super().__init__(features=features, semantic=semantic)
         self.rest = build_features("vgg19")[7 : TAPS["vgg19"][-1] + 1].requires_grad_(False)
 
@@ -84,10 +84,14 @@ class PlainPatchLoss(PatchLoss):
 
 
 class PlainSemIA(SemIAModel):
-    """As the release: the source anew in every update, every result's layout read, maps in their usual order."""
+    """As the release: source and target anew in every update, every result's layout read, maps in their usual order."""
 
     def laid_out(self, pair: Any) -> Any:
         return pair
+
+    def losses_G(self, shared: SemIAStep) -> dict[str, Tensor]:
+        shared.real.clear()
+        return super().losses_G(shared)
 
     def render(self, shared: SemIAStep) -> Rendering:
         out = super().render(shared)

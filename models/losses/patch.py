@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.losses.perceptual import build_features, load_features
@@ -32,6 +33,7 @@ class Scale:
 
 
 SCALES = (Scale(3, 10, 1), Scale(1, 5, 2))
+Corners = Sequence[Sequence[tuple[int, int]]]  # (row, column) of the drawn patches, by scale
 
 
 class PatchFeatures(nn.Module):
@@ -46,6 +48,38 @@ class PatchFeatures(nn.Module):
     def forward(self, picture: Tensor) -> list[Tensor]:
         first = self.layers[:2](picture)
         return [first, self.layers[2:](first)]
+
+    def patches(self, picture: Tensor, corners: Corners) -> list[Tensor]:
+        """Return the maps' patches (n, C, size, size) at some corners, computed from what these see of a picture.
+
+        Args:
+            picture: (1, 3, H, W) of even sides.
+            corners: on each scale's map.
+        """
+        found = []
+        for scale, own in zip(SCALES, corners, strict=True):
+            seen, inside = _seen(picture, own, scale, reach=1 if scale.stride == 1 else 4)
+            for layer in self.layers[: 2 if scale.stride == 1 else None]:
+                if isinstance(layer, nn.MaxPool2d):
+                    seen, inside = layer(seen), inside[..., ::2, ::2]
+                elif isinstance(layer, nn.Conv2d):
+                    seen, inside = F.conv2d(seen, layer.weight, layer.bias), inside[..., 1:-1, 1:-1]
+                else:
+                    seen = layer(seen) * inside  # zeros beyond the border, as every layer is padded
+            found.append(seen)
+        return found
+
+
+def _seen(picture: Tensor, corners: Sequence[tuple[int, int]], scale: Scale, *, reach: int) -> tuple[Tensor, Tensor]:
+    """Return what patches see of a picture, (n, 3, s, s) with zeros beyond its border, and where that is within it."""
+    first = torch.tensor(corners) * scale.stride - reach
+    steps = torch.arange(scale.stride * (scale.size - 1) + 2 * reach + scale.stride)
+    places = first[:, :, None] + steps  # (n, 2, s)
+    sides = torch.tensor(picture.shape[2:])[:, None]
+    within = (places >= 0) & (places < sides)
+    places = places.clamp(min=0).minimum(sides - 1).to(picture.device, non_blocking=True)
+    inside = (within[:, 0, :, None] & within[:, 1, None]).to(picture.device, picture.dtype, non_blocking=True)[:, None]
+    return picture[0][:, places[:, 0, :, None], places[:, 1, None]].transpose(0, 1) * inside, inside
 
 
 class PatchBank:
@@ -124,11 +158,11 @@ class PatchLoss(nn.Module):
     """See the module.
 
     Args:
-        features: pictures to maps, one for each of `SCALES`.
+        features: pictures to maps, one for each of `SCALES`, and to these maps' patches.
         semantic: compare within classes; off: as released.
     """
 
-    def __init__(self, *, features: nn.Module, semantic: bool) -> None:
+    def __init__(self, *, features: PatchFeatures, semantic: bool) -> None:
         super().__init__()
         self.features, self.semantic = features, semantic
 
@@ -141,7 +175,7 @@ class PatchLoss(nn.Module):
         known = classes if self.semantic else None
         return [PatchBank(m, known, scale) for m, scale in zip(self.features(source), SCALES, strict=True)]
 
-    def draw(self, size: tuple[int, int]) -> list[list[tuple[int, int]]]:
+    def draw(self, size: tuple[int, int]) -> Corners:
         """Draw corners (row, column) for each scale; `size` is the picture's."""
         corners = []
         for scale in SCALES:
@@ -155,7 +189,7 @@ class PatchLoss(nn.Module):
         fake: Tensor,
         banks: Sequence[PatchBank],
         classes: Tensor,
-        corners: list[list[tuple[int, int]]] | None = None,
+        corners: Corners | None = None,
     ) -> Tensor:
         """Return the mean over the drawn patches.
 
@@ -166,12 +200,12 @@ class PatchLoss(nn.Module):
         """
         drawn = self.draw((fake.shape[2], fake.shape[3])) if corners is None else corners
         values = []
-        for feature, bank, picks in zip(self.features(fake), banks, drawn, strict=True):
-            size, centre = bank.scale.size, _centres(classes, bank.scale) if self.semantic else None
-            cut = [feature[0, :, r : r + size, c : c + size].permute(1, 2, 0).flatten() for r, c in picks]
+        for patches, bank, picks in zip(self.features.patches(fake, drawn), banks, drawn, strict=True):
+            centre = _centres(classes, bank.scale) if self.semantic else None
+            cut = patches.permute(0, 2, 3, 1).flatten(1)
             labels = [None if centre is None else int(centre[r, c]) for r, c in picks]
             for label in dict.fromkeys(labels):
                 members = [i for i, own in enumerate(labels) if own == label]
-                own = torch.stack([cut[i] for i in members])
+                own = cut[members]
                 values.append((own[:, None] - bank.nearest(own.detach(), label)).abs().mean((1, 2)))
         return torch.cat(values).mean()

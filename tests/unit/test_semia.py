@@ -22,7 +22,7 @@ from models.networks.semia.blocks import Point2d, SpectralPoint2d
 from models.networks.semia.discriminator import PyramidDiscriminator
 from models.networks.semia.generator import SemIAGenerator
 from models.networks.semia.segmenter import LayoutSegmenter
-from models.semia_model import SemIAModel
+from models.semia_model import NETWORK_INPUTS, SemIAModel
 from scripts.benchmark_semia import PlainSemIA
 from util.errors import DataError, UserError
 from util.images import read_image, save_png
@@ -275,15 +275,34 @@ def test_the_segmentation_network_judges_by_what_it_learned() -> None:
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-def test_the_perceptual_loss_is_of_samplings(root: Path) -> None:
+def test_the_perceptual_loss_is_of_both_modes(root: Path) -> None:
     torch.manual_seed(0)
     nets: Any = {"netD": PyramidDiscriminator(ndf=4), "netS": LayoutSegmenter(width=4), "perceptual": Recorded()}
     model = SemIAModel(netG=SemIAGenerator(ngf=4), weights={"vgg": 1.0}, **nets)
     found = []
     for model.step in range(2):
         shared = model.begin_step(cast(Any, single_batch(dataset(root), 0)))
-        found.append("G/vgg" in model.losses_G(shared))
-    assert found == [False, True]
+        found.append(model.losses_G(shared)["G/vgg"].item())
+        assert (shared.source is shared.target) == (model.step == 0)
+    assert min(found) > 0
+
+
+def test_features_of_the_real_picture_are_kept_while_the_discriminator_stays(root: Path) -> None:
+    """The values are those of reading it anew: the power iterations in between change no feature."""
+    batch, found, read = cast(Any, single_batch(dataset(root), 0)), [], []
+    for kind in (PlainSemIA, SemIAModel):
+        torch.manual_seed(0)
+        nets = SemIAGenerator(ngf=4, ratio_limit=10), PyramidDiscriminator(ndf=4), LayoutSegmenter(width=4)
+        model = kind(netG=nets[0].double(), netD=nets[1].double(), netS=nets[2].double())
+        nets[1].register_forward_pre_hook(lambda net, args: read.append(len(args[0])))
+        model.step = 1
+        shared = model.begin_step(cast(Any, {k: v.double() if k in NETWORK_INPUTS else v for k, v in batch.items()}))
+        losses = [phase.losses(shared) for phase in model.phases() for _ in range(min(phase.repeat, 3))]
+        found.append(torch.stack([loss[name] for loss in losses for name in ("G/feat", "G/gan") if name in loss]))
+        read.append(0)
+    assert read == [2, 2, 2, 2, 2, 0, 2, 2, 1, 1, 2, 0]
+    assert len(found[0]) == 6
+    assert torch.allclose(found[0], found[1], rtol=1e-4)
 
 
 def test_the_order_of_maps_in_memory_changes_no_loss(root: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from semia_patches import WholeMaps, cut
 from torch import Tensor, nn
 
 from models.losses import patch as patch_module
@@ -15,11 +16,11 @@ from scripts.benchmark_semia import plain_patch_loss
 from util.errors import UserError
 
 
-class Pyramid(nn.Module):
+class Pyramid(WholeMaps):
     """Stands for VGG: two maps with gradient, the second at half the size."""
 
     def __init__(self, channels: int = 4) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.conv = nn.Conv2d(3, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -80,6 +81,33 @@ def test_drawn_corners_fit_every_map() -> None:
     assert (max(r for r, _ in first), max(c for _, c in first)) == (29, 37)
     assert (max(r for r, _ in second), max(c for _, c in second)) == (15, 19)
     assert min(map(min, first | second)) == 0
+
+
+@pytest.mark.parametrize("arch", ["vgg16", "vgg19"])
+def test_features_of_patches_equal_those_cut_out_of_whole_maps(arch: str) -> None:
+    """At the borders too, where every layer is padded with zeros."""
+    torch.manual_seed(0)
+    features = PatchFeatures.__new__(PatchFeatures)
+    nn.Module.__init__(features)
+    features.layers = build_features(arch)[:7].double()
+    for layer in features.layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.uniform_(layer.bias, 0.1, 0.5)  # so that a zero differs from what a layer makes of zeros
+    sides = (24, 32)
+    ends = [
+        [(a, b) for a in (0, 1, 9, top - 1, top) for b in (0, 1, 5, side - 1, side)]
+        for top, side in ((21, 29), (11, 15))
+    ]
+    values, gradients = [], []
+    for plain in (True, False):
+        picture = torch.rand(1, 3, *sides, generator=torch.Generator().manual_seed(1)).double().requires_grad_()
+        found = cut(features(picture), ends) if plain else features.patches(picture, ends)
+        sum(patch.square().sum() for patch in found).backward()  # type: ignore[union-attr]
+        values.append(found)
+        gradients.append(picture.grad)
+    for a, b in zip(*values, strict=True):
+        assert torch.allclose(a, b, rtol=1e-10, atol=1e-12)
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-9, atol=1e-10)  # type: ignore[arg-type]
 
 
 def test_features_are_of_the_network_that_is_named(tmp_path: Path) -> None:
