@@ -23,14 +23,12 @@ from models.networks.siedob.background_generator import BackgroundGenerator
 from models.networks.siedob.crops import Objects, find_objects
 from models.networks.siedob.fusion_generator import FusionGenerator
 from models.networks.siedob.object_generators import ObjectInpainter, StyleObjectGenerator
-from models.siedob_runs import STEPS, bank_of_run, is_new, options_of_runs
+from models.siedob_runs import STEPS, add_run_flags, bank_of_run, is_new, options_of_runs
 from models.style_bank import CodeStore, StyleBank
 from util.batch import Batch
 from util.errors import UserError
-from util.flags import positive_int
 from util.object_rules import ObjectRule
 from util.opt import Opt
-from util.shared_flags import add_shared
 
 CROP_SIZE = 64  # of objects, unless the runs differ
 
@@ -57,11 +55,13 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         netI, netO: the networks of partly and of fully erased objects; None where nothing is an object.
         object_size: S, pixels of a crop.
         overlap: see `Objects.paste`.
+        gaps: "background" leaves pixels of an object that its pasted shape misses to netB; "released": they are 0.
         frozen_train: power-iterate the frozen networks' spectral norms in training, as the release does.
     """
 
     summary = "SIEDOB (CVPR 2023), step 4: the whole system, from runs of the other three"
     input_runs = tuple(STEPS)
+    formerly = {"object_gaps": "released"}
 
     def __init__(
         self,
@@ -75,12 +75,13 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         ignore_label: int | None = None,
         object_size: int = CROP_SIZE,
         overlap: str = "overwrite",
+        gaps: str = "background",
         frozen_train: bool = False,
         training: GANTraining | None = None,
     ) -> None:
         super().__init__(netG=netG, rules=rules, label_nc=label_nc, ignore_label=ignore_label, training=training)
         self.netB, self.netI, self.netO = netB, netI, netO
-        self.object_size, self.overlap, self.frozen_train = object_size, overlap, frozen_train
+        self.object_size, self.overlap, self.gaps, self.frozen_train = object_size, overlap, gaps, frozen_train
         self.styles = CodeStore() if netO is not None else None
         self.style_dim = netO.style_dim if netO is not None else 0
         for net in self.frozen_networks().values():
@@ -97,15 +98,11 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
             "--object_overlap", choices=("overwrite", "sum"), default="overwrite",
             help="where objects overlap: the later one is seen, or those of two classes are added (release)",
         )  # fmt: skip
-        group = parser.add_argument_group("model siedob_fusion: the three networks, from the runs if not given")
-        for flag, model in STEPS.items() if is_train else ():
-            group.add_argument(f"--{flag}", metavar="RUN", help=f"a trained run of {model}, by name or folder")
-        group.add_argument("--background_ngf", type=positive_int, help="base width of the background generator")
-        group.add_argument("--background_saspm", **switch, default=None, help="whether it has self-propagation")
-        group.add_argument("--inpaint_ngf", type=positive_int, help="base width of the object inpainting network")
-        group.add_argument("--style_ngf", type=positive_int, help="base width of the object generator")
-        add_shared(group, "style_dim", default=None)
-        group.add_argument("--object_size", type=positive_int, help="pixels of a crop")
+        group.add_argument(
+            "--object_gaps", choices=("background", "released"), default="background",
+            help="pixels of an object that its pasted shape misses: the background network's, or mid-grey (release)",
+        )  # fmt: skip
+        add_run_flags(parser, is_train=is_train)
         if is_train:
             group.add_argument(
                 "--frozen_train", **switch, default=False,
@@ -136,7 +133,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         return cls(
             netG=netG, netB=netB, netI=netI, netO=netO,
             rules=rules, label_nc=opt.label_nc, ignore_label=opt.ignore_label,
-            object_size=opt.object_size or CROP_SIZE, overlap=opt.object_overlap,
+            object_size=opt.object_size or CROP_SIZE, overlap=opt.object_overlap, gaps=opt.object_gaps,
             frozen_train=is_train and opt.frozen_train,
             training=cls.training(opt, netG) if is_train and netG is not None else None,
         )  # fmt: skip
@@ -208,14 +205,16 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         seg, edge = self.scene(batch)
         objects = self.find(batch, any_aspect=True)
         foreground = objects.union(len(image))
-        known = image * (1 - mask)
-        # Picture and mask are not cut by the objects here, unlike in the background's own training: as released
-        background = self.netB(known, seg, edge, mask, 1 - foreground)
-        made = background
+        pasted = torch.zeros_like(image)
         if len(objects):
             crops, shapes = self.make_objects(batch, objects, seeds)
             pasted = objects.paste(crops, shapes, len(image), overlap=self.overlap)
-            made = pasted * foreground + background * (1 - foreground)
+            if self.gaps == "background":  # netB takes them for parts of an instance that is no object
+                foreground = foreground * objects.covered(shapes, len(image))
+        known = image * (1 - mask)
+        # Picture and mask are not cut by the objects here, unlike in the background's own training: as released
+        background = self.netB(known, seg, edge, mask, 1 - foreground)
+        made = pasted * foreground + background * (1 - foreground)
         return made * mask + image * (1 - mask)
 
     def make_objects(self, batch: Batch, objects: Objects, seeds: list[int]) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 from models.base_bank import BANK_FILE
 from models.style_bank import StyleBank
 from util.errors import UserError
+from util.flags import positive_int
 from util.object_rules import parse_rules
 from util.opt import Opt
+from util.shared_flags import add_shared
 
 STEPS = {"background_run": "siedob_background", "inpaint_run": "siedob_inpaint", "style_run": "siedob_style"}
 Check = tuple[Callable[[Any], bool], str]  # of a value, and what it should be
@@ -38,6 +41,21 @@ READ: dict[str, dict[str, Check]] = {  # by run: what its opt.yaml must hold
 }  # fmt: skip
 
 Runs = Mapping[str, Mapping[str, Any]]
+
+
+def add_run_flags(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
+    """Add the flags that name the runs, and those that follow from them."""
+    group = parser.add_argument_group("model siedob_fusion: the three networks, from the runs if not given")
+    for flag, model in STEPS.items() if is_train else ():
+        group.add_argument(f"--{flag}", metavar="RUN", help=f"a trained run of {model}, by name or folder")
+    group.add_argument("--background_ngf", type=positive_int, help="base width of the background generator")
+    group.add_argument(
+        "--background_saspm", action=argparse.BooleanOptionalAction, help="whether it has self-propagation"
+    )
+    group.add_argument("--inpaint_ngf", type=positive_int, help="base width of the object inpainting network")
+    group.add_argument("--style_ngf", type=positive_int, help="base width of the object generator")
+    add_shared(group, "style_dim", default=None)
+    group.add_argument("--object_size", type=positive_int, help="pixels of a crop")
 
 
 def is_new(opt: Opt) -> bool:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from models import MODELS
 from models.base_bank import BankedModel, without
+from models.base_gan import GANTraining
 from models.base_siedob import ObjectModel
 from models.losses.style import code_spread, style_consistency
 from models.networks.siedob.object_generators import StyleObjectGenerator
@@ -51,6 +52,10 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
     formerly = {"scc_target": "released"}
     scc_target = "detached"
 
+    def __init__(self, *, netG: nn.Module, label_nc: int, training: GANTraining | None = None) -> None:
+        super().__init__(netG=netG, label_nc=label_nc, training=training)
+        self.loss_weights |= {"codes/cosine": 0.0, "codes/first_component": 0.0}  # are logged
+
     @classmethod
     def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         group = cls.add_flags(parser, is_train=is_train, lambda_l1=10.0)
@@ -73,7 +78,6 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
         model = cls.build(opt, netG, judged=3 + opt.label_nc, weights=weights, is_train=is_train)
         if is_train:
             model.scc_target = opt.scc_target
-            model.loss_weights |= {"codes/cosine": 0.0, "codes/first_component": 0.0}
         model.style_dim = opt.style_dim
         model.set_bank_options(opt)
         return model

@@ -85,7 +85,7 @@ def siedob_options(
     if args.model == "siedob_background":
         flags += ["--saspm" if arch.saspm else "--no-saspm"]
     else:
-        flags += ["--object_overlap", "sum", "--frozen_train"]
+        flags += ["--object_overlap", "sum", "--object_gaps", "released", "--frozen_train"]
         flags += [arg for flag in INPUT_RUNS if (run := getattr(args, flag)) for arg in (f"--{flag}", run)]
     if scene_mode(args, label_nc) == "cityscapes":
         flags += ["--label_map", "0:33"]  # the release's label 0 is its last class

@@ -119,6 +119,7 @@ class Opt:
     num_images: int | None
     num_samples: int
     num_workers: int
+    object_gaps: str
     object_overlap: str
     object_size: int
     offload: bool

@@ -138,6 +138,21 @@ def test_a_class_without_codes_takes_the_mean_code_and_is_counted(composer: SIED
         composer.bank, composer.mean_code = bank, mean
 
 
+def test_the_background_makes_what_pasted_shapes_miss(root: Path, composer: SIEDOBFusionModel) -> None:
+    batch = batch_of(scene((7, 28, 9, 30, CAR, 6000), (33, 60, 35, 62, CAR, 6001), mask=(0, 64, 0, 64)))
+    objects = composer.find(batch, any_aspect=True)
+    shapes = objects.crop_where(composer.object_size)
+    missed = (objects.union(1) * (1 - objects.covered(shapes, 1)))[0, 0] > 0
+    share = missed.sum() / objects.union(1).sum()
+    assert 0 < share < 0.2
+    released: Any = build(root, "siedob_fusion", "--no-fusion", "--max_steps", "0", "--object_gaps", "released")
+    filled, grey = generate(composer, batch), generate(released, batch)
+    assert not grey[0, :, missed].any()
+    assert filled[0, :, missed].abs().max() > 0
+    kept = objects.union(1)[0, 0].bool() & ~missed
+    assert torch.equal(filled[0, :, kept], grey[0, :, kept])
+
+
 # --- odd scenes ---
 def background_alone(model: SIEDOBFusionModel, batch: Batch) -> bool:
     """Tell whether a picture is all background."""

@@ -43,8 +43,18 @@ class Objects:
 
     def union(self, count: int) -> Tensor:
         """Return where the pictures have an object, (count, 1, H, W) float32 in {0, 1}."""
-        covered = torch.zeros(count, *self.where.shape[1:], device=self.where.device)
-        return covered.index_add_(0, self.picture, self.where.float()).clamp_(max=1)[:, None]
+        return self._joined(self.where, count)
+
+    def covered(self, shapes: Tensor, count: int) -> Tensor:
+        """Return where pasted shapes (N, 1, S, S) lie, (count, 1, H, W) float32 in {0, 1}.
+
+        Shapes come back from the size of a crop, so that they miss some pixels of their objects and cover others.
+        """
+        return self._joined(self._covers(shapes[:, 0] > 0.5), count)
+
+    def _joined(self, where: Tensor, count: int) -> Tensor:
+        joined = torch.zeros(count, *where.shape[1:], device=where.device)
+        return joined.index_add_(0, self.picture, where.float()).clamp_(max=1)[:, None]
 
     # --- cutting ---------------------------------------------------------------------------------------------------
     def crop(self, x: Tensor, size: int) -> Tensor:
