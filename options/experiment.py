@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from util.registry import did_you_mean
 from util.text_files import compose_yaml
 
 OTHER_TASKS = ("stylise",)  # of methods that do not edit scenes
-FILE_KEYS = ("title", "paper", "prepare", "train", "test", "tasks", "groups", "rows", "next")
+FILE_KEYS = ("title", "paper", "prepare", "train", "test", "tasks", "groups", "rows", "baselines", "next")
 GROUP_KEYS = ("label", "train", "test", "tasks")
 ROW_KEYS = ("label", "group", "run", "train", "test", "tasks", "published", "provenance")
 
@@ -35,6 +35,7 @@ class Row:
         tasks: a test.py line each; none for a run that only others need.
         published: task -> metric -> value.
         provenance: where `published` comes from.
+        baseline: fill of scripts/baselines.py that makes the pictures instead of a run; "" for a run.
         more_train, more_test: arguments of the command line, which override the file's.
     """
 
@@ -47,6 +48,7 @@ class Row:
     tasks: list[str]
     published: dict[str, dict[str, float]]
     provenance: str
+    baseline: str = ""
     more_train: tuple[str, ...] = ()
     more_test: tuple[str, ...] = ()
 
@@ -60,11 +62,15 @@ class Row:
 
     def built_on(self) -> list[str]:
         """Return the runs whose networks this one needs."""
+        if self.baseline:
+            return []
         flags = MODELS.get(self.train.get("model", "divsem")).input_runs
         return [str(self.train[flag]) for flag in flags if self.train.get(flag) is not None]
 
     def not_built(self) -> str:
         """Return why the row cannot run, because its method is not registered; an empty string if it is."""
+        if self.baseline:
+            return ""
         try:
             MODELS.get(self.train.get("model", "divsem"))
         except UserError as error:
@@ -111,6 +117,12 @@ def read_experiment(path: Path, *, metrics: Collection[str]) -> Experiment:
         if bool(groups) != bool(group) or (group and group not in groups):
             raise UserError(f"{where}: 'group: {group}' is not one of the file's groups: {', '.join(groups) or 'none'}")
         rows.append(_read_row(str(name), values, [spec, groups.get(group) or {}, values], where, metrics))
+    for fill, label in _mapping(spec, "baselines", str(path)).items():  # a row in every group
+        for group in groups or [""]:
+            name = "_".join(filter(None, (path.stem, str(group), str(fill))))
+            own = {"label": label, "group": group}
+            row = _read_row(name, own, [spec, groups.get(group) or {}], f"{path}: baseline {fill}", metrics)
+            rows.append(replace(row, baseline=str(fill)))
     labels = {key: str((group or {}).get("label", key)) for key, group in groups.items()}
     texts = {key: str(spec.get(key) or "").strip() for key in ("paper", "next")}
     title = str(spec.get("title", path.stem))

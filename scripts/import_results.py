@@ -40,6 +40,7 @@ from testing.packs.returned import find_results, take_results
 from util.errors import EXIT_OK, UserError, run_main
 from util.files import append_line, results_in, write_text
 from util.flags import natural, positive_int
+from util.images import save_labels
 from util.shared_flags import add_shared
 from util.text_files import parse_json
 
@@ -76,8 +77,11 @@ def measure(pack: Pack, files: dict[str, Path], args: argparse.Namespace, more: 
             fake = Path(new) / "fake"
             given = take_results(pack, files, fake, paste_known=args.paste_known)
             replace_folder(fake, folder / "fake")
-        for kind in (REAL, MASK, LABEL):
+        for kind in (REAL, MASK):
             replace_folder(pack.folder / kind, folder / kind, copy=True)
+        shutil.rmtree(folder / LABEL, ignore_errors=True)
+        for name in pack.texts:  # as test.py saves them: the ids, with colours to look at
+            save_labels(pack.item(name).label, pack.palette, folder / LABEL / f"{name}.png")
         line = evaluate_results(pack, folder, args)
         if given.changed:
             line["protocol"] |= {"pasted_known": given.fields()}

@@ -88,7 +88,7 @@ def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
     notes, status = [], "not built" if row.not_built() else "not run"
     if line is not None:
         status = "done"
-        planned = row.train.get("max_steps")
+        planned = None if row.baseline else row.train.get("max_steps")
         if planned is not None and line["step"] != int(planned):
             status = "unfinished"
             notes.append(f"tested at step {line['step']}, the experiment asks for {planned}")

@@ -29,32 +29,32 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 
     leave_on_interrupt()
 
-import numpy as np
 from tqdm import tqdm
 
 import test as test_command
 import train as train_command
-from data.masks import real_title
 from metrics.registry import METRICS
 from metrics.reporting.protocol import require_one_protocol
 from metrics.reporting.result import format_table
 from options.experiment import Experiment, Row, read_experiment
 from options.parser import script_parser
+from scripts import baselines
 from testing.preflight import preflight
-from testing.rows import MARKER, Step, in_order, needs, plan_test, plan_training, test_line
+from testing.rows import MARKER, Step, in_order, needs, plan_test, plan_training, side_by_side, test_line
 from util.errors import EXIT_OK, UserError, disk_problem, run_main
 from util.files import cause, write_text
-from util.images import picture_grid, read_image, save_png
+from util.images import save_png
 from util.progress import progress
 from util.registry import did_you_mean
 from util.text_files import parse_json
 
-SIDE_BY_SIDE = 6  # pictures of the comparison
 POLL = 0.1  # seconds between checks of rows in separate processes
 
 
 def train_row(row: Row, checkpoints_dir: str, *, quiet: bool) -> None:
-    """Train a row unless it is finished; continue it if it was interrupted."""
+    """Train a row unless it is finished or a baseline; continue it if it was interrupted."""
+    if row.baseline:
+        return
     step = plan_training(row, checkpoints_dir)
     if step.finished:
         if not quiet:
@@ -67,10 +67,13 @@ def train_row(row: Row, checkpoints_dir: str, *, quiet: bool) -> None:
 
 def test_row(row: Row, task: str, checkpoints_dir: str, *, quiet: bool) -> tuple[dict[str, Any], Path]:
     """Test a row, or reuse the line of the same test; return its line and its pictures' folder."""
-    step, key = plan_test(row, task, checkpoints_dir)
+    step, key = baselines.plan(row, task, checkpoints_dir) if row.baseline else plan_test(row, task, checkpoints_dir)
     if step.finished:
         if not quiet:
             print(f"# {row.name}, {task}: already tested")
+    elif row.baseline:
+        baselines.run_step(row, task, checkpoints_dir)
+        write_text(step.folder / MARKER, key)
     else:
         print(f"$ python test.py {shlex.join(step.args)}", flush=True)
         test_command.main(step.args)
@@ -84,6 +87,9 @@ def test_row(row: Row, task: str, checkpoints_dir: str, *, quiet: bool) -> tuple
 
 def print_lines(row: Row, checkpoints_dir: str) -> None:
     """Print the exact lines of a row that would run, and those that are finished as comments."""
+    if row.baseline:
+        print("\n".join(line for task in row.tasks for line in baselines.lines(row, task, checkpoints_dir)))
+        return
     try:
         training = plan_training(row, checkpoints_dir)
     except UserError as error:
@@ -205,18 +211,6 @@ def prepare(lines: list[str], *, dry_run: bool) -> None:
             raise UserError(f"preparation failed: python {line}")
 
 
-def side_by_side(rows: list[Row], folders: list[Path], task: str) -> np.ndarray:
-    """Return a grid: input, labels, a column per row of the experiment, the real pictures."""
-    names = sorted(p.name for p in (folders[0] / "real").glob("*.png"))[:SIDE_BY_SIDE]
-    table = []
-    for name in names:
-        truth, mask = read_image(folders[0] / "real" / name), read_image(folders[0] / "mask" / name)
-        erased = np.where(mask > 0, 128, truth).astype(np.uint8)
-        results = [read_image(folder / "fake" / name) for folder in folders]
-        table.append([erased, read_image(folders[0] / "label" / name), *results, truth])
-    return picture_grid(table, titles=["input", "labels", *(row.label for row in rows), real_title(task)])
-
-
 def show(experiment: Experiment, tested: list[Tested], checkpoints_dir: Path) -> list[str]:
     """Print a table and save a picture per group and task; return why some could not be made."""
     cells: dict[tuple[str, str], list[Tested]] = {}
@@ -279,7 +273,8 @@ def main(argv: list[str] | None = None) -> int:
             print_lines(row, args.checkpoints_dir)
         return EXIT_OK
     if args.preflight:
-        preflight(rows, args.checkpoints_dir)
+        preflight([row for row in rows if not row.baseline], args.checkpoints_dir)
+        baselines.check([row for row in rows if row.baseline], args.checkpoints_dir)
     problems = Problems()
     parallel = args.jobs > 1 and len(rows) > 1
     if parallel:

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from data.masks import real_title
 from models import MODELS
 from options.base_options import OPTIONS_FILE, Options, run_folder, saved_options
 from options.experiment import Row
@@ -17,8 +20,10 @@ from testing.flow import FLOWS
 from trainers.checkpoint import Checkpoints
 from trainers.state import FREE_TO_CHANGE
 from util.errors import UserError
+from util.images import picture_grid, read_image, read_labels_coloured
 
 HOW_NOT_WHAT = FREE_TO_CHANGE | {"device"}  # do not change a run's result
+SIDE_BY_SIDE = 6  # pictures of the comparison
 MARKER = "experiment.json"  # beside a result: the options of the test that made it
 
 
@@ -107,3 +112,15 @@ def plan_test(row: Row, task: str, checkpoints_dir: str) -> tuple[Step, str]:
     before = [path.stat().st_mtime for path in (*newest, result) if path.is_file()]
     finished = len(before) == 2 and marker.is_file() and marker.stat().st_mtime >= max(before)
     return Step(args, folder, finished and marker.read_text() == key), key
+
+
+def side_by_side(rows: Sequence[Row], folders: Sequence[Path], task: str) -> np.ndarray:
+    """Return a grid: input, labels, a column per row of the experiment, the real pictures."""
+    names = sorted(p.name for p in (folders[0] / "real").glob("*.png"))[:SIDE_BY_SIDE]
+    table = []
+    for name in names:
+        truth, mask = read_image(folders[0] / "real" / name), read_image(folders[0] / "mask" / name)
+        erased = np.where(mask > 0, 128, truth).astype(np.uint8)
+        results = [read_image(folder / "fake" / name) for folder in folders]
+        table.append([erased, read_labels_coloured(folders[0] / "label" / name), *results, truth])
+    return picture_grid(table, titles=["input", "labels", *(row.label for row in rows), real_title(task)])

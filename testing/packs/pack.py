@@ -69,6 +69,11 @@ class Pack:
         return {str(picture["name"]): str(picture["text"]) for picture in self.manifest["pictures"]}
 
     @property
+    def palette(self) -> np.ndarray:
+        """(N,3) uint8 colours to show the classes in."""
+        return np.array([entry["colour"] for entry in self.manifest["classes"]], np.uint8)
+
+    @property
     def class_colours(self) -> dict[int, np.ndarray]:
         """Mean colour (3,) of each class in the training split, of those that occur there."""
         return {int(label): np.array(colour) for label, colour in self.manifest["class_colours"].items()}

@@ -80,7 +80,7 @@ def test_training_imports_no_heavy_library(path: Path) -> None:
 
 @pytest.mark.parametrize("folder", sorted(OURS - {"train", "test"}))
 def test_nothing_needs_the_libraries_of_a_screen(folder: str) -> None:
-    """OpenCV's wheel does not load without libGL, which servers and containers lack."""
+    """OpenCV's wheel does not load without libGL, which servers and containers lack; its fills import it by name."""
     for path in sources(folder):
         assert "cv2" not in imports(path), path
 

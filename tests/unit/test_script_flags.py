@@ -11,6 +11,7 @@ from util.errors import EXIT_USER_ERROR, run_main
 
 SCRIPTS = {
     "check_data": ("DIR --dataset_mod x", "--dataset_mode"),
+    "baselines": ("PACK --fill mean --step 3", "--steps"),
     "benchmark": ("metrics --rea x", "--real"),
     "evaluate": ("--real x --fak y", "--fake"),
     "make_table": ("FILE --forma x", "--format"),
