@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from util.batch import Batch, to_device
+from util.batch import Batch, on_host
 from util.errors import UserError
 from util.grids import editing_grid, editing_rows
 from util.opt import Opt
@@ -155,8 +155,7 @@ class BaseModel(ABC):
     def preview_grid(self, batch: Batch, palette: np.ndarray) -> np.ndarray:
         """Return the preview picture (H, W, 3) uint8 of a batch; `palette` (N, 3) uint8: colours of the labels."""
         result = self.preview(batch).cpu()
-        on_cpu = to_device(batch, torch.device("cpu"))
-        return editing_grid(editing_rows(on_cpu, [result], palette))
+        return editing_grid(editing_rows(on_host(batch), [result], palette))
 
     def prepare_inference(
         self,

@@ -22,7 +22,7 @@ from models.losses.gan import hinge_fake, hinge_generator, hinge_real
 from models.networks.blocks.discriminator import SetDiscriminator
 from models.networks.blocks.init import init_normal
 from models.networks.siedob.crops import Objects, find_objects
-from util.batch import Batch, one_hot
+from util.batch import Batch, on_host, one_hot
 from util.errors import UserError
 from util.files import write_text
 from util.images import save_png
@@ -159,7 +159,8 @@ class SceneModel(SIEDOBModel):
 
     def find(self, batch: Batch, *, min_erased: float = 0.0, any_aspect: bool = False) -> Objects:
         """Return the objects that the mask touches, see `find_objects`."""
-        maps = (batch["label"], batch["inst"], batch["inst_id"], batch["mask"])
+        host = on_host(batch)
+        maps = (host["label"], host["inst"], host["inst_id"], host["mask"])
         return find_objects(*maps, rules=self.rules, min_erased=min_erased, any_aspect=any_aspect)
 
     def scene(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ from models.networks.s2prest.inversion import TRAIN_STEPS, Coefficients, Latents
 from models.networks.s2prest.style_attention import DROPOUT, StyleAttention, dropout_factors
 from models.networks.s2prest.tiny_diffusion import SIDE, save_tiny
 from models.signature import check_signature, save_signature
-from util.batch import Batch
+from util.batch import Batch, on_host
 from util.edge_maps import EDGES, edge_picture
 from util.errors import UserError
 from util.images import picture_grid, read_image, save_png, to_tensor, to_uint8
@@ -140,9 +140,10 @@ class S2PreSTModel(BaseModel):
 
     def _encode(self, batch: Any) -> list[Encoded]:
         """Return latents' moments and CLIP embeddings, computed once for each picture and flip."""
-        for index, flip, image in zip(batch["index"], batch["flip"], batch["image"], strict=True):
+        pictures = zip(batch["image"], on_host(batch)["image"], strict=True)
+        for index, flip, (image, on_cpu) in zip(batch["index"], batch["flip"], pictures, strict=True):
             if (index, flip) not in self._encoded:
-                picture = to_uint8(image)
+                picture = to_uint8(on_cpu)
                 moments = self.frozen.moments(image[None])
                 self._encoded[index, flip] = (*moments, self.frozen.embed([picture], self.clip_input))
         return [self._encoded[key] for key in zip(batch["index"], batch["flip"], strict=True)]

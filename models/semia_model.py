@@ -27,7 +27,7 @@ from models.networks.semia.discriminator import PyramidDiscriminator
 from models.networks.semia.generator import Rendering, SemIAGenerator, init_semia, input_noise
 from models.networks.semia.segmenter import LayoutSegmenter
 from models.semia_flags import LAMBDAS, add_flags
-from util.batch import Batch
+from util.batch import Batch, on_host
 from util.errors import UserError
 from util.images import save_png
 from util.opt import Opt
@@ -212,7 +212,8 @@ class SemIAModel(BaseModel):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
         # On the CPU, where they decide which patches are compared: asking a GPU for each would be a wait each
-        labels = [pair[name][0].cpu() for name in ("label", "target_label")]
+        host = cast(SingleImageBatch, on_host(batch))
+        labels = [host[name][0] for name in ("label", "target_label")]
         source = Side(pair["image"], pair["seg"], labels[0])
         target = Side(pair["target_image"], pair["target_seg"], labels[1])
         if self.step % self.rec_every == 0:

@@ -19,7 +19,8 @@ from models.base_siedob import SceneModel, init_scene_networks
 from models.networks.blocks.discriminator import SetDiscriminator, num_discriminator_layers
 from models.networks.siedob.background_generator import BackgroundGenerator
 from models.networks.siedob.boundary import Patch, choose_patches, cut_patches
-from util.batch import Batch
+from util.batch import Batch, on_host
+from util.device import send
 from util.flags import fraction
 from util.object_rules import ObjectRule
 from util.opt import Opt
@@ -34,6 +35,7 @@ class BackgroundStep:
         real, raw, fake: the picture, the network's own, and the composite, each (B, 3, H, W).
         seg: one-hot labels (B, N, H, W) of the whole picture.
         mask: (B, 1, H, W), what is to be filled; background: (B, 1, H, W), what no object covers.
+        host_mask: the mask on the CPU.
         patches: what the patch discriminator judges; patch_weight: 0 where there are none.
     """
 
@@ -43,6 +45,7 @@ class BackgroundStep:
     seg: Tensor
     mask: Tensor
     background: Tensor
+    host_mask: Tensor
     patches: Sequence[Patch] = ()
     patch_weight: float = 0.0
 
@@ -136,19 +139,20 @@ class SIEDOBBackgroundModel(SceneModel):
         """Run the network on a batch; objects stay as they are."""
         image = batch["image"]
         objects = self.find(batch, min_erased=self.min_erased)
-        background = 1 - objects.union(len(image))
-        mask = batch["mask"] * background
+        free = 1 - objects.union(len(image))
+        host_mask = on_host(batch)["mask"] * free
+        background, mask = send(free, image.device), send(host_mask, image.device)
         seg, edge = self.scene(batch)
         known = image * (1 - batch["mask"]) * background
         raw = netG(known, seg, edge, mask, background)
         self.counters["objects kept as in the input (no task of the background)"] += len(objects)
-        return BackgroundStep(image, raw, raw * mask + image * (1 - mask), seg, mask, background)
+        return BackgroundStep(image, raw, raw * mask + image * (1 - mask), seg, mask, background, host_mask)
 
     def begin_step(self, batch: Batch) -> BackgroundStep:
         filled = self.fill(batch, self.call("netG"))
         if not self.weighted("G/patch"):
             return filled
-        patches = choose_patches(filled.mask, [random.Random(seed) for seed in batch["draw"]])
+        patches = choose_patches(filled.host_mask, [random.Random(seed) for seed in batch["draw"]])
         # Processes that train together must all judge a patch: one without any judges a picture with weight 0.
         everything = (0, filled.mask.shape[-1])
         judged = patches or [Patch(0, everything, everything)]

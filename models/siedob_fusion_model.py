@@ -25,7 +25,8 @@ from models.networks.siedob.fusion_generator import FusionGenerator
 from models.networks.siedob.object_generators import ObjectInpainter, StyleObjectGenerator
 from models.siedob_runs import STEPS, add_run_flags, bank_of_run, is_new, options_of_runs
 from models.style_bank import CodeStore, StyleBank
-from util.batch import Batch
+from util.batch import Batch, on_host
+from util.device import send
 from util.errors import UserError
 from util.object_rules import ObjectRule
 from util.opt import Opt
@@ -211,31 +212,37 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
             pasted = objects.paste(crops, shapes, len(image), overlap=self.overlap)
             if self.gaps == "background":  # netB takes them for parts of an instance that is no object
                 foreground = foreground * objects.covered(shapes, len(image))
-        known = image * (1 - mask)
+        foreground, known = send(foreground, image.device), image * (1 - mask)
         # Picture and mask are not cut by the objects here, unlike in the background's own training: as released
         background = self.netB(known, seg, edge, mask, 1 - foreground)
         made = pasted * foreground + background * (1 - foreground)
         return made * mask + image * (1 - mask)
 
     def make_objects(self, batch: Batch, objects: Objects, seeds: list[int]) -> tuple[Tensor, Tensor]:
-        """Return the objects' pictures (N, 3, S, S) and shapes (N, 1, S, S)."""
+        """Return the objects' pictures (N, 3, S, S), and their shapes (N, 1, S, S) on the CPU."""
         assert self.netI is not None and self.netO is not None
-        size, mask = self.object_size, batch["mask"]
+        size, mask, device = self.object_size, batch["mask"], batch["image"].device
         shapes = objects.crop_where(size)
-        erased = objects.crop_nearest(mask, size) * shapes
-        kinds = F.one_hot(objects.slot, len(self.rules) + 1)[..., None, None]
-        cls = kinds.float() * shapes
-        hidden = erased.flatten(1).sum(1) == shapes.flatten(1).sum(1)
-        pictures = torch.zeros(len(objects), 3, size, size, device=shapes.device)
-        seen = ~hidden
-        if bool(seen.any()):
-            known = (objects.crop(batch["image"] * (1 - mask), size) * shapes)[seen]
-            pictures[seen] = self.netI(known, shapes[seen], erased[seen], cls[seen]).float()
-        if bool(hidden.any()):
-            codes = self.draw_codes(objects, hidden, seeds)
-            pictures[hidden] = self.netO.render(cls[hidden], codes.to(shapes.device)).float()
-        self.counters["objects completed"] += int(seen.sum())
+        erased = objects.crop_nearest(on_host(batch)["mask"], size) * shapes
+        is_hidden = erased.flatten(1).sum(1) == shapes.flatten(1).sum(1)
+        cls = self.class_maps(objects, shapes, device)
+        pictures = torch.zeros(len(objects), 3, size, size, device=device)
+        if len(seen := (~is_hidden).nonzero()[:, 0]):
+            chosen = send(seen, device)
+            shape = send(shapes[seen], device)
+            known = objects.crop(batch["image"] * (1 - mask), size)[chosen] * shape
+            pictures[chosen] = self.netI(known, shape, send(erased[seen], device), cls[chosen]).float()
+        if len(hidden := is_hidden.nonzero()[:, 0]):
+            chosen = send(hidden, device)
+            codes = send(self.draw_codes(objects, hidden, seeds), device)
+            pictures[chosen] = self.netO.render(cls[chosen], codes).float()
+        self.counters["objects completed"] += len(seen)
         return pictures, shapes
+
+    def class_maps(self, objects: Objects, shapes: Tensor, device: torch.device) -> Tensor:
+        """Return the class maps (N, K + 1, S, S) of objects with these shapes."""
+        kinds = F.one_hot(objects.slot, len(self.rules) + 1)[..., None, None]
+        return send(kinds, device).float() * send(shapes, device)
 
     def draw_codes(self, objects: Objects, hidden: Tensor, seeds: list[int]) -> Tensor:
         """Return a code for each object without a visible pixel, each picture's drawn from its own seed."""
@@ -286,12 +293,13 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
     def instance_codes(self, batch: Batch) -> Tensor:
         """Codes of the instances of foreground classes, even if they fill little of their boxes; zeros for others."""
         assert self.netO is not None
-        codes = torch.zeros(*batch["inst_id"].shape, self.style_dim, device=batch["image"].device)
-        maps = (batch["label"], batch["inst"], batch["inst_id"])
-        objects = find_objects(*maps, whole(batch["mask"]), rules=[ObjectRule(r.label, 0.0) for r in self.rules])
+        host, device = on_host(batch), batch["image"].device
+        codes = torch.zeros(*batch["inst_id"].shape, self.style_dim, device=device)
+        maps = (host["label"], host["inst"], host["inst_id"])
+        objects = find_objects(*maps, whole(host["mask"]), rules=[ObjectRule(r.label, 0.0) for r in self.rules])
         if len(objects):
             shapes = objects.crop_where(self.object_size)
-            kinds = F.one_hot(objects.slot, len(self.rules) + 1)[..., None, None].float()
-            object_codes = self.netO.encode(objects.crop(batch["image"], self.object_size) * shapes, kinds * shapes)
-            codes[objects.picture, objects.number] = object_codes
+            seen = objects.crop(batch["image"], self.object_size) * send(shapes, device)
+            place = send(objects.picture, device), send(objects.number, device)
+            codes[place] = self.netO.encode(seen, self.class_maps(objects, shapes, device))
         return codes

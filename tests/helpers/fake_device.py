@@ -224,6 +224,7 @@ def fake_device(kind: str) -> Iterator[FakeDevice]:
         patch.setattr(torch.cuda, "stream", device.beside)
         patch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(wait_event=device.wait_on_device))
         patch.setattr(Tensor, "record_stream", lambda x, stream: None)
+        patch.setattr(Tensor, "pin_memory", lambda x: x)
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
         if kind == "cuda":

@@ -71,13 +71,12 @@ def choose_patches(mask: Tensor, rngs: Sequence[random.Random], *, count: int = 
     A picture without boundary has none; the list may be empty.
 
     Args:
-        mask: (B, 1, S, S), 1 = erased.
+        mask: (B, 1, S, S) on the CPU, 1 = erased.
         rngs: one per picture.
     """
     extent, patches = mask.shape[-1], []
     smallest, largest = scaled(SMALLEST, extent), scaled(LARGEST, extent)
-    marks = boundary_pixels(mask)[:, 0].cpu()  # one transfer for the batch
-    for picture, (marked, rng) in enumerate(zip(marks, rngs, strict=True)):
+    for picture, (marked, rng) in enumerate(zip(boundary_pixels(mask)[:, 0], rngs, strict=True)):
         pixels = marked.nonzero().tolist()
         for _ in range(count if pixels else 0):
             row, column = rng.choice(pixels)

@@ -1,7 +1,9 @@
 """Objects of a batch: finding them, cutting them out and pasting them back (SIEDOB's `fusion/dataset.py`).
 
 Shapes: B pictures, H x W pixels, I instances of a picture (padded), N objects of the whole batch, S pixels of a crop.
-Objects of all pictures are in one list, so their number is not limited.
+Objects of all pictures are in one list, so their number is not limited. That number, and so the shapes here, depend on
+the data: all geometry is computed on the CPU, from the loader's own maps, and a GPU is sent the indices of what it is
+to gather. It is never waited for.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from util.batch import PAD
+from util.device import send
 from util.object_rules import ObjectRule
 
 MARGIN = 2  # pixels of a 256 picture around an object
@@ -29,6 +32,8 @@ class Objects:
         number: (N,) dense instance ids in their pictures.
         where: (N, H, W) booleans.
         box: (N, 4) int64: first row, last row + 1, first column, last column + 1, with a margin.
+
+    All of them lie on the CPU; pictures that are cut and pasted may lie on any device.
     """
 
     picture: Tensor
@@ -53,7 +58,7 @@ class Objects:
         return self._joined(self._covers(shapes[:, 0] > 0.5), count)
 
     def _joined(self, where: Tensor, count: int) -> Tensor:
-        joined = torch.zeros(count, *where.shape[1:], device=where.device)
+        joined = torch.zeros(count, *where.shape[1:])
         return joined.index_add_(0, self.picture, where.float()).clamp_(max=1)[:, None]
 
     # --- cutting ---------------------------------------------------------------------------------------------------
@@ -64,15 +69,16 @@ class Objects:
 
     def crop_nearest(self, x: Tensor, size: int) -> Tensor:
         """As `crop`, each pixel taken as it is."""
-        steps = torch.arange(size, device=x.device)
+        steps = torch.arange(size)
         first, end = self.box[:, 0::2, None], self.box[:, 1::2, None]
-        rows, columns = (first + steps * (end - first) // size).unbind(1)  # (N, size) each
-        return x[self.picture[:, None, None], :, rows[:, :, None], columns[:, None]].movedim(-1, 1)
+        rows, columns = (send(at, x.device) for at in (first + steps * (end - first) // size).unbind(1))  # (N, size)
+        picture = send(self.picture, x.device)
+        return x[picture[:, None, None], :, rows[:, :, None], columns[:, None]].movedim(-1, 1)
 
     def crop_where(self, size: int) -> Tensor:
         """Return the objects' own shapes in their boxes, (N, 1, size, size) float32 in {0, 1}."""
         rows, columns = (self._linear(self.box[:, k], self.box[:, k + 1], size) for k in (0, 2))
-        own = torch.arange(len(self), device=self.where.device)
+        own = torch.arange(len(self))
         return (self._gather_linear(self.where.float()[:, None], own, rows, columns) > 0.5).float()
 
     # --- pasting ---------------------------------------------------------------------------------------------------
@@ -80,7 +86,8 @@ class Objects:
         """Put crops back into their boxes, on zeros.
 
         Args:
-            crops: (N, C, S, S), resized bilinearly; shapes: (N, 1, S, S) in {0, 1}, resized by nearest: what is pasted.
+            crops: (N, C, S, S), resized bilinearly.
+            shapes: (N, 1, S, S) in {0, 1} on the CPU, resized by nearest: what is pasted.
             count: number of pictures, B.
             overlap: "overwrite": a later object hides an earlier one; "sum": only within a class, and the classes'
                 pictures are added (the release).
@@ -104,29 +111,34 @@ class Objects:
         inside, place = [], []
         for k, length in zip((0, 2), extent, strict=True):
             first, end = self.box[:, k, None], self.box[:, k + 1, None]
-            offset = torch.arange(length, device=shapes.device) - first
+            offset = torch.arange(length) - first
             inside.append((offset >= 0) & (offset < end - first))
             scale = torch.full_like(end, size) / (end - first)  # in float32, as PyTorch's own nearest
             place.append((offset.float() * scale).floor().long().clamp(0, size - 1))
-        own = torch.arange(len(self), device=shapes.device)[:, None, None]
+        own = torch.arange(len(self))[:, None, None]
         inside_shape = shapes[own, place[0][:, :, None], place[1][:, None]]
         return inside_shape & inside[0][:, :, None] & inside[1][:, None]
 
     def _paste_last(self, crops: Tensor, covers: Tensor, count: int) -> Tensor:
         """Paste so that at each pixel the last object that covers it is seen."""
         size, extent = crops.shape[-1], covers.shape[1:]
-        order = torch.arange(1, len(self) + 1, device=covers.device)
-        owner = torch.zeros(count, *extent, dtype=torch.int64, device=covers.device)
+        order = torch.arange(1, len(self) + 1)
+        owner = torch.zeros(count, *extent, dtype=torch.int64)
         place = self.picture[:, None, None].expand(-1, *extent)
         owner.scatter_reduce_(0, place, covers * order[:, None, None], "amax")
         picture, row, column = owner.nonzero(as_tuple=True)
         own = owner[picture, row, column] - 1
         rows, columns = (
-            _weigh(
-                (at - self.box[own, k] + 0.5) * (size / (self.box[own, k + 1] - self.box[own, k]).float()) - 0.5, size
+            _sent(
+                _weigh(
+                    (at - self.box[own, k] + 0.5) * (size / (self.box[own, k + 1] - self.box[own, k]).float()) - 0.5,
+                    size,
+                ),
+                crops.device,
             )
             for at, k in ((row, 0), (column, 2))
         )
+        own, picture, row, column = (send(index, crops.device) for index in (own, picture, row, column))
         parts = [crops[own, :, r, c] * (wr * wc)[:, None] for r, wr in rows for c, wc in columns]
         values = torch.stack(parts).sum(0)  # (pixels, C)
         canvas = torch.zeros(count, *extent, crops.shape[1], device=crops.device, dtype=crops.dtype)
@@ -136,13 +148,14 @@ class Objects:
     def _linear(first: Tensor, end: Tensor, size: int) -> list[Weighted]:
         """Return the two neighbours' indices (N, size) with their weights, of a resize of [first, end) to `size`."""
         length = end - first
-        steps = torch.arange(size, device=first.device)
+        steps = torch.arange(size)
         source = (steps + 0.5) * (length.float() / size)[:, None] - 0.5
         return [(first[:, None] + index, weight) for index, weight in _weigh(source, length[:, None])]
 
     @staticmethod
     def _gather_linear(x: Tensor, picture: Tensor, rows: list[Weighted], columns: list[Weighted]) -> Tensor:
-        chosen = picture[:, None, None]
+        chosen = send(picture, x.device)[:, None, None]
+        rows, columns = _sent(rows, x.device), _sent(columns, x.device)
         parts = [
             x[chosen, :, r[:, :, None], c[:, None]] * (wr[:, :, None] * wc[:, None])[..., None]
             for r, wr in rows
@@ -151,9 +164,14 @@ class Objects:
         return torch.stack(parts).sum(0).movedim(-1, 1)
 
 
+def _sent(neighbours: list[Weighted], device: torch.device) -> list[Weighted]:
+    """Return neighbours on a device."""
+    return [(send(index, device), send(weight, device)) for index, weight in neighbours]
+
+
 def _weigh(source: Tensor, length: Tensor | int) -> list[Weighted]:
     """Return lower and upper neighbour of positions, kept within [0, length), with their weights."""
-    last = torch.as_tensor(length, device=source.device) - 1
+    last = torch.as_tensor(length) - 1
     source = source.clamp(min=0).minimum(last.to(source.dtype))
     low = source.floor().long()
     weight = source - low
@@ -176,7 +194,7 @@ def find_objects(
     its object is all its pixels of that class. A region whose id is its class (stuff, groups) is not an instance.
 
     Args:
-        label, inst: (B, H, W), see `util.batch.Batch`; inst_id: (B, I); mask: (B, 1, H, W).
+        label, inst: (B, H, W), see `util.batch.on_host`; inst_id: (B, I); mask: (B, 1, H, W).
         rules: foreground classes.
         min_erased: an object counts if more than this share of it is erased.
         any_aspect: leave the rules' aspects out.
@@ -197,8 +215,8 @@ def find_objects(
         rule = ObjectRule(kind, rule.fill) if any_aspect else rule
         slots.append(place)
         fits.append(rule.accepts(area=pixels, height=height, width=width))
-    slot = torch.tensor(slots, dtype=torch.int64, device=label.device)
-    keep = solid & torch.tensor(fits, dtype=torch.bool, device=label.device) & (erased > min_erased * area)
+    slot = torch.tensor(slots, dtype=torch.int64)
+    keep = solid & torch.tensor(fits, dtype=torch.bool) & (erased > min_erased * area)
     order = ((picture * len(rules) + slot) * 2 + hidden) * inst_id.shape[1] + number
     kept = order[keep].argsort()
     return Objects(*(x[keep][kept] for x in (picture, slot, labels, number, where, box)))
@@ -211,7 +229,7 @@ def _classes(
     count, instances = inst_id.shape
     if not rules:
         return torch.zeros_like(inst_id, dtype=torch.bool), inst_id
-    foreground = torch.tensor(sorted(rule.label for rule in rules), device=label.device)
+    foreground = torch.tensor(sorted(rule.label for rule in rules))
     seen = (label[..., None] == foreground) & (mask[:, 0] > 0.5)[..., None]  # (B, H, W, classes)
     picture, row, column, kind = seen.nonzero(as_tuple=True)
     own = picture * instances + inst[picture, row, column]
@@ -224,9 +242,9 @@ def _classes(
 def _boxes(where: Tensor) -> tuple[Tensor, Tensor]:
     """Return the boxes (N, 4) with their margin, cut at the picture, and which objects are more than a line."""
     if not len(where):
-        return torch.zeros(0, 4, dtype=torch.int64, device=where.device), where.new_zeros(0, dtype=torch.bool)
+        return torch.zeros(0, 4, dtype=torch.int64), where.new_zeros(0, dtype=torch.bool)
     sides: list[Tensor] = []
-    solid = torch.ones(len(where), dtype=torch.bool, device=where.device)
+    solid = torch.ones(len(where), dtype=torch.bool)
     margin = max(1, round(MARGIN * where.shape[1] / 256))
     for axis, length in ((2, where.shape[1]), (1, where.shape[2])):
         line = where.any(axis).to(torch.uint8)
