@@ -10,7 +10,7 @@ from util.registry import Registry
 if TYPE_CHECKING:
     from data.base_dataset import BaseDataset
 
-DATASETS: Registry[BaseDataset] = Registry(flag="--dataset_mode", package="data", suffix="dataset")
+DATASETS: Registry[BaseDataset] = Registry(flag="--dataset_mode", package=__name__, suffix="dataset")
 
 
 def scene_dataset(mode: str) -> type[BaseDataset]:

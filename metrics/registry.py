@@ -32,7 +32,8 @@ class MetricRegistry:
         """All classes in the order of their columns."""
         if not self._loaded:
             self._loaded = True
-            for module in pkgutil.walk_packages(importlib.import_module("metrics").__path__, "metrics."):
+            package = importlib.import_module(__package__)
+            for module in pkgutil.walk_packages(package.__path__, f"{__package__}."):
                 importlib.import_module(module.name)
         return sorted(self._classes, key=lambda cls: (cls.place, cls.__name__))
 

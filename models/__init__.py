@@ -9,4 +9,4 @@ from util.registry import Registry
 if TYPE_CHECKING:
     from models.base_model import BaseModel
 
-MODELS: Registry[BaseModel] = Registry(flag="--model", package="models", suffix="model")
+MODELS: Registry[BaseModel] = Registry(flag="--model", package=__name__, suffix="model")

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from util.errors import UserError
 from util.registry import did_you_mean
 from util.text_files import load_yaml
+from util.versions import VERSION
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, and files made from a run's name add to it
 PROVENANCE = "provenance"  # the part of a saved opt.yaml that is not a flag
@@ -28,6 +29,7 @@ class StrictParser(argparse.ArgumentParser):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=ShowDefaults, **kwargs)
+        self.add_argument("--version", action="version", version=f"SemEdit {VERSION}", help="print the version")
 
     def error(self, message: str) -> NoReturn:
         """Raise `UserError` instead of leaving the program, as argparse does."""
@@ -57,7 +59,7 @@ class StrictParser(argparse.ArgumentParser):
 
     def actions_by_name(self) -> dict[str, argparse.Action]:
         """Flags by the name that they have in the options."""
-        return {a.dest: a for a in self._actions if a.dest != "help"}
+        return {a.dest: a for a in self._actions if a.dest not in ("help", "version")}
 
     def names_set_by(self, args: list[str]) -> set[str]:
         """Return the options that a list of arguments sets."""

@@ -61,10 +61,11 @@ def read_id_map(path: PictureFile, what: str, *, rgb_ids: bool = False) -> IdMap
     Raises:
         DataError: what `decode` refuses, colours where ids are expected, or ids below 0.
     """
-    return _ids_of(decode(path, what).picture, path, what, rgb_ids=rgb_ids)
+    return ids_of(decode(path, what).picture, path, what, rgb_ids=rgb_ids)
 
 
-def _ids_of(picture: Image.Image, path: PictureFile, what: str, *, rgb_ids: bool = False) -> IdMap:
+def ids_of(picture: Image.Image, path: PictureFile, what: str, *, rgb_ids: bool = False) -> IdMap:
+    """Return the ids of a decoded map; arguments and errors as of `read_id_map`."""
     if picture.mode in ("RGB", "RGBA") and rgb_ids:
         rgb = np.asarray(picture.convert("RGB")).astype(np.int32)
         return IdMap(rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2], 24)
@@ -95,7 +96,11 @@ def read_binary(path: PictureFile) -> np.ndarray:
     Raises:
         DataError: what `decode` refuses, other values, colours, or transparent pixels.
     """
-    picture = decode(path, "mask").picture
+    return binary_of(decode(path, "mask").picture, path)
+
+
+def binary_of(picture: Image.Image, path: PictureFile) -> np.ndarray:
+    """Return a decoded mask as (H, W) uint8 of 0 and 1; errors as of `read_binary`."""
     alpha = picture.mode in ("LA", "RGBA") or (picture.mode in _PICTURE_MODES and "transparency" in picture.info)
     if alpha and np.asarray(picture.convert("RGBA"))[..., 3].min(initial=255) < 255:
         raise DataError(
@@ -111,7 +116,7 @@ def read_binary(path: PictureFile) -> np.ndarray:
             )
         values = values[..., 0]
     else:
-        values = _ids_of(picture, path, "mask").ids
+        values = ids_of(picture, path, "mask").ids
     levels = set(np.unique(values).tolist())
     if not (levels <= {0, 255} or levels <= {0, 1}):
         raise DataError(

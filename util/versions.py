@@ -11,6 +11,7 @@ from pathlib import Path
 from util.errors import UserError
 from util.files import cause
 
+VERSION = "0.1.0"
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scipy", "pytorch-fid", "diffusers", "transformers")
 
 

@@ -119,17 +119,37 @@ def load_scene(files: SceneFiles, rules: MapRules, margin: Margin | None = None)
         DataError: a file that cannot be read, sizes that differ, ids outside the classes.
     """
     record = files.record
-    image = read_image(record.image)
-    label = rules.map_labels(read_id_map(record.label, "label map").ids)
-    mask = np.zeros(image.shape[:2], bool) if files.mask is None else read_binary(files.mask) > 0
+    inst = read_inst(record, rules)
+    mask = None if files.mask is None else read_binary(files.mask) > 0
+    image, label = read_image(record.image), read_id_map(record.label, "label map").ids
+    bits = None if inst is None else inst.bits
+    maps = Maps(image, label, None if inst is None else inst.ids)
+    return make_scene(record, maps, mask, rules, margin, mask_file=files.mask or Path(), inst_bits=bits)
+
+
+def make_scene(
+    record: Record, maps: Maps, mask: np.ndarray | None, rules: MapRules, margin: Margin | None = None, *,
+    mask_file: Path = Path("mask"), inst_bits: int | None = None,
+) -> Scene:  # fmt: skip
+    """Check a picture with its maps by the rules of a data set; errors and `margin` as of `load_scene`.
+
+    Args:
+        record: where they come from, for messages.
+        maps: as stored; without an instance map each class is one instance.
+        mask: (H, W), what is erased; None for nothing.
+        rules: what the maps may hold.
+        mask_file: the mask's file, for messages.
+        inst_bits: bit depth of the instance map's file, None if it comes from none.
+    """
+    image, label = maps.image, rules.map_labels(maps.label)
+    if mask is None:
+        mask = np.zeros(image.shape[:2], bool)
     if mask.shape != image.shape[:2]:
-        raise DataError(size_problem("mask", files.mask, mask, record.image, image))
+        raise DataError(size_problem("mask", mask_file, mask, record.image, image))
     extended = margin is not None and label.shape != image.shape[:2]
     if margin is not None and extended:
         image, mask = widen(image, margin), np.pad(mask, margin.pads(), constant_values=True)
-    inst = read_inst(record, rules)
-    maps = Maps(image, label, None if inst is None else inst.ids)
-    problems = check_sample(record, rules, maps, inst_bits=None if inst is None else inst.bits)
+    problems = check_sample(record, rules, Maps(image, label, maps.inst), inst_bits=inst_bits)
     if problems:
         added = f" (the {margin.pixels} pixels added {margin.side} included)" if margin and extended else ""
         raise DataError(problems[0] + added)

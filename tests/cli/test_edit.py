@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from editing_runs import HEIGHT, WIDTH, make_runs, scene_files
 
+import semedit
 import test as test_command
 import train as train_command
 from data.edit.scenes import SceneFiles, load_scene
 from data.records import Record, read_class_table
 from data.samples import make_sample
-from data.streets.scene import CLASSES, render_street
-from data.streets_dataset import scene_rng
+from data.streets.scene import CLASSES
 from models import MODELS
 from models.style_bank import StyleBank
-from options.edit_options import EditOptions
 from scripts import edit
 from scripts.prepare_streets import main as prepare_streets
 from util.batch import collate
@@ -27,44 +27,12 @@ from util.errors import UserError
 from util.images import read_image, read_map, save_png
 
 ROOT = Path(__file__).resolve().parents[2]
-HEIGHT, WIDTH = 96, 128
 CAR = CLASSES.names.index("car")
-
-
-def scene_files(folder: Path, name: str, index: int, height: int = HEIGHT) -> None:
-    maps = render_street(scene_rng(0, "test", index), height=height, width=round(height * 4 / 3))
-    assert maps.inst is not None
-    save_png(maps.image, folder / "image" / f"{name}.png")
-    save_png(maps.label.astype(np.uint8), folder / "label" / f"{name}.png")
-    save_png(maps.inst.astype(np.uint16), folder / "inst" / f"{name}.png")
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs `divsem` and `spmpgan`, and scenes `a` and `b` with a mask each."""
-    path = tmp_path_factory.mktemp("edit")
-    quick = ["--num_workers", "0", "--image_every", "0", "--no-tensorboard", "--device", "cpu", "--max_steps", "0"]
-    for name in ("divsem", "spmpgan"):
-        where = ["--checkpoints_dir", str(path), "--name", name]
-        assert train_command.main([*MODELS.get(name).tiny(path), *where, *quick]) == 0
-    amplify(path / "divsem")
-    for name, index in (("a", 7), ("b", 6)):
-        scene_files(path, name, index)
-        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-        mask[30:60, 40:90] = 255
-        save_png(mask, path / "mask" / f"{name}.png")
-    return path
-
-
-def amplify(run: Path) -> None:
-    """Give an untrained generator weights that let a style show in 8 bits (their initial deviation is 0.02)."""
-    for file in run.glob("*.pt"):
-        state = torch.load(file, weights_only=True)
-        for value in state["model"]["netG"].values():
-            if value.ndim == 4:
-                value.mul_(4)
-        torch.save(state, file)
-    (run / "style_bank.safetensors").unlink()  # edit.py makes it again, with these weights
+    return make_runs(tmp_path_factory.mktemp("edit"))
 
 
 def call(
@@ -187,18 +155,16 @@ def test_reference_codes_are_those_that_a_bank_would_hold(root: Path, tmp_path: 
         path = root / kind / "b.png"
         pixels = read_image(path) if kind == "image" else read_map(path, kind)
         save_png(pixels[20:84, 30:94].astype(dtype), tmp_path / kind / "square.png")
-    files = [f"--{kind}={root / kind / 'a.png'}" for kind in ("image", "label", "mask")]
-    where = ["--checkpoints_dir", str(root), "--name", "divsem", "--device", "cpu", "--output", "o.png"]
-    session = edit.Session(EditOptions().parse([*where, *files, *reference(tmp_path, "square")]))
+    editor = semedit.load(root / "divsem", device="cpu")
     record = Record("square", *(tmp_path / kind / "square.png" for kind in ("image", "label", "inst")))
-    maps = load_scene(SceneFiles(record, None), session.rules).maps
-    rule = {"rules": session.rules, "inst_class_rule": "majority"}
-    batch = collate([make_sample(maps, np.zeros((64, 64)), name="square", **rule)])  # type: ignore[arg-type]
+    scene = load_scene(SceneFiles(record, None), editor.rules)
+    rule = {"rules": editor.rules, "inst_class_rule": "majority"}
+    batch = collate([make_sample(scene.maps, np.zeros((64, 64)), name="square", **rule)])  # type: ignore[arg-type]
     with torch.no_grad():
-        codes = session.model.encoder.raw_codes(batch["image"], batch["inst"], batch["inst_id"].shape[1])
+        codes = editor.model.encoder.raw_codes(batch["image"], batch["inst"], batch["inst_id"].shape[1])
     cars = codes[batch["inst_class"] == CAR]
     assert len(cars) > 1
-    assert torch.allclose(session.reference_codes(CAR), cars, atol=1e-5)
+    assert torch.allclose(editor.instance_codes(scene, CAR), cars, atol=1e-5)
 
 
 def test_a_class_without_a_code_is_an_error_with_ways_out(root: Path) -> None:

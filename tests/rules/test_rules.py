@@ -15,7 +15,7 @@ from options.view import render
 from util.shared_flags import SHARED
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = {"data", "metrics", "models", "options", "scripts", "testing", "trainers", "util", "train", "test"}
+OURS = {"data", "metrics", "models", "options", "scripts", "semedit", "testing", "trainers", "util", "train", "test"}
 MAY_IMPORT = {
     "util": ("util",),
     "data": ("data", "util"),
@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "models": ("models", "util"),
     "trainers": ("trainers", "models.base_model", "metrics", "util"),
     "options": ("options", "testing.flow", "models", "data", "util"),
+    "semedit": ("semedit", "options", "models", "data", "trainers", "util", "train", "test", "scripts"),
     "testing": ("testing", "options", "models", "data", "metrics", "trainers", "util"),
 }
 HEAVY = {"tensorboard", "pytorch_fid", "torchvision", "scipy"}  # GPU machines lack some of them
@@ -52,7 +53,8 @@ def sources(folder: str) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    "path", [p for f in ("util", "data", "metrics", "models", "trainers", "options", "testing") for p in sources(f)]
+    "path",
+    [p for f in ("util", "data", "metrics", "models", "trainers", "options", "testing", "semedit") for p in sources(f)],
 )
 def test_imports_go_downwards(path: Path) -> None:
     name = path.relative_to(ROOT).as_posix()
