@@ -1,7 +1,7 @@
 """Measure what anybody's method made of a pack, and keep it like the test of a run.
 
     python scripts/import_results.py pack RESULTS --name their_method --segmenter streets
-    python scripts/import_results.py pack RESULTS --form lama --name lama --paste_known
+    python scripts/import_results.py pack RESULTS --form lama --name lama --paste_known --leaderboard "8 GPU hours"
 
 RESULTS is a folder with a picture per picture of the pack. An altered pack, missing or resized pictures, inverted masks
 and changed given pixels are refused. The result goes to <checkpoints_dir>/<name>, where scripts/make_table.py and
@@ -32,7 +32,7 @@ from metrics.reporting.result import LINES_FILE, RESULT_FILE
 from options.base_options import OPTIONS_FILE
 from options.experiment import to_args
 from options.parser import StrictParser, check_name, script_parser
-from scripts import evaluate
+from scripts import evaluate, leaderboard
 from testing.editing_flow import EditingFlow
 from testing.packs.forms import FORMS
 from testing.packs.pack import LABEL, MASK, REAL, Pack, read_pack
@@ -124,11 +124,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--form", choices=FORMS, help="results are named as this form's project names them")
     parser.add_argument("--paste_known", action="store_true",
                         help="put given pixels back that the method changed; the result line says so")  # fmt: skip
+    parser.add_argument("--leaderboard", metavar="COST", help="add a row to the leaderboard; says what it cost, '8 h'")
     args = parser.parse_args(argv)
     pack = read_pack(args.pack)
     pack.verify()
     folder = measure(pack, find_results(pack, args.results, args.form), args, {})
     print(f"{args.name}: {folder}")
+    if args.leaderboard:
+        leaderboard.main(["add", str(folder / RESULT_FILE), "--method", args.name, "--cost", args.leaderboard])
     return EXIT_OK
 
 

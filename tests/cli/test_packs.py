@@ -14,7 +14,7 @@ from mask_sets import mask_set_hash
 from PIL import Image
 
 from data import DATASETS
-from scripts import import_results, pack_benchmark
+from scripts import import_results, leaderboard, pack_benchmark
 from testing.packs.forms import FORMS, Picture
 from testing.packs.pack import read_pack
 from util.errors import DataError, UserError
@@ -143,6 +143,15 @@ def test_results_named_as_a_form_does(here: Path) -> None:
     assert take(made, "--form", "lama")["metrics"] == plain["metrics"]
     with pytest.raises(DataError, match=r"4 of 4 pictures are missing.*named as --form lama does"):
         take(made)
+
+
+def test_a_stranger_joins_the_leaderboard_by_one_command(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(leaderboard, "DOCS", here / "docs")
+    take(results(filled), "--leaderboard", "no training", name="Stranger")
+    assert "Stranger: streets_64_free_form" in capsys.readouterr().out
+    assert "| Stranger | " in (here / "docs" / "leaderboard.md").read_text()
 
 
 def test_the_other_polarity_is_refused(here: Path) -> None:

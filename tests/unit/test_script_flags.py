@@ -14,6 +14,7 @@ SCRIPTS = {
     "baselines": ("PACK --fill mean --step 3", "--steps"),
     "benchmark": ("metrics --rea x", "--real"),
     "evaluate": ("--real x --fak y", "--fake"),
+    "leaderboard": ("add RESULT --metho x", "--method"),
     "make_table": ("FILE --forma x", "--format"),
     "run_experiment": ("FILE --dry_ru", "--dry_run"),
     "pack_benchmark": ("--output x --num_image 3", "--num_images"),
