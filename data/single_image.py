@@ -22,6 +22,7 @@ from util.images import default_palette, read_map, rgb_of
 from util.listing import entries
 
 KINDS = ("colours", "ids")
+MUCH_ALPHA = 0.02  # share of transparent pixels from which a picture is laid on white
 SMALLEST_CLASS = 0.002  # share of a layout's pixels that makes a colour a class
 FAR_COLOUR, FAR_PIXELS = 0.01, 0.05  # shares of a target: of one colour, of all colours, that may be near no class
 MULTIPLE = 8  # pixels: what the networks halve three times
@@ -56,16 +57,22 @@ def find_targets(folder: Path) -> list[Path]:
 
 
 def read_opaque(path: Path) -> np.ndarray:
-    """Return a picture (H, W, 3) uint8; raises `DataError` if it is transparent anywhere (opaque alpha is dropped)."""
+    """Return a picture (H, W, 3) uint8; says what became of an alpha channel that is not opaque.
+
+    A few such pixels are antialiased borders, as in the authors' examples: they are taken as they are, as released.
+    With more, their colours mean nothing.
+    """
     picture = decode(path, "picture").picture
+    rgb = rgb_of(picture, path)
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        alpha = np.asarray(picture.convert("RGBA"))[..., 3]
-        if (alpha < 255).any():
-            raise DataError(
-                f"{path}: {int((alpha < 255).sum())} pixels are transparent, so their colour means nothing; save "
-                "it without an alpha channel"
-            )
-    return rgb_of(picture, path)
+        alpha = np.asarray(picture.convert("RGBA"))[..., 3:]
+        share = float((alpha < 255).mean())
+        if share >= MUCH_ALPHA:
+            print(f"note: {path}: {100 * share:.1f} % of its pixels are transparent, laid on white", flush=True)
+            return np.round(rgb * (alpha / 255) + (255.0 - alpha)).astype(np.uint8)
+        if share:
+            print(f"note: {path}: {100 * share:.2f} % of its pixels are transparent, taken as opaque", flush=True)
+    return rgb
 
 
 # --- classes ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from util.errors import UserError
 from util.registry import did_you_mean
 from util.text_files import compose_yaml
 
-OTHER_TASKS = ("stylise",)  # of methods that do not edit scenes
+OTHER_TASKS = ("stylise", "analogy")  # of methods that do not edit scenes
 FILE_KEYS = ("title", "paper", "prepare", "train", "test", "tasks", "groups", "rows", "baselines", "next")
 GROUP_KEYS = ("label", "train", "test", "tasks")
 ROW_KEYS = ("label", "group", "run", "train", "test", "tasks", "published", "provenance")

@@ -90,6 +90,7 @@ class AnalogyFlow(Flow):
 
     @classmethod
     def add_own_flags(cls, group: Any) -> None:
+        add_shared(group, "task", choices=("analogy",), default="analogy", help="what a result line calls this")
         group.add_argument("--cond", metavar="DIR", help="target layouts; default: <dataroot>/cond")
         add_shared(group, "results_dir", help="default: <run>/results/analogy")
 

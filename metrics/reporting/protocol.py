@@ -109,6 +109,7 @@ def describe_protocol(line: Line) -> list[str]:
         sha = detail.get("weights_sha256")
         weights = f"; weights {detail.get('weights')}, sha256 {sha[:12]}" if sha else ""
         real = f"; real pictures {detail['real']:.2f}" if "real" in detail else ""
+        real += f"; the source unchanged {detail['unchanged']:.2f}" if "unchanged" in detail else ""
         labels = f"; {detail['label_nc']} label ids" if "label_nc" in detail else ""
         library = f"; transformers {detail['transformers']}" if "transformers" in detail else ""
         sentences.append(

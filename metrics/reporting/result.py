@@ -92,4 +92,5 @@ def _cell(value: float | MetricValue | None) -> str:
     elif "standard_error" in value.extra:
         text += f" ± {value.extra['standard_error']:.4f}"
     real = value.extra.get("real")
-    return text if real is None else f"{text} (real {real:.{4 if abs(real) < 1 else 2}f})"
+    text = text if real is None else f"{text} (real {real:.{4 if abs(real) < 1 else 2}f})"
+    return f"{text} (unchanged {value.extra['unchanged']:.2f})" if "unchanged" in value.extra else text

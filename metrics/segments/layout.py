@@ -2,7 +2,8 @@
 
 Two readers: by colour (a pixel is of the class whose mean colour in the source picture is nearest), and by the run's
 own segmentation network (its predicted layout, each pixel the nearest class). Beside each value is the source
-picture's own score under its own layout: the most that the reader can see.
+picture's own score under its own layout, the most that the reader can see, and under the target layouts: what a
+method scores that changes nothing.
 """
 
 from __future__ import annotations
@@ -68,9 +69,8 @@ class Layout(PerPicture):
         self.readers: dict[str, Callable[[Tensor], Tensor]] = {"colour": lambda x: nearest_colour(x, colours)}
         if source.read_layout is not None:
             self.readers["segnet"] = source.read_layout
-        self._source = {
-            name: agreement(read(source.picture), source.label, self.classes) for name, read in self.readers.items()
-        }
+        self._read = {name: read(source.picture) for name, read in self.readers.items()}
+        self._source = {name: agreement(found, source.label, self.classes) for name, found in self._read.items()}
         self._parts = {f"layout_{kind}_{name}": (name, k) for name in self.readers for k, kind in enumerate(KINDS)}
         super().__init__(tuple(self._parts))
 
@@ -82,6 +82,7 @@ class Layout(PerPicture):
     def reset(self) -> None:
         super().reset()
         self._named: list[str] = []
+        self._unchanged: dict[str, list[tuple[float, float]]] = {reader: [] for reader in self.readers}
 
     def score(self, pictures: Pictures) -> dict[str, Tensor]:
         assert pictures.label is not None
@@ -91,6 +92,7 @@ class Layout(PerPicture):
             pairs = zip(pictures.fake, pictures.label, strict=True)
             each = [agreement(read(fake), wanted, self.classes) for fake, wanted in pairs]
             scores[reader] = torch.tensor(each, dtype=torch.float64)
+            self._unchanged[reader] += [agreement(self._read[reader], label, self.classes) for label in pictures.label]
         return {name: scores[reader][:, k] for name, (reader, k) in self._parts.items()}
 
     def compute(self) -> dict[str, MetricValue]:
@@ -101,4 +103,9 @@ class Layout(PerPicture):
 
     def extra(self, name: str) -> dict[str, Any]:
         reader, k = self._parts[name]
-        return {"each": dict(zip(self._named, self.each[name], strict=True)), "real": self._source[reader][k]}
+        unchanged = [values[k] for values in self._unchanged[reader]]
+        return {
+            "each": dict(zip(self._named, self.each[name], strict=True)),
+            "real": self._source[reader][k],
+            "unchanged": sum(unchanged) / len(unchanged),
+        }
