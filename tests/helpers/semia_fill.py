@@ -59,7 +59,7 @@ def fill(net: nn.Module, prefix: str, released: Callable[[str], str] = lambda ke
         value.copy_(a)
     for module in net.modules():
         if hasattr(module, "weight_u"):
-            v = module.weight_orig.detach().flatten(1).T @ module.weight_u
+            v = module.by_output().detach().flatten(1).T @ module.weight_u
             module.weight_v.copy_(v / v.norm())
 
 

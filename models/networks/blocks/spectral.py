@@ -46,9 +46,14 @@ class SpectralConv2d(nn.Module):
         self.register_buffer("weight_u", F.normalize(torch.randn(out_channels), dim=0, eps=EPS))
         self.register_buffer("weight_v", F.normalize(torch.randn(in_channels * kernel_size**2), dim=0, eps=EPS))
 
+    def by_output(self) -> Tensor:
+        """Return the stored weight (C, K, k, k) with an output channel per row."""
+        return self.weight_orig
+
     def normalised_weight(self) -> Tensor:
-        """Return W / sigma; the gradient flows through W in sigma = u^T W v, not through u and v."""
-        weight, v = self.weight_orig, self.weight_v.view(1, *self.weight_orig.shape[1:])
+        """Return `by_output` / sigma; the gradient flows through W in sigma = u^T W v, not through u and v."""
+        weight = self.by_output()
+        v = self.weight_v.view(1, *weight.shape[1:])
         with torch.autocast(weight.device.type, enabled=False):
             if self.training:
                 with torch.no_grad():

@@ -56,11 +56,11 @@ class SpectralConvTranspose2d(SpectralConv2d):
         self.register_buffer("weight_u", F.normalize(torch.randn(out_channels), dim=0, eps=EPS))
         self.register_buffer("weight_v", F.normalize(torch.randn(in_channels * 16), dim=0, eps=EPS))
 
-    def matrix(self) -> Tensor:
-        return self.weight_orig.transpose(0, 1).flatten(1)
+    def by_output(self) -> Tensor:
+        return self.weight_orig.transpose(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv_transpose2d(x, self.normalised_weight(), self.bias, self.stride, self.padding)
+        return F.conv_transpose2d(x, self.normalised_weight().transpose(0, 1), self.bias, self.stride, self.padding)
 
 
 def leaky() -> nn.LeakyReLU:
