@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from metrics.analysis import draw_times, with_bins, with_intervals
+from metrics.analysis import with_bins, with_intervals
 from metrics.declaration import LeftOutError, Setup
+from metrics.influence import Parts, as_kept, units_of
 from metrics.metric import Metric, MetricValue
 from metrics.pictures import Pictures
 from metrics.registry import METRICS
@@ -18,11 +20,17 @@ from util.errors import UserError
 class Evaluator:
     """Feeds each batch to every metric once. `notes` say what is missing from the table and why.
 
+    Args:
+        intervals: add 95 % intervals to the values.
+        blocks: so many pictures in a row, by name, vary together (frames of a film).
+
     `names` and `share` (erased share, NaN without a mask) of the pictures seen are kept for bins and for reports.
     """
 
-    def __init__(self, metrics: Sequence[Metric], *, notes: Sequence[str] = (), bootstrap: int = 0) -> None:
-        self.metrics, self.bootstrap = list(metrics), bootstrap
+    def __init__(
+        self, metrics: Sequence[Metric], *, notes: Sequence[str] = (), intervals: bool = False, blocks: int = 1
+    ) -> None:
+        self.metrics, self.intervals, self.blocks = list(metrics), intervals, blocks
         self._notes = list(notes)
         self.names: list[str] = []
         self.share: list[float] = []
@@ -59,19 +67,22 @@ class Evaluator:
             values = metric.compute()
             if values and bool((share >= 0).any()):
                 values = with_bins(metric, values, share=share)
-            if values and self.bootstrap:
-                values = with_intervals(metric, values, self._resampled(metric))
+            if values and self.intervals:
+                values = with_intervals(metric, values, self._influence(metric))
             found |= values
         return found
 
-    def _resampled(self, metric: Metric) -> dict[str, list[float]]:
-        """Draw pictures with their truth; from unpaired sets, separately."""
-        if metric.apart:
-            sizes = dict(zip(("generated", "real"), metric.apart, strict=True))
-            drawn = (draw_times(self.bootstrap, torch.arange(n), f"bootstrap {which}") for which, n in sizes.items())
-            return metric.resampled_sets(*drawn)
-        order = torch.tensor(sorted(range(len(self.names)), key=self.names.__getitem__), dtype=torch.int64)
-        return metric.resampled(draw_times(self.bootstrap, order, "bootstrap")) if len(order) > 1 else {}
+    def _influence(self, metric: Metric) -> dict[str, Parts]:
+        return metric.influence(*(units_of(names, self.blocks) for names in metric.apart or [self.names]))
+
+    def influence(self) -> dict[str, Any]:
+        """Return how much each picture moves each value, in the form that result files keep."""
+        apart = next((found for metric in self.metrics if (found := metric.apart)), None)
+        sets = dict(zip(("generated", "real"), apart, strict=True)) if apart else {"pairs": self.names}
+        values: dict[str, Parts] = {}
+        for metric in self.metrics:
+            values |= self._influence(metric)
+        return as_kept(sets, self.blocks, values)
 
     def per_picture(self) -> dict[str, list[float]]:
         """Return the values of single pictures, in the order of `names`."""
@@ -92,7 +103,7 @@ class Evaluator:
         return next((found for metric in self.metrics if (found := metric.confusion()) is not None), None)
 
 
-def build_evaluator(names: Sequence[str], setup: Setup, *, bootstrap: int = 0, required: bool = True) -> Evaluator:
+def build_evaluator(names: Sequence[str], setup: Setup, *, required: bool = True) -> Evaluator:
     """Load what `names` (see `MetricRegistry.parse`) need and return the evaluator.
 
     Args:
@@ -114,4 +125,5 @@ def build_evaluator(names: Sequence[str], setup: Setup, *, bootstrap: int = 0, r
             notes.append(f"{', '.join(chosen)}: left out: {error}")
     if names and not metrics:
         raise UserError("; ".join([f"--metrics {','.join(names)}: none of these can be had", *notes]))
-    return Evaluator(metrics, notes=notes, bootstrap=bootstrap)
+    opt = setup.opt
+    return Evaluator(metrics, notes=notes, intervals=opt.intervals or opt.bootstrap > 0, blocks=opt.blocks)

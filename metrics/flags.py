@@ -10,6 +10,7 @@ from metrics.features.cache import default_cache_dir
 from metrics.registry import METRICS
 from util.errors import UserError
 from util.files import require_writable
+from util.flags import positive_int
 from util.opt import Opt
 
 INCEPTION_WEIGHTS = Flag("inception_weights", {"metavar": "FILE", "help": "weights of FID's network"})
@@ -51,11 +52,16 @@ def add_metric_flags(parser: argparse.ArgumentParser, *kinds: str, default: str)
     group.add_argument(
         "--metrics", default=default, help="comma list, all (that can be had) or none; docs/protocols.md"
     )
-    group.add_argument("--bootstrap", type=int, default=0, metavar="N", help="resamples for 95 %% intervals; 1000")
+    group.add_argument("--intervals", action=argparse.BooleanOptionalAction, default=False, help="95 %% intervals")
+    blocks = "intervals: so many pictures in a row, by name, vary together, as frames of a film do"
+    group.add_argument("--blocks", type=positive_int, default=1, metavar="N", help=blocks)
+    group.add_argument(
+        "--bootstrap", type=int, default=0, metavar="N", help="older name of --intervals; N above 0, nothing is drawn"
+    )
     METRICS.add_flags(group, *kinds)
 
 
 def validate_metric_flags(opt: Opt) -> None:
     """Raise `UserError` for invalid values."""
-    if opt.bootstrap < 0 or opt.bootstrap == 1:
-        raise UserError(f"--bootstrap {opt.bootstrap}: 0 for none, or a number of resamples such as 1000")
+    if opt.bootstrap < 0:
+        raise UserError(f"--bootstrap {opt.bootstrap}: not a number of resamples; --intervals takes its place")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from metrics.declaration import Flag, Setup, Value
+from metrics.influence import Parts, summed
 from metrics.pictures import Pictures
 from util.errors import DataError
 from util.opt import Opt
@@ -118,22 +119,19 @@ class Metric(ABC):
         """
         return {}
 
-    def resampled(self, times: Tensor) -> dict[str, list[float]]:
-        """Return the values of R bootstrap resamples, `times` (R,n) as of `subset`; fewer if they cost too much."""
-        values: dict[str, list[float]] = {}
-        for each in times:
-            for name, value in self.subset(each).items():
-                values.setdefault(name, []).append(value)
-        return values
+    def influence(self, units: Tensor, real_units: Tensor | None = None) -> dict[str, Parts]:
+        """Return how much each unit moves each value, see `metrics.influence`; values without error bar are left out.
+
+        Args:
+            units: (n,) the unit of each picture seen; where the sets are `apart`, of each generated one.
+            real_units: (m,) likewise of the real ones.
+        """
+        return {}
 
     @property
-    def apart(self) -> tuple[int, int] | None:
-        """Numbers of generated and real pictures where these are unpaired, else None."""
+    def apart(self) -> tuple[list[str], list[str]] | None:
+        """Names of the generated and the real pictures where these are unpaired, else None."""
         return None
-
-    def resampled_sets(self, times: Tensor, real_times: Tensor) -> dict[str, list[float]]:
-        """Return values of resamples of two sets that are `apart`: `times` (R,n), `real_times` (R,m)."""
-        return {}
 
     def per_picture(self) -> dict[str, list[float]]:
         """Return values of single pictures in the order seen, NaN where undefined."""
@@ -212,6 +210,16 @@ class PerPicture(Metric):
             if weight.any():
                 means[name] = float((each.nan_to_num() * weight).sum() / weight.sum())
         return means
+
+    def influence(self, units: Tensor, real_units: Tensor | None = None) -> dict[str, Parts]:
+        """Return each unit's share of the mean's deviation."""
+        found: dict[str, Parts] = {}
+        for name, values in self.each.items():
+            each = torch.tensor(values, dtype=torch.float64)
+            known = int((~each.isnan()).sum())
+            if known > 1:
+                found[name] = (summed((each - each.nanmean()) / known, units),)
+        return found
 
     def per_picture(self) -> dict[str, list[float]]:
         """Return the values of every picture by name, NaN where it has none."""

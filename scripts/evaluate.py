@@ -2,8 +2,9 @@
 
     python scripts/evaluate.py --real DIR --fake DIR
     python scripts/evaluate.py --real DIR --fake DIR --masks DIR --labels DIR --segmenter espnet_camvid \
-        --segmenter_weights FILE --metrics all --bootstrap 1000 --json out.json --report out
+        --segmenter_weights FILE --metrics all --intervals --json out.json --report out
     python scripts/evaluate.py --as_run RUN --fake DIR --name THEIRS --json out.json
+    python scripts/evaluate.py --real DIR --fake OTHERS --against out.json
     python scripts/evaluate.py --summarise checkpoints/mine_seed*/metrics.jsonl
 
 Files of one base name belong together; FID, KID and prdc alone need no pairs. Several --fake folders are several draws.
@@ -13,10 +14,8 @@ docs/protocols.md says what each number means.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +29,25 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from data.loader import Loader
-from data.masks import MaskSetHash, has_truth, inverted_note
+from data.masks import inverted_note
 from metrics.declaration import Setup, Source
+from metrics.differences import compare
 from metrics.doubts import Doubts
-from metrics.evaluator import Evaluator, build_evaluator
+from metrics.evaluator import build_evaluator
 from metrics.flags import add_metric_flags, validate_metric_flags
-from metrics.folders import Item, Items, Loaded, batches, read_exact
+from metrics.folders import read_exact
 from metrics.pairing import pair_folders
 from metrics.registry import METRICS
 from metrics.reporting.folder_pictures import shown, strips
 from metrics.reporting.protocol import UNNAMED
 from metrics.reporting.report import write_report
-from metrics.reporting.result import format_table, result_line
+from metrics.reporting.result import as_json, format_table, result_line
 from metrics.reporting.summary import format_summary, read_lines, summarise
 from metrics.segments.segmentation import class_table
 from models.diffusion_files import load_clip
 from options.parser import script_parser
+from testing.folder_pass import listed, measure, refuse
 from testing.own_test import find_own_test
 from util.device import resolve_device
 from util.errors import DataError, UserError, run_main
@@ -56,11 +55,8 @@ from util.files import require_writable, write_text
 from util.flags import positive_int
 from util.images import read_map
 from util.opt import Opt
-from util.progress import progress
-from util.workers import shield_worker
 
 FOLDERS = ("masks", "labels", "instances")  # of maps that a metric may need, besides "style" and "source"
-LISTED = 10  # problems that are listed
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -86,6 +82,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--task", help="what the result line calls the task; default: folder, or that of --as_run")
     own = "measure --fake as this run's test was: its real pictures, masks, labels, metrics, protocol"
     parser.add_argument("--as_run", metavar="RUN", help=f"{own}; or a folder of its results, or a pack")
+    against = "say how certain the differences to these results are: result.json of a run's test, or --json of folders"
+    parser.add_argument("--against", metavar="FILE", nargs="+", default=[], help=against)
     parser.add_argument("--summarise", metavar="FILE", nargs="+", help="only: mean +- deviation over result lines")
     parser.add_argument("--checkpoints_dir", default="checkpoints", help="where runs are")
     parser.add_argument("--batch_size", type=int, default=16)
@@ -130,12 +128,12 @@ def main(argv: list[str] | None = None) -> int:
     pairing = pair_folders(opt.real, opt.fake, maps, needs_pairs=needs_pairs)
     items, problems = pairing.items, pairing.problems
     notes += pairing.notes
-    evaluator = build_evaluator(names, make_setup(opt), bootstrap=opt.bootstrap, required=opt.metrics != "all")
+    evaluator = build_evaluator(names, make_setup(opt), required=opt.metrics != "all")
     refuse(problems, opt, pairing.notes)
     if not items:
         raise DataError(f"no picture is left:\n{listed(problems)}")
     doubts = Doubts(items)
-    hashes = run(evaluator, items, opt, problems, doubts)
+    hashes = measure(evaluator, items, opt, problems, doubts)
     values = evaluator.compute()
     erased = [share for share in evaluator.share if share == share]
     inverted = inverted_note(sum(erased) / max(1, len(erased)), f"--masks {opt.masks}")
@@ -150,7 +148,9 @@ def main(argv: list[str] | None = None) -> int:
     if opt.own_test:
         rows[:0] = [(opt.own_test.run, opt.own_test.line["metrics"])] if opt.own_test.line["metrics"] else []
         notes += opt.own_test.notes(line, opt.name)
-    print(format_table(rows))
+    compared = {"influence": evaluator.influence()} if opt.json or opt.against else {}
+    told = compare({**line, **compared}, opt.against, rows)
+    print("\n".join([format_table(rows), *told]))
     if opt.per_class:
         print(class_table(values))
     for note in notes:
@@ -159,8 +159,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{len(problems)} skipped:\n{listed(problems)}")
     if opt.json:
         each = {name: [None if v != v else v for v in values] for name, values in evaluator.per_picture().items()}
-        kept = {"names": evaluator.names, **each}
-        write_text(Path(opt.json), json.dumps({**line, "per_picture": kept}, indent=1, allow_nan=False) + "\n")
+        write_text(Path(opt.json), as_json(line, {"per_picture": {"names": evaluator.names, **each}, **compared}))
     if opt.report:
         by_name = {item.name: item for item in items}
         print(write_report(line, evaluator, Path(opt.report), title=f"{opt.name}, {opt.task}", notes=notes,
@@ -213,61 +212,6 @@ def make_setup(opt: argparse.Namespace) -> Setup:
         clip=str(opt.clip_model),
         source=source,
     )
-
-
-def run(
-    evaluator: Evaluator, items: list[Item], opt: argparse.Namespace, problems: dict[str, str], doubts: Doubts
-) -> dict[str, str]:
-    """Decode, feed evaluator and `doubts`, add to `problems`; return the hash of each set of pictures used."""
-    sets: dict[str, list[str]] = {"fake": [], "real": []}
-    masks, truth = MaskSetHash(), opt.own_test is None or has_truth(opt.task)
-    for loaded in progress(load(items, evaluator, opt), desc=opt.name, unit="batch"):
-        for one in loaded:
-            if one.problem:  # in unpaired sets two files may have one name
-                problems[f"{one.name}, second" if one.name in problems else one.name] = one.problem
-        refuse(problems, opt)
-        good = [one for one in loaded if not one.problem]
-        for one in good:
-            doubts.add(one)
-            if one.mask is not None:
-                masks.update(one.name, one.mask.numpy())
-            for kind, digest in (one.hashes or {}).items():
-                sets[kind] += [f"{one.name} {digest}"] if digest else []
-        pairs = [one for one in good if one.draws is not None and one.real is not None]
-        for pictures in batches(pairs, has_truth=truth):
-            evaluator.update(pictures)
-        single = [one for one in good if one.draws is None or one.real is None]
-        evaluator.add_sets(
-            fake={one.name: one.draws[0] for one in single if one.draws is not None},
-            real={one.name: one.real for one in single if one.real is not None},
-        )
-    hashes = {kind: hashlib.sha256("\n".join(sorted(each)).encode()).hexdigest()[:12] for kind, each in sets.items()}
-    return {**hashes, "mask": masks.hexdigest()}
-
-
-def load(items: list[Item], evaluator: Evaluator, opt: argparse.Namespace) -> Iterable[list[Loaded]]:
-    """Return decoded batches."""
-    dataset = Items(items, label_nc=evaluator.label_nc, ignore_label=opt.ignore_label,
-                    smallest_side=evaluator.smallest_side, side=opt.metric_side)  # fmt: skip
-    workers = min(opt.num_workers, len(items))
-    loader: Any = DataLoader(dataset, batch_size=opt.batch_size, num_workers=workers, collate_fn=list,
-                             worker_init_fn=shield_worker)  # fmt: skip
-    return Loader(loader)  # type: ignore[return-value]
-
-
-def refuse(problems: dict[str, str], opt: argparse.Namespace, notes: Sequence[str] = ()) -> None:
-    """Raise `DataError` for problems unless they are to be skipped; `notes` may explain them."""
-    if problems and not opt.skip_bad:
-        lines = [listed(problems), *notes]
-        raise DataError(
-            f"{len(problems)} unusable (--skip_bad leaves such pictures out and lists them):\n" + "\n".join(lines)
-        )
-
-
-def listed(problems: dict[str, str]) -> str:
-    """Return the first problems, a line each."""
-    more = [f"  and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
-    return "\n".join([*(f"  {problem}" for problem in list(problems.values())[:LISTED]), *more])
 
 
 def describe(

@@ -28,7 +28,7 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 
 from metrics.flags import add_metric_flags
 from metrics.registry import EDITING
-from metrics.reporting.result import LINES_FILE, RESULT_FILE
+from metrics.reporting.result import LINES_FILE, RESULT_FILE, as_json
 from options.base_options import OPTIONS_FILE
 from options.experiment import to_args
 from options.parser import StrictParser, check_name, script_parser
@@ -87,8 +87,8 @@ def measure(pack: Pack, files: dict[str, Path], args: argparse.Namespace, more: 
             line["protocol"] |= {"pasted_known": given.fields()}
             print(f"note: put back {given.told()}")
         line["protocol"] |= more
-        write_text(folder / RESULT_FILE, json.dumps(line, indent=1) + "\n")
-        del line["per_picture"]
+        kept = {key: line.pop(key) for key in ("per_picture", "influence")}
+        write_text(folder / RESULT_FILE, as_json(line, kept))
         append_line(run / LINES_FILE, json.dumps(line))
     return folder
 

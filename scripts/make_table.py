@@ -3,7 +3,8 @@
     python scripts/make_table.py experiments/divsem_ablation.yaml [--format markdown|latex|csv]
 
 Reads the last line of each row and task in the runs' metrics.jsonl. One table per group and task; rows of one table
-that were not measured under one protocol are refused with the fields that differ.
+that were not measured under one protocol are refused with the fields that differ. What is certainly the best of a
+column is bold, where the tests' folders are still there (docs/protocols.md, "Differences").
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
     leave_on_interrupt()
 
 from metrics.registry import METRICS
+from metrics.reporting.result import RESULT_FILE
 from metrics.reporting.summary import read_lines
 from metrics.reporting.table import FORMATS, Entry, Table
 from options.base_options import OPTIONS_FILE, saved_options
@@ -88,6 +90,7 @@ def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
     notes, status = [], "not built" if row.not_built() else "not run"
     if line is not None:
         status = "done"
+        line = with_influence(line, checkpoints_dir / row.run)
         planned = None if row.baseline else row.train.get("max_steps")
         if planned is not None and line["step"] != int(planned):
             status = "unfinished"
@@ -113,6 +116,15 @@ def last_line(path: Path, task: str, flags: Mapping[str, Any]) -> dict[str, Any]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}, line {number}: not a result of test.py ({error!r}); remove the line") from error
     return newest
+
+
+def with_influence(line: dict[str, Any], run: Path) -> dict[str, Any]:
+    """Return a line of metrics.jsonl with what the test's folder keeps beside the same line, as of each picture."""
+    for file in sorted((run / "results").glob(f"*/{RESULT_FILE}")):
+        (whole,) = read_lines([str(file)], "result of a test")
+        if all(whole.get(key) == value for key, value in line.items()):
+            return whole
+    return line
 
 
 def other_options(row: Row, path: Path) -> list[str]:

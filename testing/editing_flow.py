@@ -134,7 +134,8 @@ class EditingTest(Test):
         counted = [f"{n} {what}" for what, n in model.counters.items() if n]
         same = [f"all draws of each picture are equal: {NO_DRAWS}"] if alike else []
         notes = [*self.selection.notes, *self.evaluator.notes, *counted, *same]
-        return Measured(values, notes, self.loaded.step, len(indices), self.protocol())
+        influence = self.evaluator.influence()
+        return Measured(values, notes, self.loaded.step, len(indices), self.protocol(), influence)
 
     def protocol(self) -> dict[str, Any]:
         """Return what the numbers depend on apart from the metrics."""
@@ -164,7 +165,7 @@ def new_evaluator(opt: Opt, dataset: BaseDataset, device: torch.device) -> Evalu
         class_names=dataset.class_names,
     )
     names = EditingFlow.metrics(opt.metrics)
-    return build_evaluator(names, setup, bootstrap=opt.bootstrap, required=opt.metrics != "all")
+    return build_evaluator(names, setup, required=opt.metrics != "all")
 
 
 def generate_draws(model: Any, batch: Batch, opt: Opt) -> list[Tensor]:

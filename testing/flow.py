@@ -33,6 +33,7 @@ class Measured:
         step: optimiser steps of the weights.
         num_images: pictures that the values are of.
         protocol: what the numbers depend on apart from the metrics.
+        influence: of `Evaluator.influence`, where results are compared picture by picture.
     """
 
     values: Mapping[str, MetricValue]
@@ -40,6 +41,7 @@ class Measured:
     step: int
     num_images: int
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    influence: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Test(ABC):
@@ -140,7 +142,7 @@ def run_tests(flow: type[Flow], opt: Opt) -> int:
                     protocol=measured.protocol,
                 )
                 written.append(test.write(line))
-                write_result(line, test.folder, test.run_dir)
+                write_result(line, test.folder, test.run_dir, influence=measured.influence)
     finally:  # a full disk must not lose the numbers
         print_results(measured_tests)
     print("\n".join(written))

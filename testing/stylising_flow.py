@@ -123,7 +123,7 @@ class StylisingTest(Test):
             clip=str(opt.clip_model),
         )
         names, required = StylisingFlow.metrics(opt.metrics), opt.metrics != "all"
-        return build_evaluator(names, setup, bootstrap=opt.bootstrap, required=required)
+        return build_evaluator(names, setup, required=required)
 
     def protocol(self, mask_set: str) -> dict[str, Any]:
         """Return what the numbers depend on apart from the metrics."""

@@ -32,6 +32,7 @@ class Opt:
     batch_size: int
     beta1: float
     beta2: float
+    blocks: int
     bootstrap: int
     box: tuple[int, int, int, int]
     cache: str
@@ -72,6 +73,7 @@ class Opt:
     inst: str | None
     inst_class_rule: str
     interpolate: int | None
+    intervals: bool
     keep: int
     keep_aspect: bool
     label: str

@@ -1,7 +1,7 @@
 """Frechet Inception distance (Heusel et al. 2017, arXiv 1706.08500, section 3).
 
 |m1 - m2|^2 + Tr(S1 + S2 - 2 sqrt(S1 S2)) for the means and covariances of two sets of features.
-Shapes: n pictures, d features (2048). All of the distance is computed in float64; covariances divide by n-1.
+Shapes: n and m pictures, d features (2048). All of the distance is computed in float64; covariances divide by n-1.
 """
 
 from __future__ import annotations
@@ -70,35 +70,25 @@ def _checked(features: Tensor, which: str) -> Tensor:
     return features.detach().to("cpu", torch.float64)
 
 
-class Resampled:
-    """Frechet distances of resamples of two sets of features, from what needs to be computed only once.
+def frechet_influence(features_a: Tensor, features_b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how much each row of (n,d) and (m,d) moves their distance: its derivative by the row's weight, centred.
 
-    Args:
-        features_a: (n,d); features_b: (m,d).
+    With the singular value decomposition U S V^T of R1 R2^T, see `trace_sqrt_svd`, a row's part of the trace term is
+    sum_k U_ik^2 S_k; values of 0 add nothing, so that singular covariances need no special case.
     """
+    a, b = _checked(features_a, "generated"), _checked(features_b, "real")
+    shift = a.mean(0) - b.mean(0)
+    root_a, root_b = (x - x.mean(0) for x in (a, b))
+    (turn_a, narrow_a), (turn_b, narrow_b) = (_turned(root / (len(root) - 1) ** 0.5) for root in (root_a, root_b))
+    left, values, right = torch.linalg.svd(narrow_a @ narrow_b.T, full_matrices=False)
+    found = []
+    for root, turn, vectors, to_other in ((root_a, turn_a, left, shift), (root_b, turn_b, right.T, -shift)):
+        rows = vectors if turn is None else turn @ vectors
+        each = 2 * root @ to_other / len(root) + root.square().sum(1) / (len(root) - 1) - rows.square() @ values
+        found.append(each - each.mean())
+    return found[0], found[1]
 
-    def __init__(self, features_a: Tensor, features_b: Tensor) -> None:
-        self.a, self.b = _checked(features_a, "generated"), _checked(features_b, "real")
-        self.small = max(len(self.a), len(self.b)) <= self.a.shape[1]
-        if self.small:  # the distance needs only Gram matrices: no work of size d remains
-            self.aa, self.bb, self.ab = self.a @ self.a.T, self.b @ self.b.T, self.a @ self.b.T
 
-    def distance(self, times_a: Tensor, times_b: Tensor) -> float:
-        """Return the distance with the rows counted `times_a` (n,) and `times_b` (m,) int; NaN for fewer than two."""
-        if min(int(times_a.sum()), int(times_b.sum())) < 2:
-            return float("nan")
-        if not self.small:
-            return frechet_distance(self.a.repeat_interleave(times_a, 0), self.b.repeat_interleave(times_b, 0))
-        kept_a, kept_b = times_a.nonzero().flatten(), times_b.nonzero().flatten()
-        w_a, w_b = times_a[kept_a].double(), times_b[kept_b].double()
-        aa, bb = self.aa[kept_a][:, kept_a], self.bb[kept_b][:, kept_b]
-        ab = self.ab[kept_a][:, kept_b]
-        share_a, share_b = w_a / w_a.sum(), w_b / w_b.sum()
-        mean_aa, mean_bb, mean_ab = share_a @ aa @ share_a, share_b @ bb @ share_b, share_a @ ab @ share_b
-        trace_a = (w_a @ aa.diagonal() - w_a.sum() * mean_aa) / (w_a.sum() - 1)
-        trace_b = (w_b @ bb.diagonal() - w_b.sum() * mean_bb) / (w_b.sum() - 1)
-        centred = ab - (ab @ share_b)[:, None] - share_a @ ab + mean_ab
-        cross = torch.linalg.svdvals(w_a.sqrt()[:, None] * centred * w_b.sqrt()).sum()
-        cross = cross / ((w_a.sum() - 1) * (w_b.sum() - 1)).sqrt()
-        distance = mean_aa + mean_bb - 2 * mean_ab + trace_a + trace_b - 2 * cross
-        return max(float(distance), 0.0)
+def _turned(root: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Split a tall matrix into Q and R; any other is its own R."""
+    return tuple(torch.linalg.qr(root)) if len(root) > root.shape[1] else (None, root)

@@ -1,7 +1,7 @@
 """Precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991), density and coverage (Naeem et al. 2020).
 
 The latter is arXiv 2002.09797. A picture's ball reaches to its k-th nearest neighbour in the same set.
-Shapes: n generated, m real pictures, d features, R resamples.
+Shapes: n generated, m real pictures, d features.
 """
 
 from __future__ import annotations
@@ -36,18 +36,6 @@ class Manifolds:
     balls: Tensor
     covered: Tensor
 
-    def weighted(self, generated: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """Return the four values (R,) with pictures counted `generated` (R,n) and `real` (R,m) times, any real number.
-
-        The balls are those of the whole sets: a resample's own would shrink to nothing around its repeats.
-        """
-        return {
-            "precision": _means(self.in_real, generated),
-            "recall": _means(self.in_generated, real),
-            "density": _means(self.balls, generated) / K_DENSITY,
-            "coverage": _means(self.covered, real),
-        }
-
 
 def manifolds(generated: Tensor, real: Tensor) -> Manifolds:
     """Compare features (n,d) and (m,d), at most `ROWS` rows of distances at a time, in float64.
@@ -73,8 +61,9 @@ def manifolds(generated: Tensor, real: Tensor) -> Manifolds:
 
 def prdc(generated: Tensor, real: Tensor) -> dict[str, float]:
     """Return the four values of features (n,d) and (m,d); each set needs more than `K_DENSITY` pictures."""
-    values = manifolds(generated, real).weighted(torch.ones(1, len(generated)), torch.ones(1, len(real)))
-    return {name: float(value) for name, value in values.items()}
+    found = manifolds(generated, real)
+    means = (found.in_real, found.in_generated, found.balls / K_DENSITY, found.covered)
+    return {name: float(each.double().mean()) for name, each in zip(PRDC, means, strict=True)}
 
 
 def _distances(rows: Tensor, others: Tensor) -> Tensor:
@@ -90,8 +79,3 @@ def _radii(features: Tensor) -> Tensor:
     """Return (n,2) distances to the `K_PRECISION`-th and `K_DENSITY`-th nearest other picture."""
     nearest = [_distances(rows, features).topk(K_DENSITY + 1, largest=False).values for rows in features.split(ROWS)]
     return torch.cat(nearest)[:, [K_PRECISION, K_DENSITY]]  # column 0 is the picture itself
-
-
-def _means(each: Tensor, times: Tensor) -> Tensor:
-    weight = times.double()
-    return weight @ each.double() / weight.sum(1)

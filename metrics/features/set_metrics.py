@@ -1,7 +1,7 @@
 """FID, KID, precision, recall, density, coverage: what is computed from Inception features of two sets of pictures.
 
 Features are computed once per picture and kept (float32, 8 kB each); those of real pictures also on disk.
-Shapes: n generated, m distinct real pictures; 2048 features; R resamples.
+Shapes: n generated, m distinct real pictures; 2048 features.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metrics.declaration import Setup, Value
 from metrics.features.cache import FeatureCache
-from metrics.features.frechet import Resampled, frechet_distance
+from metrics.features.frechet import frechet_distance, frechet_influence
 from metrics.features.inception import (
     FEATURES,
     FIDFeatures,
@@ -26,11 +26,12 @@ from metrics.features.inception import (
     resize_clean,
     resize_plain,
 )
-from metrics.features.kid import kid, resampled_mmd2
-from metrics.features.manifold import K_DENSITY, K_PRECISION, manifolds, prdc
+from metrics.features.kid import kid
+from metrics.features.manifold import K_DENSITY, K_PRECISION, prdc
 from metrics.features.region import cut, region_box
 from metrics.features.sets import Sets, by_name
 from metrics.flags import CACHE_DIR, INCEPTION_WEIGHTS, cache_folder
+from metrics.influence import Parts, spread, summed
 from metrics.metric import Metric, MetricValue
 from metrics.pictures import Distinct, Pictures, picture_hash
 from metrics.registry import EDITING, METRICS, STYLISING
@@ -55,7 +56,6 @@ VARIANTS = {
 }
 LEAST = {"fid": 2, "kid": 4, "prdc": K_DENSITY + 1}  # pictures in each set
 BATCH = 16  # prepared pictures per forward pass
-FID_RESAMPLES = 200  # a Frechet distance takes up to a second
 FEW = f"fewer pictures than the {FEATURES} features: biased upwards, compare only with equal counts"
 
 
@@ -186,10 +186,10 @@ class FeatureMetrics(Metric):
         return Sets(generated[order], real[real_order], place, row[partner])
 
     @property
-    def apart(self) -> tuple[int, int] | None:
-        """Sizes of the two sets where they are unpaired, else None."""
-        sizes = len(self._names["generated"]), len(self._names["real"])
-        return None if len(self._place) == sizes[0] else sizes
+    def apart(self) -> tuple[list[str], list[str]] | None:
+        """Names of the two sets where they are unpaired, else None."""
+        generated, real = self._names["generated"], self._names["real"]
+        return None if len(self._place) == len(generated) else (generated, real)
 
     def compute(self) -> dict[str, MetricValue]:
         sets = self.sets()
@@ -205,7 +205,9 @@ class FeatureMetrics(Metric):
                 self.notes += [f"{self._full(name)} of {fewest} pictures: {FEW}"] if note else []
                 values[self._full(name)] = self._value(name, frechet_distance(generated, real), note)
             elif name == "kid":
-                value, error = kid(generated, real)
+                value, *moves = kid(generated, real, sets.partner)
+                parts = tuple(moves) if self.apart else (moves[0] + moves[1][sets.partner],)
+                error, _ = spread(parts) or (math.nan, 0)
                 values[self._full(name)] = self._value(name, value, {"standard_error": error})
             else:
                 values |= {self._full(key): self._value(key, value, {}) for key, value in prdc(generated, real).items()}
@@ -240,7 +242,7 @@ class FeatureMetrics(Metric):
         if sets.place is None or sets.partner is None:
             return {}
         times = times[sets.place]
-        if not times.any() or int(times.max()) > 1:  # repeats are their own nearest neighbours: see `resampled`
+        if not times.any() or int(times.max()) > 1:  # repeats are their own nearest neighbours
             return {}
         generated, real = sets.generated[times > 0], sets.real[sets.partner[times > 0].unique()]
         part, values = Sets(generated, real, None, None), {}
@@ -252,40 +254,26 @@ class FeatureMetrics(Metric):
             values |= {self._full(name): value for name, value in prdc(generated, real).items()}
         return values
 
-    def resampled(self, times: Tensor) -> dict[str, list[float]]:
-        """Return values of resampled pairs: a generated picture is drawn with its truth. No feature is computed again.
-
-        At most `FID_RESAMPLES` of FID, all of the others. A truth of several results counts the mean of theirs.
-        """
-        sets = self.sets()
-        if sets.place is None or sets.partner is None or not len(sets.place):
-            return {}
-        times = times[:, sets.place]
-        shared = torch.bincount(sets.partner, minlength=len(sets.real))
-        real_times = torch.zeros(len(times), len(sets.real), dtype=torch.float64)
-        real_times = real_times.index_add(1, sets.partner, times.double()) / shared
-        pairs = Resampled(sets.generated, sets.real[sets.partner]) if self._has("fid", sets) else None
-        return self._resampled(sets, times, real_times, pairs=pairs, partner_times=times)
-
-    def resampled_sets(self, times: Tensor, real_times: Tensor) -> dict[str, list[float]]:
-        """Return values of resamples of two unpaired sets, drawn apart: `times` (R,n), `real_times` (R,m)."""
-        sets = self.sets()
-        pairs = Resampled(sets.generated, sets.real) if self._has("fid", sets) else None
-        return self._resampled(sets, times, real_times, pairs=pairs, partner_times=real_times)
-
-    def _resampled(
-        self, sets: Sets, times: Tensor, real_times: Tensor, *, pairs: Resampled | None, partner_times: Tensor
-    ) -> dict[str, list[float]]:
-        found: dict[str, list[float]] = {}
-        if pairs is not None:
-            both = zip(times[:FID_RESAMPLES], partner_times, strict=False)
-            found["fid"] = [pairs.distance(*each) for each in both]
+    def influence(self, units: Tensor, real_units: Tensor | None = None) -> dict[str, Parts]:
+        """Return influences on FID and KID; precision, recall, density and coverage have no error bar that covers."""
+        sets, found = self.sets(), {}
+        if self._has("fid", sets):
+            found["fid"] = self._by_unit(sets, frechet_influence(sets.generated, sets.real), units, real_units)
         if self._has("kid", sets):
-            found["kid"] = resampled_mmd2(sets.generated, sets.real, times, real_times).tolist()
-        if self._has("prdc", sets):
-            values = manifolds(sets.generated, sets.real).weighted(times, real_times)
-            found |= {name: each.tolist() for name, each in values.items()}
-        return {self._full(name): each for name, each in found.items()}
+            _, *moves = kid(sets.generated, sets.real, sets.partner)
+            found["kid"] = self._by_unit(sets, moves, units, real_units)
+        return {self._full(name): parts for name, parts in found.items()}
+
+    def _by_unit(self, sets: Sets, moves: Sequence[Tensor], units: Tensor, real_units: Tensor | None) -> Parts:
+        """Sum influences of generated and real pictures, in the order of `sets`; a truth's is shared by its results."""
+        if sets.place is None or sets.partner is None:
+            assert real_units is not None
+            order, real_order = (by_name(self._names[which]) for which in ("generated", "real"))
+            return summed(moves[0], units[order]), summed(moves[1], real_units[real_order])
+        shared = torch.bincount(sets.partner, minlength=len(sets.real))
+        each = torch.full((self._seen,), torch.nan, dtype=torch.float64)
+        each[sets.place] = moves[0] + (moves[1] / shared)[sets.partner]
+        return (summed(each, units),)
 
     def _has(self, name: str, sets: Sets) -> bool:
         return name in self.names and min(len(sets.generated), len(sets.real)) >= LEAST[name]

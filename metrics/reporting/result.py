@@ -56,10 +56,20 @@ def describe_run(opt: Opt, **more: Any) -> dict[str, Any]:
     }
 
 
-def write_result(line: Mapping[str, Any], folder: Path, run_dir: Path) -> None:
-    """Write the line to the results' folder and append it to the run's `metrics.jsonl`."""
-    write_text(folder / RESULT_FILE, json.dumps(line, indent=1) + "\n")
+def write_result(line: Mapping[str, Any], folder: Path, run_dir: Path, *, influence: Mapping[str, Any]) -> None:
+    """Write the line to the results' folder and append it to the run's `metrics.jsonl`.
+
+    Args:
+        influence: of `Evaluator.influence`, kept in the folder beside the line.
+    """
+    write_text(folder / RESULT_FILE, as_json(line, {"influence": influence}))
     append_line(run_dir / LINES_FILE, json.dumps(line))
+
+
+def as_json(line: Mapping[str, Any], more: Mapping[str, Any]) -> str:
+    """Return a file's text: the line to be read by people, and on a line of its own each of `more`."""
+    parts = [f' "{key}": {json.dumps(value, allow_nan=False)}' for key, value in more.items()]
+    return ",\n".join([json.dumps(line, indent=1).removesuffix("\n}"), *parts]) + "\n}\n"
 
 
 def format_table(rows: Sequence[tuple[str, Mapping[str, float | MetricValue]]]) -> str:

@@ -8,13 +8,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from metrics.differences import verdicts
+from metrics.influence import LEVEL
 from metrics.registry import METRICS, arrow
 from metrics.reporting.protocol import Line, columns, describe_protocol, require_one_protocol
 
 CSV_HEAD = (
     "group", "task", "row", "label", "metric", "published", "ours", "difference", "status", "pictures", "step",
-    "protocol", "provenance", "notes", "low", "high",
+    "protocol", "provenance", "notes", "low", "high", "certainty",
 )  # fmt: skip
+
+
+TIE = " ="
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class Table:
         self.group, self.task, self.entries = group, task, list(entries)
         self.lines = {entry.name: entry.line for entry in entries if entry.line is not None}
         require_one_protocol(self.lines, self.heading)
+        names = {column: name for line in self.lines.values() for column, name in columns(line).items()}
+        self.verdicts = {column: verdicts(self.lines, name) for column, name in names.items()}
 
     @property
     def heading(self) -> str:
@@ -85,20 +92,22 @@ class Table:
         names = (columns(line).get(column) for line in self.lines.values())
         return next((name for name in names if name), column)
 
-    def cells(self) -> list[list[str]]:
-        """Return the head and all rows as text."""
+    def cells(self, bold: tuple[str, str]) -> list[list[str]]:
+        """Return the head and all rows as text; `bold` is put around what is certainly the best of its column."""
         head = [""]
         for column, metric in self.columns.items():
             name = f"{self.full_name(column)} {arrow(column)}"
             head += [f"{name} published", f"{name} ours", "difference"] if metric else [name]
-        body = [self._row(entry) for entry in self.entries]
+        body = [self._row(entry, bold) for entry in self.entries]
         return [[*head, "pictures", "step"], *body]
 
-    def _row(self, entry: Entry) -> list[str]:
+    def _row(self, entry: Entry, bold: tuple[str, str]) -> list[str]:
         row = [entry.label]
         for column, metric in self.columns.items():
             ours, published = entry.ours(column), entry.published.get(metric)
-            number = format_number(ours) + format_interval(entry.interval(column))
+            verdict = self.verdicts.get(column, {}).get(entry.name)
+            number = format_number(ours).join(bold if verdict == "best" else ("", TIE if verdict == "tie" else ""))
+            number += format_interval(entry.interval(column))
             if metric:
                 row += [as_published(published), number, format_number(difference(ours, published), "+")]
             else:
@@ -113,6 +122,11 @@ class Table:
         if self.lines:
             widest = max(self.lines.values(), key=lambda line: len(line["metrics"]))
             sentences += [f"Protocol: {text}" for text in describe_protocol(widest)]
+        if any(self.verdicts.values()):
+            sentences.append(
+                f"Bold: certainly better than every other row (paired t-test, p < {1 - LEVEL:.2f}); {TIE.strip()}: not "
+                "certainly worse than the best"
+            )
         sentences += [f"Published, {entry.label}: {entry.provenance}" for entry in self.entries if entry.published]
         if self.lines and any(entry.published for entry in self.entries):
             sentences.append("The published mask set and segmenter are not known: a difference is no test of equality")
@@ -153,7 +167,7 @@ def to_markdown(tables: Sequence[Table], *, title: str, paper: str) -> str:
     """Return a section with a table per group and task."""
     parts = [f"## {title}", *([paper] if paper else [])]
     for table in tables:
-        head, *body = [[cell.replace("|", "\\|") for cell in row] for row in table.cells()]
+        head, *body = [[cell.replace("|", "\\|") for cell in row] for row in table.cells(("**", "**"))]
         lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
         parts += [f"### {table.heading}", "\n".join(f"| {' | '.join(row)} |" for row in lines)]
         parts += ["\n".join(f"- {text}" for text in table.foot())] if table.foot() else []
@@ -164,11 +178,12 @@ def to_latex(tables: Sequence[Table], *, title: str, paper: str) -> str:
     """Return a `table` environment per group and task; it needs no package."""
     parts = [f"% {line}" for line in f"{title}\n{paper}".strip().splitlines()]
     for table in tables:
-        head, *body = [" & ".join(map(_tex, row)) + r" \\" for row in table.cells()]
+        rows = table.cells(_BOLD)
+        head, *body = [" & ".join(map(_tex, row)) + r" \\" for row in rows]
         parts += [
             r"\begin{table}",
             rf"\caption{{{_tex(title)}: {_tex(table.heading)}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(table.cells()[0]) - 1)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}",
             r"\hline", head, r"\hline", *body, r"\hline",
             r"\end{tabular}",
             *(rf"\par\footnotesize {_tex(text)}" for text in table.foot()),
@@ -195,12 +210,15 @@ def to_csv(tables: Sequence[Table], *, title: str, paper: str) -> str:
                 where = entry.provenance if published is not None else ""
                 writer.writerow([table.group, table.task, entry.name, entry.label, name, *numbers, entry.status,
                                  *facts, protocol, where, " | ".join(entry.notes),
-                                 *(entry.interval(column) or ("", ""))])  # fmt: skip
+                                 *(entry.interval(column) or ("", "")),
+                                 table.verdicts.get(column, {}).get(entry.name, "")])  # fmt: skip
     return out.getvalue()
 
 
+_BOLD = ("\x02", "\x03")
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "↓": r"$\downarrow$",
-        "↑": r"$\uparrow$", "<": "$<$", ">": "$>$", "|": "$|$", **{c: f"\\{c}" for c in "&%$#_{}"}}  # fmt: skip
+        "↑": r"$\uparrow$", "<": "$<$", ">": "$>$", "|": "$|$", **{c: f"\\{c}" for c in "&%$#_{}"},
+        _BOLD[0]: r"\textbf{", _BOLD[1]: "}"}  # fmt: skip
 
 
 def _tex(text: str) -> str:

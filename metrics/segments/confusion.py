@@ -1,6 +1,6 @@
 """Counts of labelled pixels by the class that a segmenter sees, and what follows from them.
 
-Shapes: C classes, n pictures.
+Shapes: C classes, n pictures, U units.
 """
 
 from __future__ import annotations
@@ -88,6 +88,23 @@ class Tally:
             confusion = Confusion(self.generated.num_classes)
             confusion.counts.view(-1)[cells] = counts
             found.append(score(confusion, metric))
+        return found
+
+    def without(self, units: Tensor, metric: str) -> Tensor:
+        """Return the score (U,) of the generated pictures without those of each unit; NaN where none of these counts.
+
+        Args:
+            units: (n,) the pictures' units.
+        """
+        found = torch.full((int(units.max()) + 1 if len(units) else 0,), torch.nan, dtype=torch.float64)
+        for unit in units.unique().tolist():
+            pictures = (units == unit).nonzero().flatten().tolist()
+            rest = Confusion(self.generated.num_classes)
+            rest.counts = self.generated.counts.clone()
+            for i in pictures:
+                rest.counts.view(-1)[self._cells[i]] -= self._counts[i]
+            if any(len(self._cells[i]) for i in pictures):
+                found[unit] = score(rest, metric)
         return found
 
     @property

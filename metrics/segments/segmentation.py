@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from metrics.declaration import Flag, LeftOutError, Setup, Value
+from metrics.influence import Parts
 from metrics.metric import Metric, MetricValue
 from metrics.pictures import Distinct, Pictures
 from metrics.registry import EDITING, METRICS
@@ -166,6 +167,16 @@ class SegmentationMetric(Metric):
             if confusion.counts.any():
                 values[f"{metric}_{self.segmenter.name}"] = score(confusion, metric.removesuffix(MASKED))
         return values
+
+    def influence(self, units: Tensor, real_units: Tensor | None = None) -> dict[str, Parts]:
+        """Return the jackknife's influences: a class may vanish with the only unit that shows it."""
+        found: dict[str, Parts] = {}
+        for metric in self.names:
+            without = self._tally(metric).without(units, metric.removesuffix(MASKED))
+            known = int((~without.isnan()).sum())
+            if known > 1:
+                found[f"{metric}_{self.segmenter.name}"] = ((without.nanmean() - without) * (known - 1) / known,)
+        return found
 
     def per_picture(self) -> dict[str, list[float]]:
         return {

@@ -66,8 +66,7 @@ def test_editing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         "--segmenter",
         "streets",
         "--per_class",
-        "--bootstrap",
-        "20",
+        "--intervals",
         "--num_samples",
         "2",
     ]
@@ -129,11 +128,11 @@ def test_folders(capsys: pytest.CaptureFixture[str]) -> None:
         ["--real", "real", *QUICK],
         "miou,acc,class_acc,l1,psnr,ssim,l1_whole,psnr_whole,ssim_whole,lpips,div",
     )
-    all_maps = ["--fake", "fake", "fake_2", *maps, "--segmenter", "streets", "--bootstrap", "20", "--per_class"]
+    all_maps = ["--fake", "fake", "fake_2", *maps, "--segmenter", "streets", "--intervals", "--per_class"]
     found = []
     for flags in (
         [*all_maps, "--metrics", f"{cheap},seam,style", *write_lpips(Path())],
-        ["--fake", "apart", "--metrics", "fid,kid,prdc", "--bootstrap", "20", "--name", "apart"],
+        ["--fake", "apart", "--metrics", "fid,kid,prdc", "--intervals", "--name", "apart"],
         ["--fake", "fake", "--metrics", "all", "--lpips_weights", "no.pth", "--inception_weights", "no.pth", "--masks",
          "masks", "--ignore_label", "3", "--task", "class"],
     ):  # fmt: skip
@@ -147,7 +146,7 @@ title: Two methods
 paper: A paper; its numbers second hand
 train: {dataset_mode: custom, dataroot: data, crop_size: 64, num_workers: 0, batch_size: 2, device: cpu, ngf: 4, ndf: 4,
   spm_hidden: 8, lambda_vgg: 0, max_steps: 0, image_every: 0, tensorboard: false}
-test: {num_workers: 0, device: cpu, metrics: "miou,psnr,seam", segmenter: streets, bootstrap: 10}
+test: {num_workers: 0, device: cpu, metrics: "miou,psnr,seam", segmenter: streets, intervals: true}
 tasks: [extension, class]
 groups: {small: {label: 64 pixels}}
 rows:

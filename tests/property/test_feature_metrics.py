@@ -1,8 +1,6 @@
-"""KID, precision, recall, density, coverage and resampled FID: properties, plain oracles, closed forms."""
+"""KID, precision, recall, density, coverage and influences on FID: properties, plain oracles, closed forms."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 import torch
@@ -11,8 +9,8 @@ from hypothesis import strategies as st
 
 from metrics.features import kid as kid_module
 from metrics.features import manifold as manifold_module
-from metrics.features.frechet import Resampled, frechet_distance
-from metrics.features.kid import kid, resampled_mmd2
+from metrics.features.frechet import frechet_influence
+from metrics.features.kid import kid
 from metrics.features.manifold import K_DENSITY, K_PRECISION, manifolds, prdc
 
 QUICK = settings(deadline=None, max_examples=25)
@@ -23,17 +21,31 @@ def features(seed: int, n: int, d: int) -> torch.Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def weighted_distance(a: torch.Tensor, b: torch.Tensor, weights: tuple[torch.Tensor, torch.Tensor]) -> float:
+    """Frechet distance of weighted rows, the plain way; covariances keep the factor n / (n - 1)."""
+    means, covariances = [], []
+    for x, weight in zip((a, b), weights, strict=True):
+        mean = weight @ x / weight.sum()
+        means.append(mean)
+        covariances.append(((x - mean).T * weight) @ (x - mean) / weight.sum() * len(x) / (len(x) - 1))
+    product = torch.linalg.eigvals(covariances[0] @ covariances[1]).real.clamp(min=0).sqrt().sum()
+    shift = (means[0] - means[1]).square().sum()
+    return float(shift + covariances[0].trace() + covariances[1].trace() - 2 * product)
+
+
 @QUICK
-@given(seeds, st.integers(2, 30), st.integers(2, 30), st.integers(2, 32))
-def test_resampled_distance_is_that_of_the_repeated_rows(seed: int, n: int, m: int, d: int) -> None:
+@given(seeds, st.integers(8, 20), st.integers(8, 20), st.integers(1, 5))
+def test_the_influence_on_the_distance_is_its_derivative_by_the_weights(seed: int, n: int, m: int, d: int) -> None:
     a, b = features(seed, n, d), features(seed + 1, m, d) + 0.5
-    draw = torch.Generator().manual_seed(seed)
-    times = [torch.randint(0, 4, (size,), generator=draw) for size in (n, m)]
-    for each in times:
-        each[:2] += 1
-    expected = frechet_distance(*(x.repeat_interleave(each, 0) for x, each in zip((a, b), times, strict=True)))
-    assert Resampled(a, b).distance(*times) == pytest.approx(expected, rel=1e-6, abs=1e-8)
-    assert math.isnan(Resampled(a, b).distance(torch.zeros_like(times[0]), times[1]))
+    found = frechet_influence(a, b)
+    assert [float(each.sum()) for each in found] == pytest.approx([0, 0], abs=1e-9)
+    for which, i in ((0, 0), (1, m - 1)):
+        ends = []
+        for step in (1e-4, -1e-4):
+            weights = (torch.ones(n, dtype=torch.float64), torch.ones(m, dtype=torch.float64))
+            weights[which][i] += step
+            ends.append(weighted_distance(a, b, weights))
+        assert float(found[which][i]) == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-3, abs=1e-5)
 
 
 @QUICK
@@ -53,30 +65,42 @@ def test_mmd_is_the_plain_double_sum_and_symmetric(seed: int, n: int, m: int, d:
 
 @QUICK
 @given(seeds, st.integers(3, 12), st.integers(3, 12), st.integers(1, 5))
-def test_the_error_of_kid_is_the_plain_jackknife_in_any_order(seed: int, n: int, m: int, rows: int) -> None:
-    x, y = features(seed, n, 4), features(seed + 1, m, 4) + 0.5
-    variance = 0.0
-    for one, other in ((x, y), (y, x)):
-        size = len(one)
-        kept = [[j for j in range(size) if j != i] for i in range(size)]
-        without = torch.tensor([resampled_mmd2(one, other, torch.bincount(torch.tensor(each), minlength=size)[None],
-                                               torch.ones(1, len(other))) for each in kept])  # fmt: skip
-        variance += float((size - 1) / size * (without - without.mean()).square().sum())
+def test_the_influence_on_kid_is_the_plain_jackknifes_in_any_order(seed: int, n: int, m: int, rows: int) -> None:
+    sets = (features(seed, n, 4), features(seed + 1, m, 4) + 0.5)
     draw = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(size, generator=draw) for size in (n, m)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kid_module, "ROWS", rows)
-        value, error = kid(x[torch.randperm(n, generator=draw)], y[torch.randperm(m, generator=draw)])
-    assert value == pytest.approx(kid(x, y)[0], rel=1e-9, abs=1e-9)
-    assert error == pytest.approx(variance**0.5, rel=1e-6, abs=1e-9)
+        value, *found = kid(*(x[order] for x, order in zip(sets, orders, strict=True)))
+    assert value == pytest.approx(kid(*sets).value, rel=1e-9, abs=1e-9)
+    for which, size in enumerate((n, m)):
+        without = []
+        for i in orders[which].tolist():
+            left = list(sets)
+            left[which] = torch.cat([sets[which][:i], sets[which][i + 1 :]])
+            without.append(kid(*left).value)
+        expected = [(size - 1) / size * (sum(without) / size - each) for each in without]
+        assert found[which].tolist() == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
-def test_kid_is_unbiased_and_its_error_has_the_right_size() -> None:
-    """Between two samples of one distribution: mean 0, and the error bar is about the spread of repeated estimates."""
-    found = [kid(features(s, 120, 6), features(s + 1000, 120, 6) + 1.0) for s in range(40)]
-    values, errors = (torch.tensor(x, dtype=torch.float64) for x in zip(*found, strict=True))
-    truth, _ = kid(features(5000, 3000, 6), features(6000, 3000, 6) + 1.0)
+def test_a_pair_moves_kid_as_its_removal_does() -> None:
+    """To the order of 1 / n; were a pair's own kernel value counted with both pictures, it would be far off."""
+    n = 40
+    y = features(0, n, 4) * 3
+    x = y + 0.1 * features(1, n, 4)
+    _, a, b = kid(x, y, torch.arange(n))
+    kept = [[j for j in range(n) if j != i] for i in range(n)]
+    without = torch.tensor([kid(x[rows], y[rows]).value for rows in kept], dtype=torch.float64)
+    exact = (n - 1) / n * (without.mean() - without)
+    _, c, d = kid(x, y)
+    assert float((a + b - exact).norm()) < 0.1 * float(exact.norm()) < 0.5 * float((c + d - exact).norm())
+
+
+def test_kid_is_unbiased() -> None:
+    found = [kid(features(s, 120, 6), features(s + 1000, 120, 6) + 1.0).value for s in range(40)]
+    values = torch.tensor(found, dtype=torch.float64)
+    truth = kid(features(5000, 3000, 6), features(6000, 3000, 6) + 1.0).value
     assert float(values.mean()) == pytest.approx(truth, abs=3 * float(values.std()) / 40**0.5 + 0.1)
-    assert 0.5 < float(errors.mean() / values.std()) < 2
 
 
 @QUICK
@@ -127,51 +151,9 @@ def test_a_set_covers_itself(seed: int, n: int) -> None:
     assert (far["precision"], far["recall"], far["density"], far["coverage"]) == (0, 0, 0, 0)
 
 
-def draw_times(seed: int, resamples: int, n: int) -> torch.Tensor:
-    chosen = torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed))
-    return torch.stack([torch.bincount(row, minlength=n) for row in chosen])
-
-
-@QUICK
-@given(seeds, st.integers(3, 12), st.integers(3, 12), st.integers(1, 5))
-def test_resampled_mmd_is_the_sum_over_all_pairs_of_two_pictures(seed: int, n: int, m: int, rows: int) -> None:
-    """Each repeat is a term of its own, but no picture is paired with itself; in whatever pieces it is computed."""
-    x, y = features(seed, n, 4), features(seed + 1, m, 4) + 0.5
-    times_x, times_y = draw_times(seed, 3, n), draw_times(seed + 1, 3, m)
-    times_x[0], times_y[0] = 1, 1
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kid_module, "ROWS", rows)
-        found = resampled_mmd2(x, y, times_x, times_y)
-    assert float(found[0]) == pytest.approx(kid(x, y)[0], rel=1e-9, abs=1e-9)
-
-    def k(a: torch.Tensor, b: torch.Tensor) -> float:
-        return float(((a * b).sum() / 4 + 1) ** 3)
-
-    def within(of: torch.Tensor, chosen: list[int]) -> float:
-        terms = [k(of[i], of[j]) for i in chosen for j in chosen if i != j]
-        return sum(terms) / len(terms) if terms else math.nan
-
-    for r in (1, 2):
-        a, b = (torch.arange(len(t[r])).repeat_interleave(t[r]).tolist() for t in (times_x, times_y))
-        across = sum(k(x[i], y[j]) for i in a for j in b) / (len(a) * len(b))
-        expected = within(x, a) + within(y, b) - 2 * across
-        assert float(found[r]) == pytest.approx(expected, rel=1e-9, abs=1e-9, nan_ok=True)
-
-
-@pytest.mark.parametrize("shift", [0.3, 1.0])
-def test_the_resamples_spread_is_that_of_repeated_estimates(shift: float) -> None:
-    """KID's interval has the right width where the sets differ; without a bias from the repeats."""
-    sets = [(features(s, 80, 6), features(s + 1000, 80, 6) + shift) for s in range(60)]
-    truth = torch.tensor([kid(x, y)[0] for x, y in sets]).std()
-    found = [resampled_mmd2(x, y, draw_times(s, 60, 80), draw_times(s + 99, 60, 80)) for s, (x, y) in enumerate(sets)]
-    assert 0.75 < float(torch.stack([each.std() for each in found]).mean() / truth) < 1.35
-    bias = torch.stack([each.mean() - kid(x, y)[0] for each, (x, y) in zip(found, sets, strict=True)])
-    assert abs(float(bias.mean())) < 0.1 * float(truth)
-
-
 @QUICK
 @given(seeds, st.integers(6, 20), st.integers(6, 20), st.integers(1, 7))
-def test_manifolds_in_pieces_are_the_whole_ones_and_count_as_told(seed: int, n: int, m: int, rows: int) -> None:
+def test_manifolds_in_pieces_are_the_whole_ones(seed: int, n: int, m: int, rows: int) -> None:
     fake, real = features(seed, n, 3) + 0.5, features(seed + 1, m, 3)
     whole = manifolds(fake, real)
     with pytest.MonkeyPatch.context() as patch:
@@ -179,11 +161,3 @@ def test_manifolds_in_pieces_are_the_whole_ones_and_count_as_told(seed: int, n: 
         parts = manifolds(fake, real)
     for name, value in vars(whole).items():
         assert torch.equal(value, getattr(parts, name)), name
-    times, real_times = draw_times(seed, 2, n), draw_times(seed + 1, 2, m)
-    found = whole.weighted(times, real_times)
-    for r in range(2):
-        chosen, others = (torch.arange(len(t[r])).repeat_interleave(t[r]) for t in (times, real_times))
-        assert float(found["precision"][r]) == pytest.approx(float(whole.in_real[chosen].double().mean()))
-        assert float(found["density"][r]) == pytest.approx(float(whole.balls[chosen].double().mean()) / K_DENSITY)
-        assert float(found["recall"][r]) == pytest.approx(float(whole.in_generated[others].double().mean()))
-        assert float(found["coverage"][r]) == pytest.approx(float(whole.covered[others].double().mean()))

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import DATASETS
 from data.prepare.writing import write_class_table
 from data.records import CLASSES_FILE
+from metrics.influence import as_kept
 from metrics.registry import METRICS
 from metrics.reporting.protocol import OF_THE_TEST, require_one_protocol
 from metrics.reporting.table import CSV_HEAD, FORMATS, Entry, Table, as_published, format_number
@@ -30,6 +32,7 @@ from util.errors import UserError
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
 FILES = sorted(FOLDER.glob("*.yaml"))
+PLAIN = ("", "")  # around what is certainly the best
 NOT_OURS = {"him", "sesame", "asset", "comod", "siedob"}  # published rows; the last where its classes are not known
 NOT_OURS |= {"s2prest_eight_styles", "inst", "ip_adapter", "styleid", "diffuseit", "zero_star"}
 
@@ -273,7 +276,7 @@ def table() -> Table:
 
 
 def test_cells(table: Table) -> None:
-    head, paper, run, later = table.cells()
+    head, paper, run, later = table.cells(PLAIN)
     assert head == [
         "", "fid ↓ published", "fid ↓ ours", "difference", "miou_net ↑", "lpips ↓ published", "lpips ↓ ours",
         "difference", "pictures", "step",
@@ -305,9 +308,30 @@ def test_intervals_stand_beside_the_numbers() -> None:
     result = line(20.5)
     result["details"]["fid"]["ci95"] = [0.25, 31.0]
     table = Table(group="", task="free_form", entries=[entry("a", result, fid=18.0)])
-    assert table.cells()[1] == ["A", "18.00", "20.50 [0.2500, 31.00]", "+2.50", "50.00", "8", "9"]
+    assert table.cells(PLAIN)[1] == ["A", "18.00", "20.50 [0.2500, 31.00]", "+2.50", "50.00", "8", "9"]
     rows = list(csv.DictReader(io.StringIO(FORMATS["csv"]([table], title="t", paper="p"))))
     assert [(row["low"], row["high"]) for row in rows] == [("0.25", "31.0"), ("", "")]
+
+
+def test_the_best_of_a_column_is_bold_where_it_is_certain() -> None:
+    def row(name: str, value: float, each: list[float] | None) -> Entry:
+        result = line(value)
+        parts = {} if each is None else {"fid": (torch.tensor(each, dtype=torch.float64),)}
+        return entry(name, {**result, "influence": as_kept({"pairs": list("abcd")}, 1, parts)})
+
+    wave = [0.1, -0.1, 0.1, -0.1]
+    rows = [row("near", 20.1, [0.2, -0.1, 0.0, -0.1]), row("best", 20.0, wave), row("far", 25.0, [0.1, -0.1, 0.0, 0.0])]
+    certain = Table(group="", task="free_form", entries=rows[1:])
+    assert [cells[1] for cells in certain.cells(("<", ">"))[1:]] == ["<20.00>", "25.00"]
+    tied = Table(group="", task="free_form", entries=rows)
+    assert [cells[1] for cells in tied.cells(("<", ">"))[1:]] == ["20.10 =", "20.00 =", "25.00"]
+    assert "| **20.00** |" in FORMATS["markdown"]([certain], title="t", paper="p")
+    assert r"\textbf{20.00}" in FORMATS["latex"]([certain], title="t", paper="p")
+    assert "Bold: certainly better" in "".join(certain.foot())
+    unknown = Table(group="", task="free_form", entries=[row("best", 20.0, None), row("far", 25.0, [0.1, -0.1, 0, 0])])
+    assert [cells[1] for cells in unknown.cells(("<", ">"))[1:]] == ["20.00", "25.00"]
+    open_end = Table(group="", task="free_form", entries=[*rows[1:], row("new", 30.0, None)])
+    assert open_end.cells(("<", ">"))[1][1] == "20.00 ="  # not known to be better than all
 
 
 def test_the_foot_of_a_folder_tells_what_is_known() -> None:
@@ -352,6 +376,6 @@ def test_numbers() -> None:
 
 def test_an_empty_table_still_names_its_rows() -> None:
     table = Table(group="", task="class", entries=[entry("a", None, "not run")])
-    assert table.cells() == [["", "pictures", "step"], ["A", "not run", ""]]
+    assert table.cells(PLAIN) == [["", "pictures", "step"], ["A", "not run", ""]]
     for name, write in FORMATS.items():
         assert "not run" in write([copy.deepcopy(table)], title="t", paper=""), name
