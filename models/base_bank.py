@@ -116,7 +116,16 @@ class BankedModel(BaseModel):
         return self.mean_code if drawn is None else drawn
 
     def choose_styles(self, source: str) -> None:
-        """Choose "bank", "mean" (of the class in the bank) or "noise" (a standard normal code)."""
+        """Choose "bank", "mean" (of the class in the bank) or "noise" (a standard normal code).
+
+        Raises:
+            UserError: "own", which only a method that sees whole objects can read.
+        """
+        if source == "own":
+            raise UserError(
+                "--style_source own: this method does not see what is erased; it is for siedob_style, whose objects "
+                "are made anew in their own styles"
+            )
         if source == "mean" and isinstance(self.bank, StyleBank):
             self.bank = MeanSource(self.bank)
         elif source == "noise":

@@ -51,6 +51,7 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
     summary = "SIEDOB (CVPR 2023), step 2: makes whole objects in styles of a bank"
     formerly = {"scc_target": "released"}
     scc_target = "detached"
+    own_styles = False  # objects are made anew, as the paper's FID of objects has it
 
     def __init__(self, *, netG: nn.Module, label_nc: int, training: GANTraining | None = None) -> None:
         super().__init__(netG=netG, label_nc=label_nc, training=training)
@@ -114,9 +115,17 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
         mask = batch["mask"] * shape
         return self.netG.render(cls, codes) * mask + batch["image"] * (1 - mask)
 
+    def choose_styles(self, source: str) -> None:
+        """As the base, and "own": the code of the object that is erased."""
+        self.own_styles = source == "own"
+        if not self.own_styles:
+            super().choose_styles(source)
+
     @torch.no_grad()
     def generate(self, batch: Batch, seeds: list[int]) -> Tensor:
-        """Each object takes one code of its class from the bank, drawn from the picture's seed."""
+        """Each object takes one code of its class from the bank, drawn from the picture's seed, or its own."""
+        if self.own_styles:
+            return self.preview(batch)
         labels = batch["label"].flatten(1).amin(1).tolist()  # "outside" is the highest
         codes = [self.draw_code(label, random.Random(seed)) for label, seed in zip(labels, seeds, strict=True)]
         return self.composite(batch, torch.stack(codes).to(batch["image"].device))

@@ -31,8 +31,8 @@ SHARED: dict[str, dict[str, Any]] = {
     "results_dir": {"metavar": "DIR", "help": "default: <run>/results/<split>_<task>"},
     "num_samples": {"type": positive_int, "default": 1, "help": "draws per picture; several make a strip"},
     "style_source": {
-        "choices": ("bank", "mean", "noise"), "default": "bank",
-        "help": "codes of erased instances: drawn, their class's mean, or N(0, 1)",
+        "choices": ("bank", "mean", "noise", "own"), "default": "bank",
+        "help": "codes of erased instances: drawn, their class's mean, N(0, 1), or (siedob_style) their own",
     },
     "style_image": {"metavar": "FILE", "help": "the picture whose style is learnt"},
 }  # fmt: skip

@@ -153,6 +153,19 @@ def test_the_background_makes_what_pasted_shapes_miss(root: Path, composer: SIED
     assert torch.equal(filled[0, :, kept], grey[0, :, kept])
 
 
+def test_an_object_is_made_anew_in_its_own_style(root: Path, composer: SIEDOBFusionModel) -> None:
+    model, batch = build(root, "siedob_style", is_train=False), crop_batch()
+    model.choose_styles("own")
+    own = [generate(model, batch, [seed]) for seed in (1, 2)]
+    assert torch.equal(*own)
+    codes = model.netG.encode(batch["image"], model.object_maps(batch["label"])[1])
+    assert torch.equal(own[0], model.composite(batch, codes))
+    model.choose_styles("noise")
+    assert not torch.equal(generate(model, batch, [1]), own[0])
+    with pytest.raises(UserError, match="does not see what is erased"):
+        composer.choose_styles("own")
+
+
 # --- odd scenes ---
 def background_alone(model: SIEDOBFusionModel, batch: Batch) -> bool:
     """Tell whether a picture is all background."""
