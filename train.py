@@ -1,10 +1,10 @@
 """Train a method: `python train.py --model divsem --dataset_mode camvid --dataroot datasets/camvid --name cv`.
 
 Leaves `<checkpoints_dir>/<name>/` with opt.yaml, checkpoints, stats.jsonl, preview pictures and TensorBoard events.
-Several GPUs: `torchrun --nproc_per_node 4 train.py ...`. Exit codes: 0 done, 2 a mistake that the message explains,
-3 a loss or gradient is not finite, 4 a data worker or another process died, 75 stopped by a signal: all finished steps
-are saved (go on with --continue_train; start a new run again if it had made no step). One of several processes that
-is stopped before the first or after the last step ends with the signal's code.
+Several GPUs and machines: `torchrun --nproc_per_node 4 train.py ...` (docs/gpus.md). Exit codes: 0 done, 2 a mistake
+that the message explains, 3 a loss or gradient is not finite, 4 a data worker or another process died, 75 stopped by a
+signal: all finished steps are saved (go on with --continue_train; start a new run again if it had made no step). One of
+several processes that is stopped before the first or after the last step ends with the signal's code.
 """
 
 from __future__ import annotations
@@ -50,13 +50,14 @@ def train(opt: Options, leave: LeaveSignals) -> int:
     run_dir = run_folder(opt)
     start = Distributed.start(opt.device, timeout=opt.dist_timeout)
     with start as world, open_run(run_dir, resume=opt.continue_train, world=world):
-        dataset = DATASETS.get(opt.dataset_mode).from_options(opt, split="train", augment=True, task="train")
-        quick_check(dataset)
-        torch.manual_seed(opt.seed)
-        model = MODELS.get(opt.model).from_options(opt, is_train=True)
-        if not opt.continue_train:  # a resumed run has them in its checkpoint
-            named = {flag: getattr(opt, flag) for flag in model.input_runs}
-            load_inputs(model, {flag: input_folder(opt, name) for flag, name in named.items() if name is not None})
+        with world.together():
+            dataset = DATASETS.get(opt.dataset_mode).from_options(opt, split="train", augment=True, task="train")
+            quick_check(dataset)
+            torch.manual_seed(opt.seed)
+            model = MODELS.get(opt.model).from_options(opt, is_train=True)
+            if not opt.continue_train:  # a resumed run has them in its checkpoint
+                named = {flag: getattr(opt, flag) for flag in model.input_runs}
+                load_inputs(model, {flag: input_folder(opt, name) for flag, name in named.items() if name is not None})
 
         def restored() -> None:  # not earlier: options that do not fit the checkpoint must not replace the saved ones
             if world.is_main:

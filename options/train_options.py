@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from data import DATASETS
 from data.masks import MASK_TYPES, parse_mask_types
-from options.base_options import OPTIONS_FILE, BaseOptions, add_deterministic_flag, saved_options
+from options.base_options import OPTIONS_FILE, BaseOptions, Options, add_deterministic_flag, saved_options
 from options.parser import PROVENANCE, StrictParser
 from util.errors import UserError
 from util.flags import positive_int
@@ -40,14 +42,23 @@ class TrainOptions(BaseOptions):
         group.add_argument("--ema", type=float, default=0.0, help="decay of averaged weights, e.g. 0.999; 0 for none")
         group.add_argument("--tensorboard", action=argparse.BooleanOptionalAction, default=True,
                            help="also write TensorBoard events")  # fmt: skip
-        group.add_argument("--dist_timeout", type=float, default=10.0, metavar="MINUTES",
-                           help="how long processes of a distributed run wait for each other")  # fmt: skip
+        group.add_argument("--dist_timeout", type=float, default=1.0, metavar="MINUTES",
+                           help="when a process of a distributed run that does not answer counts as lost")  # fmt: skip
         group.add_argument("--mask_schedule", choices=("random", "index"), default="random",
                            help="mask type of a picture: drawn anew, or tied to its index as released")  # fmt: skip
         group.add_argument("--mask_types", metavar="TYPE,...",
                            help=f"masks to train with, of {', '.join(MASK_TYPES)}. Default: by data set")  # fmt: skip
         group.add_argument("--mask_boxes", type=float, default=0.0, metavar="P",
                            help="probability that a mask also erases the boxes of the larger things")  # fmt: skip
+
+    def parse(self, argv: list[str] | None = None) -> Options:
+        """Parse the command line; started again by `torchrun --max-restarts`, a run goes on."""
+        argv = sys.argv[1:] if argv is None else argv
+        probe = self._probe(argv)
+        again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+        if again and any((Path(probe.checkpoints_dir) / str(probe.name)).glob("*.pt")):
+            argv = [*argv, "--continue_train"]
+        return super().parse(argv)
 
     def run_layer(self, probe: argparse.Namespace) -> dict[str, Any]:
         """Return the run's own options if it is to be continued."""

@@ -9,6 +9,7 @@ import gc
 import inspect
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,13 +19,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from util.device import resolve_device
 from util.errors import LostProcessError
 from util.files import cause
 
-TIMEOUT = 10.0  # minutes: the others wait while the main process draws previews and saves
+TIMEOUT = 1.0  # minutes
+TELL_EVERY = 0.2  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +38,13 @@ class Distributed:
         rank: number of this process; 0 is the one that writes files and prints.
         world_size: number of processes.
         device: where this process computes.
+        aside: the same processes as a group of its own, for `together`.
     """
 
     rank: int = 0
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    aside: Any = field(default=None, repr=False)
 
     @classmethod
     @contextmanager
@@ -64,10 +69,17 @@ class Distributed:
         # several processes, the host waits for the device after each backward pass.
         os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
         try:
-            dist.init_process_group(
-                "nccl" if local_device.type == "cuda" else "gloo", timeout=timedelta(minutes=timeout)
+            # Gradients by NCCL; what the host has to know by Gloo, which need not wait for the GPU
+            backend = "cpu:gloo,cuda:nccl" if local_device.type == "cuda" else "gloo"
+            patience = timedelta(minutes=timeout)
+            # `--max-restarts` keeps the store, and in it the addresses of processes that are no more
+            store = next(rendezvous("env://", rank, world_size, timeout=patience))[0]
+            store = dist.PrefixStore(  # type: ignore[attr-defined]
+                f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store
             )
-            yield cls(rank=rank, world_size=world_size, device=local_device)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=patience)
+            aside = dist.new_group(backend="gloo", timeout=patience)
+            yield cls(rank=rank, world_size=world_size, device=local_device, aside=aside)
         except RuntimeError as error:
             if not _tells_of_loss(error):
                 raise
@@ -101,10 +113,33 @@ class Distributed:
         switch: dict[str, Any] = {name: False}
         return DistributedDataParallel(net, device_ids=ids, find_unused_parameters=unused_parameters, **switch)
 
-    def barrier(self) -> None:
-        """Wait for all processes."""
-        if self.world_size > 1:
-            self._reduce([0.0], dist.ReduceOp.MAX)
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let each process do what is in the block for as long as it needs; all leave it when all have done it.
+
+        Meanwhile they tell each other that they live, so that one that does not is noticed within the timeout.
+        """
+        if self.world_size == 1:
+            yield
+            return
+        done, problems = threading.Event(), list[RuntimeError]()
+
+        def tell() -> None:
+            try:
+                while self._reduce([float(done.is_set())], dist.ReduceOp.SUM, self.aside)[0] < self.world_size:
+                    done.wait(TELL_EVERY)
+            except RuntimeError as error:
+                problems.append(error)
+
+        telling = threading.Thread(target=tell, daemon=True)
+        telling.start()
+        try:
+            yield
+        finally:
+            done.set()
+            telling.join()
+        if problems:
+            raise problems.pop()
 
     def all_any(self, flags: list[bool]) -> list[bool]:
         """Return, for each flag, whether it is set in any process."""
@@ -128,9 +163,10 @@ class Distributed:
         highest = self._reduce(values + [-value for value in values], dist.ReduceOp.MAX)
         return highest == values + [-value for value in values]
 
-    def _reduce(self, values: list[float], op: dist.ReduceOp.RedOpType) -> list[float]:
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor, op)
+    @staticmethod
+    def _reduce(values: list[float], op: dist.ReduceOp.RedOpType, group: Any = None) -> list[float]:
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, op, group)
         return tensor.tolist()
 
 

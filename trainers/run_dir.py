@@ -26,14 +26,17 @@ def open_run(run_dir: Path, *, resume: bool, world: Distributed) -> Iterator[Non
     Raises:
         UserError: there are checkpoints and `resume` is off, or none and it is on, or another process writes here.
     """
-    checkpoints = Checkpoints(run_dir)
-    exist = checkpoints.exist()
+    with world.together():  # all processes have checked before any of them writes
+        _require(Checkpoints(run_dir), resume=resume)
+    with locked(run_dir, busy=BUSY) if world.is_main else nullcontext():
+        yield
+
+
+def _require(checkpoints: Checkpoints, *, resume: bool) -> None:
+    run_dir, exist = checkpoints.run_dir, checkpoints.exist()
     if resume and not exist:
         raise UserError(f"{run_dir}: no checkpoint to continue from. Check --name and --checkpoints_dir, or start "
                         "without --continue_train.")  # fmt: skip
     if exist and not resume and checkpoints.newest_step() != 0:
         raise UserError(f"{run_dir}: already holds checkpoints. Pass --continue_train to go on from them, or another "
                         "--name.")  # fmt: skip
-    world.barrier()  # all processes have checked before any of them writes
-    with locked(run_dir, busy=BUSY) if world.is_main else nullcontext():
-        yield

@@ -86,7 +86,8 @@ class Trainer:
         with StopSignals() as stop:
             if self.settings.resume:
                 self._restore()
-            restored()
+            with self.world.together():
+                restored()
             if self.world.world_size > 1:
                 self.model.distribute(partial(self.world.wrap, unused_parameters=self.model.unused_parameters))
             self._logger = Logger(
@@ -116,7 +117,8 @@ class Trainer:
                     self._log(bar, losses, elapsed / (self.step - since_step))
                     since_step = self.step
                 if self.step > start and self._due(self.settings.image_every):
-                    self._draw()
+                    with self.world.together():
+                        self._draw()
                 stopped, failed = flags
                 if stopped:
                     self._save()
@@ -244,17 +246,19 @@ class Trainer:
         sums = [p.detach().double().sum() for net in self.model.networks().values() for p in net.parameters()]
         if not self.world.equal(torch.stack(sums).tolist()):
             raise RuntimeError("the processes' weights differ: a network is trained without BaseModel.call")
-        if self.world.is_main:
-            self._logger.flush()
-            self.checkpoints.save(self.state(), self.step)
+        with self.world.together():
+            if self.world.is_main:
+                self._logger.flush()
+                self.checkpoints.save(self.state(), self.step)
         self._saved_step = self.step
 
     def _restore(self) -> None:
-        found = self.checkpoints.restore()
-        if found is None:
-            raise UserError(f"{self.run_dir}: no checkpoint to continue from")
-        state, path = found
-        unpack(state, path, model=self.model, ema=self.ema)
+        with self.world.together():
+            found = self.checkpoints.restore()
+            if found is None:
+                raise UserError(f"{self.run_dir}: no checkpoint to continue from")
+            state, path = found
+            unpack(state, path, model=self.model, ema=self.ema)
         if state["step"] > self.settings.max_steps:
             raise UserError(f"--max_steps {self.settings.max_steps}: {path} is at step {state['step']} already. Give a "
                             "larger number, or none for the run's own.")  # fmt: skip
