@@ -382,11 +382,11 @@ def test_sigterm_saves_and_leaves_with_its_code(tmp_path: Path) -> None:
     ]
     process = subprocess.Popen(command(str(ROOT / "train.py"), *args), cwd=tmp_path, stderr=subprocess.PIPE,
                                env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
-    stats, deadline = tmp_path / "run" / "stats.jsonl", time.time() + 60
-    while not (stats.exists() and stats.stat().st_size) and time.time() < deadline:
+    stats, deadline = tmp_path / "run" / "stats.jsonl", time.time() + 600
+    while process.poll() is None and not (stats.exists() and stats.stat().st_size) and time.time() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == EXIT_INTERRUPTED, process.stderr.read() if process.stderr else ""
+    assert process.wait(timeout=300) == EXIT_INTERRUPTED, process.stderr.read() if process.stderr else ""
     stopped = checkpoint(tmp_path / "run")["step"]
     assert stopped >= 1
     assert len(losses(tmp_path / "run")) == stopped

@@ -58,7 +58,10 @@ def test_seeded_mistakes_are_found(bug: str, tmp_path: Path, monkeypatch: pytest
     run = rehearse("divsem", tmp_path)
     run.batches = run.batches[1:]  # the first of these has hidden instances, so that all is used
     monkeypatch.setattr(*SEEDED[bug])
-    with fake_device("cuda") as device, pytest.raises(MISTAKE, match=r"same device|tensors on|in flight"):
+    with (
+        fake_device("cuda") as device,
+        pytest.raises(MISTAKE, match=r"same device|different devices|tensors on|in flight"),
+    ):
         run.steps(device, 1)
         run.generate(device)
 
