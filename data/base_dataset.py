@@ -23,7 +23,7 @@ from data.instances import unique_ids, worth_testing
 from data.records import EMPTY_TABLE, ClassTable, MapRules, Maps, parse_label_map
 from data.samples import make_sample
 from data.sampling import Sampling
-from data.tasks import WANTED, Selection, object_task, suitable, thing_instances
+from data.tasks import WANTED, Selection, named_classes, object_task, suitable, thing_instances
 from data.transforms import scale_short_side
 from util.batch import Sample
 from util.errors import DataError, UserError
@@ -74,6 +74,9 @@ class BaseDataset(Dataset[Sample], ABC):
             self.mask_types = masks.parse_mask_types(sampling.mask_types, self.known_masks)
         self.mask_paths = masks.mask_files(mask_dir, len(names)) if task == masks.FOLDER and mask_dir else []
         self._things = np.array(sorted(self.things), np.int64)
+        self._erased_classes = None
+        if sampling.object_classes is not None:
+            self._erased_classes = named_classes(sampling.object_classes, self.class_names, self.label_nc)
         self._cache: list[Maps] | None = self._preload() if sampling.cache == "ram" else None
 
     # --- options ---------------------------------------------------------------------------------------------------
@@ -174,7 +177,12 @@ class BaseDataset(Dataset[Sample], ABC):
         return thing_instances(inst, label, self.things)
 
     def _erasable(self, maps: Maps) -> list[int]:
-        return [] if maps.inst is None else suitable(maps.inst, self.objects(maps.inst, maps.label))
+        if maps.inst is None:
+            return []
+        found = self.objects(maps.inst, maps.label)
+        if self._erased_classes is not None:
+            found = sorted(set(found) & set(thing_instances(maps.inst, maps.label, self._erased_classes)))
+        return suitable(maps.inst, found)
 
     def _object_task(self, maps: Maps, index: int) -> tuple[Maps, np.ndarray]:
         """Draw the object; both tasks erase the same one, so their key is the same."""

@@ -22,6 +22,7 @@ class Sampling:
         mask_types: comma list of types for training; None takes those of the data set.
         mask_boxes: probability that a training mask also erases the boxes of the larger things.
         mask_dir: for "folder".
+        object_classes: comma list of names or ids of the things that the object tasks erase; None: all.
         seed: first part of every key.
         cache: "ram" keeps all decoded pictures; "none" decodes at each access.
         inst_class_rule: "majority", or "mod120" for converted DivSem runs (class = id % 120).
@@ -35,6 +36,7 @@ class Sampling:
     mask_types: str | None = None
     mask_boxes: float = 0.0
     mask_dir: str | None = None
+    object_classes: str | None = None
     seed: int = 0
     cache: str = "none"
     inst_class_rule: str = "majority"

@@ -6,7 +6,7 @@ is described in docs/protocols.md.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -16,7 +16,9 @@ from data.edit.changes import change_radius, dilate, fill_nearest
 from data.instances import dense_instances
 from data.masks import REMOVAL
 from data.records import Maps
+from util.errors import UserError
 from util.regions import bounding_box
+from util.registry import did_you_mean
 
 SMALLEST, LARGEST = 0.01, 0.25  # share of the cut that the object covers, before its mask is grown
 WANTED = f"thing instance of {100 * SMALLEST:.0f} to {100 * LARGEST:.0f} %"
@@ -53,6 +55,20 @@ def thing_instances(ids: np.ndarray, label: np.ndarray, things: Collection[int])
     _, inst_id, inst_class = dense_instances(ids, label)
     pairs = zip(inst_id.tolist(), inst_class.tolist(), strict=True)
     return [number for number, class_id in pairs if class_id in things and number != class_id]
+
+
+def named_classes(text: str, names: Sequence[str], label_nc: int) -> set[int]:
+    """Return the ids of classes given as "car,7", names or ids; raises `UserError` for one that there is not."""
+    found = set()
+    for part in text.split(","):
+        label = int(part) if part.isdecimal() else names.index(part) if part in names else -1
+        if not 0 <= label < label_nc:
+            raise UserError(
+                f"--object_classes {text}: there is no class '{part}'.{did_you_mean(part, names)} Give names or ids "
+                f"(0 to {label_nc - 1}) with commas"
+            )
+        found.add(label)
+    return found
 
 
 def suitable(inst: np.ndarray, candidates: list[int]) -> list[int]:

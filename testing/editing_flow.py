@@ -12,7 +12,7 @@ from torch import Tensor
 from data import DATASETS
 from data.base_dataset import BaseDataset
 from data.loader import make_loader, plain_pictures
-from data.masks import FOLDER, TASKS, MaskSetHash, has_truth, inverted_note, read_mask, real_title
+from data.masks import FOLDER, OBJECT_TASKS, TASKS, MaskSetHash, has_truth, inverted_note, read_mask, real_title
 from metrics.declaration import Setup
 from metrics.evaluator import Evaluator, build_evaluator
 from metrics.pictures import Pictures
@@ -51,6 +51,10 @@ class EditingFlow(Flow):
         add_shared(group, "task", choices=(*TASKS, FOLDER), default="free_form")
         group.add_argument("--mask_dir", metavar="DIR", help="mask PNGs (white: generate) for --task folder")
         group.add_argument(
+            "--object_classes", metavar="CLASS,...",
+            help="things that object_addition and object_removal erase, by name or id; default: all",
+        )  # fmt: skip
+        group.add_argument(
             "--num_images", type=positive_int,
             help="only the first so many pictures that the task can use; default: all",
         )  # fmt: skip
@@ -62,6 +66,8 @@ class EditingFlow(Flow):
         super().validate(opt)
         if (opt.task == "folder") != (opt.mask_dir is not None):
             raise UserError("--task folder and --mask_dir DIR belong together")
+        if opt.object_classes is not None and opt.task not in OBJECT_TASKS:
+            raise UserError(f"--object_classes {opt.object_classes}: --task {opt.task} chooses no object")
         needing = METRICS.needing("truth")
         names = cls.metrics(opt.metrics)
         if names and not has_truth(opt.task) and set(names) <= set(needing):
@@ -144,7 +150,7 @@ class EditingTest(Test):
             opt, split=opt.split, split_size=len(self.dataset), left_out=self.selection.left_out,
             notes=self.selection.notes, mask_set=self.masks.hexdigest(), seed=opt.seed, draw=DRAW,
             style_source=opt.style_source, crop_size=opt.crop_size, load_size=opt.load_size,
-            reference=REFERENCE,
+            reference=REFERENCE, **({"object_classes": opt.object_classes} if opt.object_classes else {}),
         )  # fmt: skip
         return {**common, "counters": dict(self.model.counters)}
 

@@ -121,6 +121,7 @@ class Opt:
     num_images: int | None
     num_samples: int
     num_workers: int
+    object_classes: str | None
     object_gaps: str
     object_overlap: str
     object_size: int

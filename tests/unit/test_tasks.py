@@ -111,6 +111,27 @@ def streets(task, **changes):
     return dataset("streets", split="test", task=task, streets_test_size=8, **{"cache": "ram", **changes})
 
 
+def test_object_tasks_take_the_classes_that_are_named():
+    every, cars = streets(ADDITION), streets(ADDITION, object_classes="car,7")
+    kept = cars.select()
+    assert len(kept.indices) > 0
+    for index in kept.indices:
+        sample = cars[index]
+        hidden = sample["label"][sample["mask"][0] > 0.5]
+        assert ((hidden == 6) | (hidden == 7)).any()
+    everything = streets(ADDITION, object_classes=",".join(map(str, sorted(every.things))))
+    assert everything.select() == every.select()
+    assert all((mask_of(everything, i) == mask_of(every, i)).all() for i in every.select().indices)
+    with pytest.raises(UserError, match=r"no class 'cra'.*car"):
+        streets(ADDITION, object_classes="cra")
+    with pytest.raises(UserError, match="no class '99'"):
+        streets(ADDITION, object_classes="99")
+
+
+def mask_of(data, index):
+    return data[index]["mask"]
+
+
 def mask_hash(data, **how):
     digest = MaskSetHash()
     for batch in make_loader(data, **how):
