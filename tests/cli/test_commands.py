@@ -256,7 +256,7 @@ def test_two_micro_batches_train_as_one_of_the_doubled_size_and_resume(model: st
         assert_same(checkpoint(whole)[key], checkpoint(broken)[key], key)
 
 
-@pytest.mark.parametrize("model", PLAIN)
+@pytest.mark.parametrize("model", ["divsem", "siedob_background"])  # whose batches differ in what a step needs
 def test_two_processes_train_as_one_with_the_doubled_batch(model: str, tmp_path: Path) -> None:
     """Equal up to float32 rounding, which Adam carries on from step to step; batches differ in what they erase.
 

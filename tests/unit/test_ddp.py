@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import torch
 from toy_process import ROOT, TOYS, start_pair, wait_for
 from trainer_toys import fit, stats
 
+import train as train_command
+from models import MODELS
 from trainers.checkpoint import load_checkpoint
 from trainers.distributed import Distributed
 from util.device import resolve_device
@@ -22,6 +25,10 @@ from util.errors import EXIT_INTERRUPTED, EXIT_NON_FINITE, EXIT_USER_ERROR, User
 # own size (eps 1e-8) can enlarge by at most 1e8 in the worst of weights; 1e-9 is far above what is met and far below
 # what a lost or doubled gradient makes.
 TOLERANCE = 1e-9
+GRADIENTS = TOYS.with_name("shared_gradients.py")
+SHARED = [name for name in MODELS.names() if MODELS.get(name).flow != "analogy"]  # which trains on one picture
+if importlib.util.find_spec("diffusers") is None:  # requirements-diffusion.txt is not installed
+    SHARED.remove("s2prest")
 
 
 def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:
@@ -40,6 +47,39 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:
     for alone, shared in zip(stats(tmp_path / "one"), stats(tmp_path / "two"), strict=True):
         assert shared["losses"] == pytest.approx(alone["losses"], rel=TOLERANCE)
         assert shared["grad_norm"] == pytest.approx(alone["grad_norm"], rel=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def gradients(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, dict[str, torch.Tensor]]]:
+    """Gradients of every method's first step on the same four pictures, by number of processes."""
+    root = tmp_path_factory.mktemp("gradients")
+    for name in SHARED:
+        for line in MODELS.get(name).tiny_inputs(root):
+            train_command.main([*line, *"--num_workers 0 --image_every 0 --no-tensorboard --device cpu".split()])
+        MODELS.get(name).tiny(root)  # writes its data before several processes ask for them
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    found = {}
+    for count in (1, 2, 4):
+        launch = [*f"-m torch.distributed.run --standalone --nproc_per_node {count}".split(), str(GRADIENTS)]
+        subprocess.run([sys.executable, *launch, str(root), *SHARED], env=env, check=True)
+        found[count] = torch.load(root / f"gradients_{count}.pt", weights_only=True)
+    return found
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("name", SHARED)
+def test_gradients_of_several_processes_are_those_of_one(
+    name: str, count: int, gradients: dict[int, dict[str, dict[str, torch.Tensor]]]
+) -> None:
+    """To the rounding of float32, by the norm of each network's gradient."""
+    alone, shared = gradients[1][name], gradients[count][name]
+    assert alone.keys() == shared.keys()
+    for net in {key.split(".")[0] for key in alone}:
+        one, several = (
+            torch.cat([each[key].flatten() for key in alone if key.startswith(f"{net}.")]) for each in (alone, shared)
+        )
+        assert one.norm() > 0
+        assert (one - several).norm() < 1e-4 * one.norm(), net
 
 
 def test_signal_to_one_process_stops_both_at_the_same_step(tmp_path: Path) -> None:
