@@ -94,11 +94,10 @@ class Doubts:
         lossy = [sum(path.suffix.lower() in LOSSY for path in paths) for paths in (self._fake, self._real)]
         shares = [count / max(1, len(paths)) for count, paths in zip(lossy, (self._fake, self._real), strict=True)]
         if shares[0] != shares[1]:
-            told = (f"{count} of {len(paths)} files of {flag}" for flag, count, paths in (
-                ("--fake", lossy[0], self._fake), ("--real", lossy[1], self._real)))  # fmt: skip
             notes.append(
-                f"{' and '.join(told)} are of a lossy format ({', '.join(extensions(self._fake + self._real))}): "
-                "distances between the sets measure the compression too"
+                f"{lossy[0]} of {len(self._fake)} files of --fake and {lossy[1]} of {len(self._real)} files of --real "
+                f"are of a lossy format ({', '.join(extensions(self._fake + self._real))}): distances between the sets "
+                "measure the compression too"
             )
         return notes
 

@@ -15,20 +15,11 @@ from util.opt import Opt
 
 INCEPTION_WEIGHTS = Flag("inception_weights", {"metavar": "FILE", "help": "weights of FID's network"})
 LPIPS_NET = Flag("lpips_net", {"choices": ("alex", "vgg"), "default": "alex", "help": "LPIPS's features"})
-LPIPS_WEIGHTS = Flag(
-    "lpips_weights", {"metavar": "FILE", "help": "LPIPS's linear heads; default: the installed lpips's"}
-)
-LPIPS_BACKBONE = Flag(
-    "lpips_backbone", {"metavar": "FILE", "help": "AlexNet's or VGG-16's weights; default: torchvision's"}
-)
+LPIPS_WEIGHTS = Flag("lpips_weights", {"metavar": "FILE", "help": "LPIPS's linear heads; default: those of lpips"})
+LPIPS_BACKBONE = Flag("lpips_backbone", {"metavar": "FILE", "help": "AlexNet or VGG-16; default: torchvision's"})
 LPIPS = (LPIPS_NET, LPIPS_WEIGHTS, LPIPS_BACKBONE)
-CACHE_DIR = Flag(
-    "cache_dir",
-    {
-        "metavar": "DIR",
-        "help": "features of real pictures, kept between tests; none: not kept; default: ~/.cache/semedit",
-    },
-)
+_CACHE = "features of real pictures, kept between tests; none: not kept; default: ~/.cache/semedit"
+CACHE_DIR = Flag("cache_dir", {"metavar": "DIR", "help": _CACHE})
 
 
 def cache_folder(opt: Opt) -> Path | None:

@@ -12,7 +12,7 @@ from util.decode import picture_size
 from util.errors import DataError
 
 NAMED = 5  # files that a note names
-Found = dict[str, Path]
+Files = dict[str, Path]  # by base name
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def pair_folders(real: str, fakes: Sequence[str], maps: Mapping[str, str], *, ne
     """
     problems: dict[str, str] = {}
     folders = [("--real", real), *(("--fake", fake) for fake in fakes), *((f"--{k}", path) for k, path in maps.items())]
-    listed: list[Found] = []
+    listed: list[Files] = []
     for flag, folder in folders:
         found, more = list_pictures(folder, flag)
         listed.append(found)
@@ -74,7 +74,7 @@ def pair_folders(real: str, fakes: Sequence[str], maps: Mapping[str, str], *, ne
     return Pairing(items, problems, notes)
 
 
-def _as_sets(fakes: Found, reals: Found) -> list[Item]:
+def _as_sets(fakes: Files, reals: Files) -> list[Item]:
     items = [Item(name, [path], None) for name, path in fakes.items()]
     return items + [Item(name, [], path) for name, path in reals.items()]
 
@@ -92,13 +92,12 @@ def _not_read(flag: str, folder: str) -> list[str]:
     entries = other_entries(folder)
     if not entries:
         return []
-    what = (
-        f"{len(entries)} entries are not pictures and were" if len(entries) > 1 else "1 entry is not a picture and was"
-    )
+    count = len(entries)
+    what = "1 entry is not a picture and was" if count == 1 else f"{count} entries are not pictures and were"
     return [f"{flag} {folder}: {what} not read: {_some(entries)}"]
 
 
-def _without_picture(kind: str, folder: str, found: Found, names: Sequence[str]) -> list[str]:
+def _without_picture(kind: str, folder: str, found: Files, names: Sequence[str]) -> list[str]:
     alone = sorted(path.name for path in (found[name] for name in found.keys() - set(names)))
     if not alone:
         return []
@@ -107,7 +106,7 @@ def _without_picture(kind: str, folder: str, found: Found, names: Sequence[str])
     return [f"--{kind} {folder}: {what} not used: {_some(alone)}"]
 
 
-def _other_names(flag: str, folder: str, found: Found, reals: Found) -> str:
+def _other_names(flag: str, folder: str, found: Files, reals: Files) -> str:
     """Return a hint where no name is one of `reals` but all differ from these by one beginning and ending; else ''."""
     if found.keys() & reals.keys() or min(len(found), len(reals)) < 2:
         return ""

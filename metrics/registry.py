@@ -55,8 +55,8 @@ class MetricRegistry:
         chosen = []
         for cls in self.classes():
             offered = {name for asked in cls.asked.values() for name in asked}
-            if mine := tuple(name for name in names if name in offered):
-                chosen.append((cls, mine))
+            if asked_of_it := tuple(name for name in names if name in offered):
+                chosen.append((cls, asked_of_it))
         return sorted(chosen, key=lambda member: min(names.index(name) for name in member[1]))
 
     def needing(self, what: str) -> list[str]:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metrics.weight_files import file_hash, load_exactly
 from util.errors import UserError
 from util.versions import torchvision_pair
+from util.weight_files import file_hash, load_exactly
 
 FEATURES = 2048
 SIDE = (299, 299)
@@ -70,11 +70,11 @@ def load_inception(explicit: str | None = None) -> tuple[FIDFeatures, InceptionF
     return net, file
 
 
-def read_inception(found: InceptionFile) -> dict[str, Tensor]:
+def read_inception(file: InceptionFile) -> dict[str, Tensor]:
     """Return the tensors under pytorch-fid's names, without the classifier `fc`."""
-    if found.torchscript:
-        return _rename_torchscript(found.path)
-    state = torch.load(found.path, map_location="cpu", weights_only=True)
+    if file.torchscript:
+        return _rename_torchscript(file.path)
+    state = torch.load(file.path, map_location="cpu", weights_only=True)
     return {key: value for key, value in state.items() if not key.startswith("fc.")}
 
 

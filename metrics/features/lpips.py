@@ -16,35 +16,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metrics.features.inception import no_tf32
-from metrics.weight_files import file_hash
 from util.errors import DataError, UserError
-from util.weight_files import read_weights, torchvision_file
+from util.weight_files import file_hash, read_weights, torchvision_file
 
 # (channels out, kernel, stride, padding) of a convolution with its ReLU; "T": a tap; "P": pooling.
-_ALEX = (
-    (64, 11, 4, 2),
-    "T",
-    "P",
-    (192, 5, 1, 2),
-    "T",
-    "P",
-    (384, 3, 1, 1),
-    "T",
-    (256, 3, 1, 1),
-    "T",
-    (256, 3, 1, 1),
-    "T",
-)
+_ALEX = [
+    (64, 11, 4, 2), "T", "P", (192, 5, 1, 2), "T", "P", (384, 3, 1, 1), "T", (256, 3, 1, 1), "T", (256, 3, 1, 1), "T",
+]  # fmt: skip
 _VGG_WIDTHS, _VGG_CONVS = (64, 128, 256, 512, 512), (2, 2, 3, 3, 3)
 BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}  # torchvision's files
-NETS = tuple(BACKBONES)
 SMALLEST = {"alex": 31, "vgg": 16}  # pixels a side, so that every tap has a position
 MEAN, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pictures in [-1, 1]; the package's own constants
 
 
 def _plan(net: str) -> list[Any]:
     if net == "alex":
-        return list(_ALEX)
+        return _ALEX
     plan: list[Any] = []
     for width, convs in zip(_VGG_WIDTHS, _VGG_CONVS, strict=True):
         plan += [*[(width, 3, 1, 1)] * convs, "T", "P"]
@@ -144,16 +131,10 @@ def load_lpips(net: str, *, heads: str | None, backbone: str | None) -> tuple[LP
     """
     heads_path = Path(heads) if heads else _installed_heads(net)
     state = read_weights(heads_path, flag="--lpips_weights", needed=f"{net}.pth of the package lpips")
-    backbone_path = (
-        Path(backbone)
-        if backbone
-        else torchvision_file(
-            BACKBONES[net],
-            reader="LPIPS",
-            flag="--lpips_backbone",
-            otherwise="or leave lpips and div out of --metrics",
-        )
-    )
+    otherwise = "or leave lpips and div out of --metrics"
+    backbone_path = Path(backbone) if backbone else torchvision_file(
+        BACKBONES[net], reader="LPIPS", flag="--lpips_backbone", otherwise=otherwise
+    )  # fmt: skip
     features = read_weights(backbone_path, flag="--lpips_backbone", needed=f"torchvision's {BACKBONES[net]}")
     try:
         model = LPIPS(net=net, backbone=features, heads=state.get(net, state))

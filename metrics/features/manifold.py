@@ -15,9 +15,7 @@ from torch import Tensor
 PRDC = ("precision", "recall", "density", "coverage")
 K_PRECISION, K_DENSITY = 3, 5  # the papers' own
 ROWS = 1024  # of a distance matrix that are held at a time
-FRACTIONS = (
-    2**20
-)  # of the longest feature, what distances are rounded to: 30 times the error of equal pictures' distance
+FRACTIONS = 2**20  # of the longest feature, what distances are rounded to: 30 times the error for equal pictures
 
 
 @dataclass(frozen=True)

@@ -84,9 +84,8 @@ class ArtFID(Metric):
         self.generated.append(self._features(pictures.fake))
 
     def compute(self) -> dict[str, MetricValue]:
-        self.notes = []
-        if len(self.distances) < 2:
-            self.notes.append("art_fid: left out, it needs at least two contents")
+        self.notes = [] if len(self.distances) > 1 else ["art_fid: left out, it needs at least two contents"]
+        if self.notes:
             return {}
         styles = self.styles.expand(2, -1) if len(self.styles) == 1 else self.styles
         fid, lpips = frechet_distance(torch.cat(self.generated), styles), sum(self.distances) / len(self.distances)
@@ -134,9 +133,8 @@ class ClipLoss(Metric):
 
     def compute(self) -> dict[str, MetricValue]:
         mean = sum(self.cosines) / max(len(self.cosines), 1)
-        if mean <= 0:
-            self.notes = ["clip_loss: left out, the mean cosine is not above 0"]
+        self.notes = [] if mean > 0 else ["clip_loss: left out, the mean cosine is not above 0"]
+        if self.notes:
             return {}
-        self.notes = []
         protocol = f"-ln(mean cosine of CLIP's image features of result and content), network {self.name}"
         return {"clip_loss": MetricValue(-math.log(mean), "distance", protocol, len(self.cosines), {"cosine": mean})}

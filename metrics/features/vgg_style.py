@@ -16,12 +16,12 @@ from metrics.features.inception import no_tf32
 from metrics.metric import Metric, PerPicture
 from metrics.pictures import Pictures
 from metrics.registry import METRICS, STYLISING
-from metrics.weight_files import file_hash
 from util.errors import UserError
+from util.files import cause
 from util.opt import Opt
 from util.shared_flags import SHARED
 from util.versions import torchvision_pair
-from util.weight_files import read_weights
+from util.weight_files import file_hash, read_weights
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CFSD_LAYER, CFSD_SIDE = 11, 256  # index in torchvision's `features` of the ReLU after conv3_1
@@ -157,13 +157,14 @@ def load_vgg19(path: str | None) -> tuple[nn.Sequential, str]:
         names = ", ".join(VGGStyle.values)
         raise UserError(f"{names} need VGG-19's weights: name torchvision's file with --vgg_weights FILE")
     state = read_weights(path, flag="--vgg_weights", needed="torchvision's VGG-19")
-    own = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
+    prefix = "features."
+    tensors = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     with torchvision_pair():
         from torchvision.models import vgg19
 
     features = vgg19(weights=None).features
     try:
-        features.load_state_dict(own)
+        features.load_state_dict(tensors)
     except RuntimeError as error:
-        raise UserError(f"--vgg_weights {path} is not torchvision's VGG-19: {str(error).splitlines()[0]}") from error
+        raise UserError(f"--vgg_weights {path} is not torchvision's VGG-19: {cause(error)}") from error
     return features.float(), file_hash(Path(path))

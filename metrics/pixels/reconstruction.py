@@ -21,15 +21,10 @@ KINDS = ("l1", "psnr", "ssim")
 WHOLE = tuple(f"{kind}_whole" for kind in KINDS)
 PSNR_CAP = 100.0  # dB; a picture without any difference would be infinite
 NO_TRUTH = "the real pictures do not show what the labels ask for"
+_OVER = "over {0} pixels and RGB channels"
 _VALUES = {
-    "l1": Value(
-        "1",
-        "mean absolute difference over {0} pixels and RGB channels, divided by 255; mean over pictures",
-        lower_is_better=True,
-    ),
-    "psnr": Value(
-        "dB", "10 log10(255^2 / MSE), MSE over {0} pixels and RGB channels, at most 100 dB; mean over pictures"
-    ),
+    "l1": Value("1", f"mean absolute difference {_OVER}, divided by 255; mean over pictures", lower_is_better=True),
+    "psnr": Value("dB", f"10 log10(255^2 / MSE), MSE {_OVER}, at most 100 dB; mean over pictures"),
     "ssim": Value(
         "1",
         "SSIM map (Gaussian 11x11, sigma 1.5, K1 .01, K2 .03, range 255, RGB channels averaged, reflected border) "

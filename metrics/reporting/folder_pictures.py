@@ -27,11 +27,11 @@ def shown(item: Item) -> dict[str, Any]:
 
 def strips(items: Sequence[Item]) -> dict[str, dict[str, np.ndarray]]:
     """Return some pictures of two unpaired sets for the report, without those that were skipped."""
-    found: dict[str, dict[str, np.ndarray]] = {}
+    pictures: dict[str, dict[str, np.ndarray]] = {}
     for title in ("generated", "real"):
-        shown = [i for i in items if bool(i.fake) == (title == "generated")]
-        files = {i.name: path for i in shown if (path := i.fake[0] if i.fake else i.real)}
+        members = [item for item in items if bool(item.fake) == (title == "generated")]
+        files = {item.name: path for item in members if (path := item.fake[0] if item.fake else item.real)}
         for name in list(files)[:: -(-len(files) // ROWS) or 1]:
             with contextlib.suppress(DataError):
-                found.setdefault(title, {})[name] = read_exact(files[name])[0]
-    return found
+                pictures.setdefault(title, {})[name] = read_exact(files[name])[0]
+    return pictures

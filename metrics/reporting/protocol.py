@@ -1,6 +1,6 @@
 """Which result lines may share a table: those measured under one protocol.
 
-A line is what `metrics.evaluator.result_line` makes and `metrics.jsonl` holds.
+A line is what `metrics.reporting.result.result_line` makes and `metrics.jsonl` holds.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ OF_THE_TEST = (
     "dataset_mode", "split", "split_size", "mask_set", "seed", "draw", "crop_size", "load_size", "reference",
     "real_set", "weights", "precision",
 )  # fmt: skip
-OF_THE_NETWORK = ("weights", "precision")  # which anybody's pictures do not tell
+OF_THE_NETWORK = ("weights", "precision")  # not known of pictures from elsewhere
 OF_A_METRIC = ("unit", "protocol", "count", "segmenter", "ignore_label", "num_generated", "num_real", "net", "draws")
-WHERE_TOLD = ("label_nc", "transformers")  # of a metric too; older lines do not have them
+IF_RECORDED = ("label_nc", "transformers")  # of a metric too; older lines do not have them
 COUNTS = ("count", "num_generated", "num_real")
 OF_A_SEED = ("seed", "mask_set")
 UNNAMED = "fake"  # what scripts/evaluate.py calls pictures without --name
@@ -45,7 +45,7 @@ def protocol_fields(line: Line) -> dict[str, Any]:
     fields |= {name: line["protocol"].get(name) for name in OF_THE_TEST if name not in outside}
     for column, name in columns(line).items():
         detail = _detail(line, name)
-        further = [field for field in detail if field.endswith("sha256") or field in WHERE_TOLD]
+        further = [field for field in detail if field.endswith("sha256") or field in IF_RECORDED]
         fields |= {f"{column}: {field}": detail.get(field) for field in (*OF_A_METRIC, *further)}
     return fields
 
@@ -66,21 +66,21 @@ def fields_of_seeds(line: Line) -> dict[str, Any]:
 
 
 def method_of(line: Line) -> str | None:
-    """Return what was measured: a run's method, or the name or folder of anybody's pictures; None: not told."""
+    """Return what was measured: a run's method, or the name or folder of other pictures; None: not recorded."""
     protocol = line["protocol"]
     if (folders := protocol.get("fake")) is None:
         model: str | None = protocol.get("model")
         return model
-    named = protocol.get("run")
-    return str(folders) if named in (None, UNNAMED) else str(named)
+    name = protocol.get("run")
+    return str(folders) if name in (None, UNNAMED) else str(name)
 
 
-def differences(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def differences(fields_of: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a sentence per field that is not the same in all rows which have it (row -> field -> value)."""
     problems = []
-    for field in dict.fromkeys(field for fields in found.values() for field in fields):
+    for field in dict.fromkeys(field for fields in fields_of.values() for field in fields):
         rows_of: dict[str, list[str]] = {}
-        for row, fields in found.items():
+        for row, fields in fields_of.items():
             if field in fields:
                 rows_of.setdefault(str(fields[field]), []).append(row)
         if len(rows_of) > 1:
@@ -122,17 +122,12 @@ def _pictures(line: Line) -> str:
     """Say which pictures were measured; what the line does not know is left out."""
     known = {name: value for name, value in line["protocol"].items() if value is not None}
 
-    def told(text: str, *names: str) -> str:
-        return text.format(**known) if known.keys() >= set(names) else ""
+    def if_known(name: str, text: str) -> str:
+        return text.format(known[name]) if name in known else ""
 
-    count = f"{line['num_images']}{told(' of {split_size}', 'split_size')} pictures"
-    of = told(" of {dataset_mode}", "dataset_mode") or told(" of {real}", "real")
-    size = told(", {crop_size} pixels", "crop_size")
-    parts = [
-        f"{count}{of}{told(', split {split}', 'split')}{size}",
-        ", ".join(
-            filter(None, [told("masks {mask_set}", "mask_set"), told("seed {seed}", "seed"), told("{draw}", "draw")])
-        ),
-        told("reference: {reference}", "reference"),
-    ]
+    count = f"{line['num_images']}{if_known('split_size', ' of {}')} pictures"
+    data = if_known("dataset_mode", " of {}") or if_known("real", " of {}")
+    pictures = f"{count}{data}{if_known('split', ', split {}')}{if_known('crop_size', ', {} pixels')}"
+    draws = (if_known("mask_set", "masks {}"), if_known("seed", "seed {}"), if_known("draw", "{}"))
+    parts = (pictures, ", ".join(filter(None, draws)), if_known("reference", "reference: {}"))
     return "; ".join(filter(None, parts))

@@ -35,7 +35,7 @@ def write_report(
     """Write `<folder>/report.html` and return its path.
 
     Args:
-        line: of `metrics.evaluator.result_line`.
+        line: of `metrics.reporting.result.result_line`.
         evaluator: after `compute`.
         folder: of the results.
         title: of the page.
@@ -108,15 +108,12 @@ def values(line: Mapping[str, Any]) -> list[dict[str, str]]:
         elif "standard_error" in detail:
             interval = f"standard error {number(detail['standard_error'])}"
         note = f"; {detail['note']}" if "note" in detail else ""
-        row = {
-            "name": f"{name} {arrow(name)}",
-            "value": number(value),
+        rows.append({
+            "name": f"{name} {arrow(name)}", "value": number(value), "interval": interval,
             "unit": "" if detail["unit"] in ("1", "distance") else f" {detail['unit']}",
-            "interval": interval,
             "real": number(detail["real"]) if "real" in detail else "",
             "what": f"{detail['protocol']}. {detail['count']} pictures{note}",
-        }
-        rows.append(row)
+        })  # fmt: skip
     return rows
 
 
@@ -174,7 +171,7 @@ def extremes(
         ends = {"best": order[:few], "worst": order[-few:][::-1]}
         captions = {name: f"{name}: {number(value)}" for name, value in known.items()}
         metrics[f"{metric} {arrow(metric)}"] = {
-            word: {captions[name]: pair(load(name), captions[name]) for name in names} for word, names in ends.items()
+            end: {captions[name]: pair(load(name), captions[name]) for name in names} for end, names in ends.items()
         }
     return metrics
 
@@ -191,10 +188,10 @@ def classes(details: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, float, 
 
 def confusion(evaluator: Evaluator) -> list[tuple[str, list[float]]]:
     """The confusion matrix in percent of each row, with the names of the rows."""
-    found = evaluator.confusion()
-    if found is None:
+    names_and_counts = evaluator.confusion()
+    if names_and_counts is None:
         return []
-    names, counts = found
+    names, counts = names_and_counts
     used = [i for i in range(len(names)) if counts[i].sum() or counts[:, i].sum()]
     share = counts[used][:, used].double() / counts[used].sum(1, keepdim=True).clamp(min=1)
     return list(zip([names[i] for i in used], (100 * share).tolist(), strict=True))

@@ -31,7 +31,7 @@ def read_lines(files: Sequence[str], flag: str = "--summarise") -> list[dict[str
 
 
 def _is_result(line: Any) -> bool:
-    """Return whether a line has the form of `metrics.evaluator.result_line`."""
+    """Return whether a line has the form of `metrics.reporting.result.result_line`."""
     if not isinstance(line, dict) or not {"metrics", "protocol", "task", "step"} <= line.keys():
         return False
     metrics, details = line["metrics"], line.get("details", {})

@@ -18,9 +18,13 @@ class Confusion:
         self.num_classes = num_classes
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
-    def add(self, label: Tensor, prediction: Tensor) -> None:
-        """Count pixels; `label` in -1..C-1 and `prediction` in 0..C-1 have one shape."""
-        self.counts += confusion_counts(label, prediction, self.num_classes).view_as(self.counts)
+    def add(self, label: Tensor, prediction: Tensor) -> Tensor:
+        """Count pixels; `label` in -1..C-1 and `prediction` in 0..C-1 have one shape. Return their counts (C*C,)."""
+        keep = label != IGNORED
+        cells = label[keep] * self.num_classes + prediction[keep]
+        counts = torch.bincount(cells, minlength=self.num_classes**2).cpu()
+        self.counts += counts.view_as(self.counts)
+        return counts
 
     def iou(self) -> Tensor:
         """Intersection over union per class (C,) float64; NaN for a class that no label pixel has."""
@@ -46,12 +50,6 @@ class Confusion:
         return 100 * float(self.counts.diagonal().sum() / self.counts.sum())
 
 
-def confusion_counts(label: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
-    """Return (C*C,) int64 counts on the CPU of label * C + prediction; labels of -1 are left out."""
-    keep = label != IGNORED
-    return torch.bincount(label[keep] * num_classes + prediction[keep], minlength=num_classes**2).cpu()
-
-
 def score(confusion: Confusion, metric: str) -> float:
     """Return "miou", "acc" or "class_acc" in percent; NaN when no pixel was counted."""
     if metric == "miou":
@@ -69,8 +67,7 @@ class Tally:
 
     def add(self, label: Tensor, prediction: Tensor) -> None:
         """Count a generated picture."""
-        counts = confusion_counts(label, prediction, self.generated.num_classes)
-        self.generated.counts += counts.view_as(self.generated.counts)
+        counts = self.generated.add(label, prediction)
         self._cells.append(counts.nonzero().flatten())
         self._counts.append(counts[self._cells[-1]])
 
@@ -83,12 +80,12 @@ class Tally:
 
     def scores(self, metric: str) -> list[float]:
         """Return the score of every generated picture, NaN where none of its pixels counts."""
-        found = []
+        scores = []
         for cells, counts in zip(self._cells, self._counts, strict=True):
             confusion = Confusion(self.generated.num_classes)
             confusion.counts.view(-1)[cells] = counts
-            found.append(score(confusion, metric))
-        return found
+            scores.append(score(confusion, metric))
+        return scores
 
     def without(self, units: Tensor, metric: str) -> Tensor:
         """Return the score (U,) of the generated pictures without those of each unit; NaN where none of these counts.

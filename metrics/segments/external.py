@@ -29,11 +29,11 @@ import torch
 from torch import Tensor, nn
 
 from metrics.segments.segmenter import Segmenter
-from metrics.weight_files import file_hash
 from util.errors import UserError
 from util.files import cause
 from util.text_files import load_yaml
 from util.unpickling import refuse_named_objects, weights_only
+from util.weight_files import file_hash
 
 CARD_KEYS = {"class_names", "short_side", "mean", "std", "label_map", "void"}
 
@@ -147,9 +147,7 @@ def _hugging_face(spec: str, card: dict[str, Any], device: torch.device) -> Segm
         raise UserError(f"--segmenter {spec} cannot be loaded: {cause(error).rstrip('.')}. {needed}") from error
     names = tuple(config.id2label[i] for i in range(len(config.id2label)))
     size = {key: value for key, value in dict(prepared.size or {}).items() if value}
-    short_side = (
-        card.get("short_side") or size.get("shortest_edge") or min(size.get("height", 512), size.get("width", 512))
-    )
+    stored_side = size.get("shortest_edge") or min(size.get("height", 512), size.get("width", 512))
     mean, std = (
         tuple(card.get(key) or [255 * v for v in values])
         for key, values in (("mean", prepared.image_mean), ("std", prepared.image_std))
@@ -159,7 +157,7 @@ def _hugging_face(spec: str, card: dict[str, Any], device: torch.device) -> Segm
         name=source.rstrip("/").rpartition("/")[2],
         net=Normalised(model, mean=mean, std=std, queries=queries).eval().requires_grad_(False).to(device),
         class_names=tuple(map(str, card.get("class_names") or names)),
-        short_side=int(short_side),
+        short_side=int(card.get("short_side") or stored_side),
         weights=source,
         sha256=_state_hash(model),
         device=device,

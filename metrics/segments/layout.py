@@ -40,9 +40,9 @@ def nearest_colour(picture: Tensor, colours: Tensor) -> Tensor:
     return distance.argmin(1).view(picture.shape[1:])
 
 
-def agreement(found: Tensor, wanted: Tensor, classes: int) -> tuple[float, float]:
+def agreement(seen: Tensor, wanted: Tensor, classes: int) -> tuple[float, float]:
     """Return pixel accuracy and mean IoU, in %, over the classes that either has."""
-    counts = torch.bincount(wanted.flatten() * classes + found.flatten(), minlength=classes**2)
+    counts = torch.bincount(wanted.flatten() * classes + seen.flatten(), minlength=classes**2)
     table = counts.view(classes, classes).double()
     hits, union = table.diagonal(), table.sum(0) + table.sum(1) - table.diagonal()
     accuracy = float(hits.sum() / table.sum())
@@ -96,10 +96,10 @@ class Layout(PerPicture):
         return {name: scores[reader][:, k] for name, (reader, k) in self._parts.items()}
 
     def compute(self) -> dict[str, MetricValue]:
-        found = super().compute()
+        values = super().compute()
         if "segnet" not in self.readers:
             self.notes.append("layout by the segmentation network left out: converted weights have none")
-        return found
+        return values
 
     def extra(self, name: str) -> dict[str, Any]:
         reader, k = self._parts[name]

@@ -30,24 +30,11 @@ NO_SEGMENTER = (
     "hf:ID|export:FILE; "
     "`python scripts/train_segmenter.py --dataset_mode MODE --dataroot DIR --name RUN` trains one."
 )
-
-
+_SEGMENTER = "for mIoU: a run of train_segmenter.py, espnet_camvid, espnet_cityscapes, streets, hf:ID or export:FILE"
+_PER_CLASS = "accuracy of each class and the confusion matrix"
 SEGMENTER_FLAGS = (
-    Flag(
-        "per_class",
-        {
-            "action": argparse.BooleanOptionalAction,
-            "default": False,
-            "help": "accuracy of each class and the confusion matrix",
-        },
-    ),
-    Flag(
-        "segmenter",
-        {
-            "help": "for mIoU: a run of train_segmenter.py, espnet_camvid, espnet_cityscapes, streets, "
-            "hf:ID_OR_FOLDER or export:FILE"
-        },
-    ),
+    Flag("per_class", {"action": argparse.BooleanOptionalAction, "default": False, "help": _PER_CLASS}),
+    Flag("segmenter", {"help": _SEGMENTER}),
     Flag("segmenter_weights", {"metavar": "FILE", "help": "weights of the ESPNet segmenters"}),
     Flag("segmenter_classes", {"metavar": "FILE", "help": "class map of an hf: or export: segmenter"}),
     Flag("trust", {"metavar": "SHA256", "help": "of an export: segmenter, which can run any code"}),
@@ -101,8 +88,8 @@ class SegmentationMetric(Metric):
         if not opt.segmenter:
             raise LeftOutError(NO_SEGMENTER)
         net = read_segmenter(opt, setup.device)
-        own = max([net.num_classes - 1, *(net.label_map or {})]) + 1  # a class map tells the highest label id
-        count = own if setup.label_nc is None else setup.label_nc
+        known = max([net.num_classes - 1, *(net.label_map or {})]) + 1  # a class map tells the highest label id
+        count = known if setup.label_nc is None else setup.label_nc
         table = label_table(net, label_nc=count, ignore_label=ignored, class_names=setup.class_names)
         wanted = tuple(name for name in cls.values if name in names)
         return [cls(net, table=table, ignore_label=ignored, names=wanted, per_class=opt.per_class)]
@@ -141,8 +128,8 @@ class SegmentationMetric(Metric):
         self.seen += len(pictures)
         mask = torch.zeros_like(label) if pictures.mask is None else pictures.mask[:, 0].to(label.device)
         for tally, labels in ((self.whole, label), (self.masked, torch.where(mask > 0, label, IGNORED))):
-            for truth, found in zip(labels, prediction, strict=False):
-                tally.add(truth, found)
+            for truth, predicted in zip(labels, prediction, strict=False):
+                tally.add(truth, predicted)
             tally.real.add(labels[fresh], prediction[len(pictures) :])
 
     def _tally(self, metric: str) -> Tally:
@@ -197,8 +184,7 @@ class SegmentationMetric(Metric):
             picture, row, column = outside.nonzero()[0].tolist()
             raise DataError(
                 f"{pictures.name[picture]}: label {int(label[picture, row, column])} lies outside "
-                f"0..{len(self.table) - 1}; "
-                "leave it out with --ignore_label ID or change it with --label_map OLD:NEW"
+                f"0..{len(self.table) - 1}; leave it out with --ignore_label ID or change it with --label_map OLD:NEW"
             )
         inside = torch.where(ignored, 0, label)
         return torch.where(ignored, IGNORED, self.table.to(label.device)[inside])
@@ -222,10 +208,9 @@ class SegmentationMetric(Metric):
             extra["iou_per_class_real"] = self._per_class(tally.real.iou())
         if self.per_class and metric == self.names[0]:
             extra["acc_per_class"] = self._per_class(tally.generated.recall())
-            extra["pixels_per_class"] = dict(
-                zip(self.segmenter.class_names, tally.generated.counts.sum(1).tolist(), strict=True)
-            )
-            extra["confusion"] = tally.generated.counts.tolist()
+            counts = tally.generated.counts
+            extra["pixels_per_class"] = dict(zip(self.segmenter.class_names, counts.sum(1).tolist(), strict=True))
+            extra["confusion"] = counts.tolist()
         pixels = "masked pixels" if tally is self.masked else "pixels"
         protocol = (
             f"{self.values[metric].protocol}, one confusion matrix over all {pixels}; {self.segmenter.name} at "

@@ -16,8 +16,6 @@ from metrics.segments.released import CITYSCAPES_CLASSES, CITYSCAPES_LABEL_IDS
 from util.errors import UserError
 
 IGNORED = -1  # in a label table: the pixel is left out
-
-
 CHUNK = 8  # pictures per forward pass
 
 
@@ -89,13 +87,13 @@ def label_table(
     """
     if segmenter.label_map is not None:
         table = torch.full((label_nc,), IGNORED)
-        for label, found in segmenter.label_map.items():
-            if not 0 <= label < label_nc or not 0 <= found < segmenter.num_classes:
+        for label, class_id in segmenter.label_map.items():
+            if not 0 <= label < label_nc or not 0 <= class_id < segmenter.num_classes:
                 raise UserError(
-                    f"--segmenter {segmenter.name}: its class map sends label {label} to class {found}; labels are "
+                    f"--segmenter {segmenter.name}: its class map sends label {label} to class {class_id}; labels are "
                     f"0..{label_nc - 1}, classes 0..{segmenter.num_classes - 1}"
                 )
-            table[label] = found
+            table[label] = class_id
     elif segmenter.class_names[:19] == CITYSCAPES_CLASSES[:19] and label_nc in (34, 35):
         named = [class_names[i] for i in CITYSCAPES_LABEL_IDS] if class_names else []
         known = [name for name in named if not name.startswith("class ")]  # those are ids without a name

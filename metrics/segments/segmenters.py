@@ -16,12 +16,11 @@ from metrics.segments.external import load_external
 from metrics.segments.released import ESPNETS
 from metrics.segments.segmenter import Segmenter
 from metrics.segments.unet import build_segmenter_net
-from metrics.weight_files import file_hash, load_exactly
 from util.errors import UserError
 from util.registry import did_you_mean
 from util.sealed import load_tensors
 from util.text_files import load_yaml
-from util.weight_files import read_weights
+from util.weight_files import file_hash, load_exactly, read_weights
 
 WEIGHTS_FILE, CARD_FILE = "segmenter.safetensors", "segmenter.yaml"
 BUILT_IN = {"streets": Path(__file__).parent / "weights" / "streets"}
@@ -67,24 +66,24 @@ def is_reserved(name: str, folder: Path) -> bool:
 
 
 def _load_released(spec: str, weights: str | None, device: torch.device) -> Segmenter:
-    entry = ESPNETS[spec]
-    needed = f"{entry.url} (sha256 {entry.sha256[:16]}...)"
+    released = ESPNETS[spec]
+    needed = f"{released.url} (sha256 {released.sha256[:16]}...)"
     if not weights:
         raise UserError(f"--segmenter {spec} needs a file. Fetch {needed} and name it with --segmenter_weights FILE.")
     state = read_weights(weights, flag="--segmenter_weights", needed=needed)
-    net = ESPNet(**entry.net)
+    net = ESPNet(**released.net)
     load_exactly(net, state, source=weights)
     sha256 = file_hash(Path(weights))
     return Segmenter(
         name=spec,
         net=net.eval().requires_grad_(False).to(device),
-        class_names=entry.classes,
-        short_side=entry.short_side,
+        class_names=released.classes,
+        short_side=released.short_side,
         weights=Path(weights).name,
         sha256=sha256,
         device=device,
-        void=len(entry.classes) - 1,
-        notes={"published_file": sha256 == entry.sha256},
+        void=len(released.classes) - 1,
+        notes={"released_file": sha256 == released.sha256},
     )
 
 

@@ -19,7 +19,6 @@ import test
 import train
 from metrics.features.inception import load_inception
 from metrics.segments.segmenters import load_segmenter
-from metrics.weight_files import file_hash
 from models.released_weights.s2prest import read_embeddings
 from models.style_bank import StyleBank
 from options.base_options import OPTIONS_FILE
@@ -28,6 +27,7 @@ from options.test_options import TestOptions
 from trainers.checkpoint import load_checkpoint
 from trainers.weights import load_weights
 from util.errors import UserError
+from util.weight_files import file_hash
 
 CPU = torch.device("cpu")
 

@@ -60,7 +60,7 @@ def test_camvid_score_on_real_frames(assets: Path) -> None:
     segmenter = released(assets, "espnet_camvid")
     confusion = score(segmenter, label_table(segmenter, label_nc=12, ignore_label=11), assets)
     assert (confusion.miou(), confusion.accuracy()) == pytest.approx((54.374, 86.141), abs=0.05)
-    assert segmenter.notes == {"published_file": True}
+    assert segmenter.notes == {"released_file": True}
 
 
 def test_cityscapes_network_recognises_camvid(assets: Path) -> None:

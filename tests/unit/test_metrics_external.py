@@ -17,8 +17,8 @@ from torch import nn
 from metrics.segments.released import CITYSCAPES_CLASSES
 from metrics.segments.segmenter import IGNORED, Segmenter, label_table
 from metrics.segments.segmenters import load_segmenter
-from metrics.weight_files import file_hash
 from util.errors import UserError
+from util.weight_files import file_hash
 
 CPU = torch.device("cpu")
 
