@@ -41,10 +41,10 @@ def does_not_fit(path: Path, error: Exception) -> CheckpointError:
     )
 
 
-def are_networks(held: Any) -> TypeGuard[Mapping[str, Mapping[str, Any]]]:
+def are_networks(value: Any) -> TypeGuard[Mapping[str, Mapping[str, Any]]]:
     """Return whether a value has the form {network: {name: tensor}}."""
-    return isinstance(held, Mapping) and all(
-        isinstance(state, Mapping) and all(isinstance(name, str) for name in state) for state in held.values()
+    return isinstance(value, Mapping) and all(
+        isinstance(state, Mapping) and all(isinstance(name, str) for name in state) for state in value.values()
     )
 
 

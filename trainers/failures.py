@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from util.errors import EXIT_NON_FINITE, UserError
+from util.files import cause
 
 SHOWN_PARAMETERS = 3
 
@@ -57,5 +58,4 @@ def out_of_memory_hint(remedy: str = TRAINING) -> Iterator[None]:
         on_cpu = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
         if not (on_cpu or isinstance(error, torch.OutOfMemoryError)):
             raise
-        cause = (str(error).strip() or "out of memory").splitlines()[0]
-        raise MemoryShortageError(f"out of memory ({cause}). {remedy}") from error
+        raise MemoryShortageError(f"out of memory ({cause(error)}). {remedy}") from error

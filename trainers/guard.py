@@ -100,13 +100,13 @@ class UpdateGuard:
             if update.step != self._read_step:
                 self._read_step, self._losses, self._norms = update.step, {}, {}
             count = len(update.names) + 1
-            *own, norm = values[:count]
+            *losses, norm = values[:count]
             values = values[count:]
-            named = dict(zip(update.names, own, strict=True))
+            named = dict(zip(update.names, losses, strict=True))
             self._losses |= named
             self._norms[update.phase.name] = norm
             self._last = update, named
-            if self.failure is None and not np.isfinite([*own, norm]).all():
+            if self.failure is None and not np.isfinite([*losses, norm]).all():
                 self.failure = self.error()
         if self.failure is not None and self.world.world_size == 1:
             raise self.failure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,26 +38,15 @@ class Logger:
             if tensorboard:
                 self._board = _open_board(run_dir / "tensorboard", start_step)
 
-    def log(
-        self,
-        step: int,
-        *,
-        nimg: int,
-        losses: dict[str, float],
-        lr: dict[str, float],
-        grad_norm: dict[str, float],
-        seconds_per_step: float,
-    ) -> None:
-        """Append one line; `lr` and `grad_norm` are by phase."""
+    def log(self, step: int, line: Mapping[str, Any]) -> None:
+        """Append one line: "losses", "lr" and "grad_norm" hold numbers by loss or phase."""
         if not self.enabled:
             return
-        line = {"step": step, "nimg": nimg, "losses": losses, "lr": lr, "grad_norm": grad_norm,
-                "seconds_per_step": round(seconds_per_step, 4)}  # fmt: skip
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(json.dumps({"step": step, **line}) + "\n")
         self._file.flush()
         if self._board:
-            for group, values in (("loss", losses), ("lr", lr), ("grad_norm", grad_norm)):
-                for name, value in values.items():
+            for group, key in (("loss", "losses"), ("lr", "lr"), ("grad_norm", "grad_norm")):
+                for name, value in line[key].items():
                     self._board.add_scalar(f"{group}/{name}", value, step)
 
     def image(self, step: int, grid: np.ndarray) -> None:

@@ -57,9 +57,7 @@ def load_inputs(model: BaseModel, folders: Mapping[str, Path]) -> None:
         try:
             model.load_input(flag, networks, folder, weights=loaded.name)
         except (KeyError, RuntimeError) as error:
-            raise CheckpointError(
-                f"--{flag} {folder}: {path} is no run of the method that is wanted ({cause(error)})"
-            ) from error
+            raise CheckpointError(f"--{flag} {folder}: {path} is of another method ({cause(error)})") from error
 
 
 def read_run(run_dir: Path, *, step: int | None, averaged: bool) -> tuple[Mapping[str, Any], Loaded, Path]:
@@ -69,10 +67,10 @@ def read_run(run_dir: Path, *, step: int | None, averaged: bool) -> tuple[Mappin
         networks, trained = load_weights(run_dir / WEIGHTS_FILE)
         return networks, Loaded(trained, WEIGHTS_FILE), run_dir / WEIGHTS_FILE
     if step is None:
-        found = checkpoints.restore()
-        if found is None:
+        restored = checkpoints.restore()
+        if restored is None:
             raise UserError(f"{run_dir}: no checkpoint yet. Train the run, or check --name and --checkpoints_dir.")
-        state, path = found
+        state, path = restored
     else:
         path = run_dir / f"step_{step}.pt"
         if not path.is_file():

@@ -17,12 +17,12 @@ from trainers.ema import EMA
 
 FORMAT = 1
 _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "step": (lambda held: isinstance(held, int), "a number"),
-    "nimg": (lambda held: isinstance(held, int), "a number"),
+    "step": (lambda value: isinstance(value, int), "a number"),
+    "nimg": (lambda value: isinstance(value, int), "a number"),
     "model": (are_networks, "tensors by network"),
-    "optimizers": (lambda held: isinstance(held, Mapping), "states by phase"),
-    "ema": (lambda held: held is None or are_networks(held), "tensors by network"),
-    "options": (lambda held: isinstance(held, Mapping), "values by name"),
+    "optimizers": (lambda value: isinstance(value, Mapping), "states by phase"),
+    "ema": (lambda value: value is None or are_networks(value), "tensors by network"),
+    "options": (lambda value: isinstance(value, Mapping), "values by name"),
 }
 # Flags that may change when a run is continued without affecting its weights.
 FREE_TO_CHANGE = frozenset(

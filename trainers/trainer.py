@@ -90,12 +90,8 @@ class Trainer:
                 restored()
             if self.world.world_size > 1:
                 self.model.distribute(partial(self.world.wrap, unused_parameters=self.model.unused_parameters))
-            self._logger = Logger(
-                self.run_dir,
-                enabled=self.world.is_main,
-                tensorboard=self.settings.tensorboard,
-                start_step=self.step,
-            )
+            tensorboard, enabled = self.settings.tensorboard, self.world.is_main
+            self._logger = Logger(self.run_dir, enabled=enabled, tensorboard=tensorboard, start_step=self.step)
             try:
                 return self._run(stop)
             finally:
@@ -201,14 +197,8 @@ class Trainer:
     def _log(self, bar: Any, losses: dict[str, float], seconds_per_step: float) -> None:
         norms = self.guard.numbers(self.step)[1]
         rates = {phase.name: phase.optimizer.param_groups[0]["lr"] for phase in self.model.phases()}
-        self._logger.log(
-            self.step,
-            nimg=self.nimg,
-            losses=losses,
-            lr=rates,
-            grad_norm=norms,
-            seconds_per_step=seconds_per_step,
-        )
+        speed = {"seconds_per_step": round(seconds_per_step, 4)}
+        self._logger.log(self.step, {"nimg": self.nimg, "losses": losses, "lr": rates, "grad_norm": norms, **speed})
         bar.set_postfix({name: f"{value:.4g}" for name, value in losses.items()}, refresh=False)
 
     def _draw(self) -> None:
@@ -254,10 +244,10 @@ class Trainer:
 
     def _restore(self) -> None:
         with self.world.together():
-            found = self.checkpoints.restore()
-            if found is None:
+            restored = self.checkpoints.restore()
+            if restored is None:
                 raise UserError(f"{self.run_dir}: no checkpoint to continue from")
-            state, path = found
+            state, path = restored
             unpack(state, path, model=self.model, ema=self.ema)
         if state["step"] > self.settings.max_steps:
             raise UserError(f"--max_steps {self.settings.max_steps}: {path} is at step {state['step']} already. Give a "

@@ -78,7 +78,7 @@ def test_average_of_another_network_is_refused() -> None:
 
 def write(logger: Logger, *steps: int) -> None:
     for step in steps:
-        logger.log(step, nimg=step, losses={"G/l1": 0.5}, lr={"G": 1e-4}, grad_norm={"G": 1.0}, seconds_per_step=0.25)
+        logger.log(step, {"nimg": step, "losses": {"G/l1": 0.5}, "lr": {"G": 1e-4}, "grad_norm": {"G": 1.0}})
 
 
 def test_tensorboard_events_and_a_missing_package(
