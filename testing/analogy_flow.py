@@ -47,11 +47,7 @@ class Rendered:
 
 
 class Renderer:
-    """A run with its picture, ready to render.
-
-    Args:
-        opt: of `TestOptions` or `EditOptions`.
-    """
+    """A run with its picture, ready to render; `opt` is of `TestOptions` or `EditOptions`."""
 
     def __init__(self, opt: Opt) -> None:
         self.opt, self.device = opt, resolve_device(opt.device)
@@ -108,9 +104,6 @@ class AnalogyTest(Test):
 
     Leaves a picture per target, a strip (source, its layout, target layout, result) beside each and of all, and a
     report. Rendering is deterministic: there is no diversity.
-
-    Args:
-        opt: of `TestOptions`.
     """
 
     task = "analogy"
@@ -123,15 +116,15 @@ class AnalogyTest(Test):
         self.files = file_names(self.targets.names)
 
     def measure(self) -> Measured:
-        own = self.renderer.render(single_batch(self.dataset, 0))
-        results = [self.renderer.render(single_batch(self.targets, k)) for k in range(len(self.targets.names))]
-        self.rows = {name: picture_row(found.batch, found.image[None])
-                     for name, found in zip(self.targets.names, results, strict=True)}  # fmt: skip
-        self.reconstruction, self.evaluator = self.evaluators(own)
-        picture = as_saved(own.batch["image"][0])[None]
-        self.reconstruction.update(Pictures(own.saved[None], picture, None, None, own.batch["name"]))
-        for name, found in zip(self.targets.names, results, strict=True):
-            saved, label = found.saved[None], found.batch["target_label"]
+        source = self.renderer.render(single_batch(self.dataset, 0))
+        names = self.targets.names
+        results = {name: self.renderer.render(single_batch(self.targets, k)) for k, name in enumerate(names)}
+        self.rows = {name: picture_row(result.batch, result.image[None]) for name, result in results.items()}
+        self.reconstruction, self.evaluator = self.evaluators(source)
+        picture = as_saved(source.batch["image"][0])[None]
+        self.reconstruction.update(Pictures(source.saved[None], picture, None, None, source.batch["name"]))
+        for name, result in results.items():
+            saved, label = result.saved[None], result.batch["target_label"]
             # A target layout has no picture: results are compared with the source in `Setup`.
             self.evaluator.update(Pictures(saved, saved, None, label, [name], has_truth=False))
         values = {**of_reconstruction(self.reconstruction.compute()), **self.evaluator.compute()}
@@ -141,7 +134,7 @@ class AnalogyTest(Test):
     def evaluators(self, source_rendering: Rendered) -> tuple[Evaluator, Evaluator]:
         """Return the evaluators of the source's own rendering and of the targets'."""
         names, required = AnalogyFlow.metrics(self.opt.metrics), self.opt.metrics != "all"
-        of_targets = [name for metric, found in METRICS.members(names) if metric.of_source for name in found]
+        of_targets = [name for metric, asked in METRICS.members(names) if metric.of_source for name in asked]
         source = source_of(source_rendering, self.renderer, self.dataset.label_nc)
         setup = Setup(opt=self.opt, device=self.renderer.device, whole=True, masks=False, source=source)
         parts = ([name for name in names if name not in of_targets], of_targets)
@@ -204,13 +197,13 @@ def of_reconstruction(values: Mapping[str, MetricValue]) -> dict[str, MetricValu
     }
 
 
-def source_of(own: Rendered, renderer: Renderer, classes: int) -> Source:
+def source_of(rendered: Rendered, renderer: Renderer, classes: int) -> Source:
     """Return the source as metrics take it, with the run's segmentation network as a reader of layouts."""
-    picture, label = as_saved(own.batch["image"][0]), own.batch["label"][0]
+    picture, label = as_saved(rendered.batch["image"][0]), rendered.batch["label"][0]
     netS: Any = renderer.model.networks().get("netS")
     if netS is None:
         return Source(picture, label, classes)
-    centres = mean_colours(own.batch["seg"][0], label, classes)  # what each class looks like as a network's input
+    centres = mean_colours(rendered.batch["seg"][0], label, classes)  # what each class looks like as a network's input
 
     @torch.no_grad()
     def read(saved: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,8 @@ class EditingFlow(Flow):
             "--object_classes", metavar="CLASS,...",
             help="things that object_addition and object_removal erase, by name or id; default: all",
         )  # fmt: skip
-        group.add_argument(
-            "--num_images", type=positive_int,
-            help="only the first so many pictures that the task can use; default: all",
-        )  # fmt: skip
+        first = "only the first so many pictures that the task can use; default: all"
+        group.add_argument("--num_images", type=positive_int, help=first)
         add_shared(group, "num_samples", help="draws per picture; div_* reads all, other metrics the first")
         add_shared(group, "style_source", "results_dir")
 
@@ -93,11 +92,7 @@ class EditingFlow(Flow):
 
 
 class EditingTest(Test):
-    """A split under fixed masks, generated and evaluated in one pass.
-
-    Args:
-        opt: of `TestOptions`.
-    """
+    """A split under fixed masks, generated and evaluated in one pass."""
 
     def __init__(self, opt: Opt) -> None:
         self.opt, self.name, self.task = opt, opt.name, opt.task
@@ -106,9 +101,8 @@ class EditingTest(Test):
         dataset = DATASETS.get(opt.dataset_mode).from_options(opt, split=opt.split, augment=False, task=opt.task)
         self.dataset, self.selection = dataset, dataset.select(opt.num_images)
         if opt.task == FOLDER:
-            shares = [
-                read_mask(dataset.mask_paths[index], dataset.crop_size).mean() for index in self.selection.indices
-            ]
+            files = [dataset.mask_paths[index] for index in self.selection.indices]
+            shares = [read_mask(file, dataset.crop_size).mean() for file in files]
             if note := inverted_note(sum(shares) / len(shares), f"--mask_dir {opt.mask_dir}"):
                 print(f"note: {note}")
         self.model = MODELS.get(opt.model).from_options(opt, is_train=False)
@@ -118,14 +112,11 @@ class EditingTest(Test):
 
     def measure(self) -> Measured:
         opt, model, indices = self.opt, self.model, self.selection.indices
-        model.prepare_inference(
-            self.run_dir, lambda limit: plain_pictures(opt, "train", limit), weights=self.loaded.name
-        )
+        training = partial(plain_pictures, opt, "train")
+        model.prepare_inference(self.run_dir, training, weights=self.loaded.name)
         model.choose_styles(opt.style_source)
-        self.masks = MaskSetHash()
-        self.results = ResultFolder(
-            self.folder, count=len(indices), palette=self.dataset.palette, real_title=real_title(opt.task)
-        )
+        self.masks, palette, title = MaskSetHash(), self.dataset.palette, real_title(opt.task)
+        self.results = ResultFolder(self.folder, count=len(indices), palette=palette, real_title=title)
         keys = [indices[i : i + opt.batch_size] for i in range(0, len(indices), opt.batch_size)]
         alike = opt.num_samples > 1
         loader = make_loader(self.dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=keys)

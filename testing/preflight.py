@@ -45,9 +45,8 @@ def preflight(rows: Sequence[Row], checkpoints_dir: str) -> None:
                 bad.add(row.name)
         if check.problems:
             messages = [f"{listed(where)}: {what}" for what, where in check.problems.items()]
-            raise UserError(
-                "\n".join(["nothing was run, as these rows would fail:", *messages]) if messages[1:] else messages[0]
-            )
+            head = ["nothing was run, as these rows would fail:"] if len(messages) > 1 else []
+            raise UserError("\n".join([*head, *messages]))
 
 
 class Preflight:

@@ -53,14 +53,13 @@ def needs(row: Row, rows: Sequence[Row]) -> list[str]:
 
 def in_order(rows: Sequence[Row]) -> list[Row]:
     """Return the rows as they stand, but each after those that it needs; raises `UserError` for a circle."""
-    left: list[Row] = list(rows)
-    ordered: list[Row] = []
-    while left:
+    waiting, ordered = list(rows), list[Row]()
+    while waiting:
         done = {row.name for row in ordered}
-        ready = next((row for row in left if set(needs(row, rows)) <= done), None)
+        ready = next((row for row in waiting if set(needs(row, rows)) <= done), None)
         if ready is None:
-            raise UserError(f"rows {', '.join(row.name for row in left)} are built on each other in a circle")
-        left.remove(ready)
+            raise UserError(f"rows {', '.join(row.name for row in waiting)} are built on each other in a circle")
+        waiting.remove(ready)
         ordered.append(ready)
     return ordered
 

@@ -15,58 +15,25 @@ from util.shared_flags import add_shared
 
 def add_stylising_flags(group: Any) -> None:
     """Add the flags of test.py."""
-    usual = Coefficients()
-    add = group.add_argument
+    usual, add = Coefficients(), group.add_argument
     add_shared(group, "task", choices=("stylise",), default="stylise", help="what a result line calls this")
     add("--content", metavar="FILE_OR_DIR", help="what to stylise: a picture, or a folder of pictures")
-    add(
-        "--styles",
-        metavar="RUN,RUN",
-        help="further runs whose styles are applied in the same call, with the models loaded once",
-    )
-    add_shared(
-        group, "results_dir", default="results", help="pictures go to <DIR>/<run>/wt_<strength>/{stylized,canny}/"
-    )
-    add(
-        "--style_guidance",
-        type=positive,
-        default=usual.strength,
-        help="strength in (0, 1]: how far the content is noised",
-    )
+    add("--styles", metavar="RUN,RUN", help="further runs whose styles are applied, with the models loaded once")
+    folders = "pictures go to <DIR>/<run>/wt_<strength>/{stylized,canny}/"
+    add_shared(group, "results_dir", default="results", help=folders)
+    add("--style_guidance", type=positive, default=usual.strength, help="in (0, 1]: how far the content is noised")
     add("--steps", type=positive_int, default=usual.steps, help="DDIM steps of the whole schedule")
     add("--guidance", type=weight, default=usual.guidance, help="classifier-free guidance")
+    add("--cond_mix", type=weight, default=usual.cond_mix, help="content's share of the conditioning; rest: edge map's")
+    add("--latent_mix", type=weight, default=usual.latent_mix, help="content's share of the latent; rest: style's")
     add(
-        "--cond_mix",
-        type=weight,
-        default=usual.cond_mix,
-        help="share of the content's conditioning; the rest is the edge map's",
-    )
-    add(
-        "--latent_mix",
-        type=weight,
-        default=usual.latent_mix,
-        help="share of the content's latent; the rest is the style's",
-    )
-    add(
-        "--edge_mix",
-        type=weight,
-        default=usual.edge_mix,
-        help="share of the edge map's noised latent; the rest is the content's",
+        "--edge_mix", type=weight, default=usual.edge_mix, help="edge map's share of the noised latent; rest: content's"
     )
     switch: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
-    add(
-        "--match_noise_level",
-        **switch,
-        default=usual.match_noise_level,
-        help="mixed noise as strong as its step says, decoding from the step of the noise; off: as released",
-    )
+    noise = "mixed noise as strong as its step says, decoding from the step of the noise; off: as released"
+    add("--match_noise_level", **switch, default=usual.match_noise_level, help=noise)
     add("--edge", choices=EDGES, default=EDGES[0], help="edge map: suppressed gradient (released) or Canny")
-    add(
-        "--size",
-        type=positive_int,
-        default=512,
-        help="short side that is computed at; the long one follows the picture",
-    )
+    add("--size", type=positive_int, default=512, help="short side to compute at; the long one follows the picture")
     add("--keep_aspect", **switch, default=True, help="off: squeeze into a square, as released")
     add("--masks", metavar="FILE_OR_DIR", help="style only where these are white, or of --mask_classes")
     add("--mask_classes", metavar="ID,ID", help="--masks are label maps: style only these ids")
@@ -86,9 +53,7 @@ def check_stylising_flags(opt: Opt) -> None:
         if getattr(opt, name) > 1:
             raise UserError(f"--{name} {getattr(opt, name)} is not in [0, 1]")
     if not coefficients(opt).visited:
-        raise UserError(
-            f"--style_guidance {opt.style_guidance} with --steps {opt.steps} does no step; raise one of them"
-        )
+        raise UserError(f"--style_guidance {opt.style_guidance} with --steps {opt.steps} does no step; raise either")
     if opt.mask_classes and not opt.masks:
         raise UserError("--mask_classes needs --masks: the label maps")
 
