@@ -11,7 +11,8 @@ from data.ade20k_classes import NAMES, THINGS
 from data.folder import FolderDataset
 from data.instances import unique_ids
 from data.masks import MASK_TYPES
-from data.records import ClassTable, MapRules
+from data.records import MapRules
+from util.class_table import ClassTable
 from util.images import default_palette
 from util.opt import Opt
 

@@ -20,12 +20,13 @@ from torch.utils.data import Dataset
 from data import masks
 from data.checks import check_crop
 from data.instances import unique_ids, worth_testing
-from data.records import EMPTY_TABLE, ClassTable, MapRules, Maps, parse_label_map
+from data.records import MapRules, Maps, parse_label_map
 from data.samples import make_sample
 from data.sampling import Sampling
 from data.tasks import WANTED, Selection, named_classes, object_task, suitable, thing_instances
 from data.transforms import scale_short_side
 from util.batch import Sample
+from util.class_table import EMPTY_TABLE, ClassTable
 from util.errors import DataError, UserError
 from util.opt import Opt
 from util.progress import progress

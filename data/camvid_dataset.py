@@ -6,7 +6,7 @@ import numpy as np
 
 from data import DATASETS
 from data.folder import FolderDataset
-from data.records import ClassTable
+from util.class_table import ClassTable
 from util.object_rules import ObjectRule
 
 _CLASSES = (

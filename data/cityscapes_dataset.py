@@ -7,7 +7,7 @@ import numpy as np
 from data import DATASETS
 from data.folder import FolderDataset
 from data.instances import unique_ids
-from data.records import ClassTable
+from util.class_table import ClassTable
 from util.object_rules import ObjectRule
 
 # id order of labelIds 0..33, with the colours of the data set's own scripts

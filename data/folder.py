@@ -11,18 +11,9 @@ from typing import Any, ClassVar, Self
 from data.base_dataset import BaseDataset
 from data.checks import bits_note, load_record, read_inst
 from data.packed import PackedRecords, is_packed, packed_classes
-from data.records import (
-    CLASSES_FILE,
-    EMPTY_TABLE,
-    ClassTable,
-    MapRules,
-    Maps,
-    Record,
-    find_records,
-    first_problem,
-    read_class_table,
-)  # fmt: skip
+from data.records import CLASSES_FILE, MapRules, Maps, Record, find_records, first_problem, read_class_table
 from data.sampling import Sampling
+from util.class_table import EMPTY_TABLE, ClassTable
 from util.errors import DataError, UserError
 from util.listing import entries
 from util.opt import Opt

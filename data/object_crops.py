@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.records import CLASSES_FILE, PICTURE_ENDINGS, ClassTable, Record, first_problem, read_class_table
+from data.records import CLASSES_FILE, PICTURE_ENDINGS, Record, first_problem, read_class_table
+from util.class_table import ClassTable
 from util.errors import DataError, UserError
 from util.listing import files_by_name
 

@@ -22,11 +22,12 @@ from data.base_dataset import BaseDataset
 from data.checks import size_problem
 from data.masks import FOLDER, NONE, OBJECT_BRUSH, TRAIN, brush, read_mask, strip
 from data.object_crops import find_crops, read_objects_table, with_outside
-from data.records import ClassTable, MapRules, Maps
+from data.records import MapRules, Maps
 from data.sampling import Sampling
 from data.tasks import Selection
 from data.transforms import nearest
 from util.batch import Sample
+from util.class_table import ClassTable
 from util.errors import DataError, UserError
 from util.images import read_binary, read_image, to_tensor
 from util.opt import Opt

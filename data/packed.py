@@ -24,7 +24,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from data.records import CLASSES_FILE, ClassTable, Record, parse_class_table
+from data.records import CLASSES_FILE, Record, parse_class_table
+from util.class_table import ClassTable
 from util.decode import NamedBytes
 from util.errors import DataError
 from util.files import cause

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data import DATASETS
-from data.records import EMPTY_TABLE, ClassTable
 from data.single_image import (
     KINDS,
     LayoutClasses,
@@ -28,6 +27,7 @@ from data.single_image import (
     require_root,
 )
 from data.warps import Augmentation, progress
+from util.class_table import EMPTY_TABLE, ClassTable
 from util.errors import UserError
 from util.flags import fraction, positive, positive_int, weight
 from util.images import to_tensor

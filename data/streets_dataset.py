@@ -9,9 +9,10 @@ import numpy as np
 
 from data import DATASETS
 from data.base_dataset import BaseDataset
-from data.records import ClassTable, MapRules, Maps
+from data.records import MapRules, Maps
 from data.sampling import Sampling
 from data.streets.scene import CLASSES, render_street
+from util.class_table import ClassTable
 from util.errors import UserError
 from util.flags import numpy_seed
 from util.opt import Opt

@@ -11,10 +11,11 @@ from PIL import Image
 
 from data import DATASETS
 from data.base_dataset import BaseDataset
-from data.records import EMPTY_TABLE, MapRules, Maps
+from data.records import MapRules, Maps
 from data.samples import make_sample
 from data.sampling import Sampling
 from util.batch import Sample
+from util.class_table import EMPTY_TABLE
 from util.errors import DataError, UserError
 from util.images import read_image
 from util.opt import Opt

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import random
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from models.base_model import BaseModel
+from models.base_model import BaseModel, TrainingPictures
 from models.style_bank import BankBuilder, StyleBank
 from models.style_sources import MeanSource, NoiseSource, StyleSource
 from util.batch import PAD, Batch, to_device
@@ -22,36 +24,46 @@ from util.opt import Opt
 BANK_FILE = "style_bank.safetensors"
 
 
+@dataclass(frozen=True)
+class BankSettings:
+    """How a bank is gathered: codes kept per class, training pictures read for it, and the seed of the choice."""
+
+    size: int = 100
+    pictures: int = 500
+    seed: int = 0
+
+    @classmethod
+    def from_options(cls, opt: Opt) -> Self:
+        """Read the flags of `BankedModel.add_bank_flags`."""
+        return cls(size=opt.style_bank_size, pictures=opt.style_bank_pictures, seed=opt.style_bank_seed)
+
+
+BANK_SETTINGS = BankSettings()
+
+
 class BankedModel(BaseModel):
     """A method whose styles are drawn from codes of training pictures (DivSem, Sec. 3.3; SIEDOB's style bank).
 
     Attributes:
         style_dim: width of a code.
+        bank_settings: how its bank is gathered; a method's constructor takes them.
         bank: where codes are drawn from; None before `prepare_inference`, or where none could be made.
         mean_code: of the whole bank, for classes without a code.
         bank_error: the error to raise when a code is drawn without a bank.
-        bank_size: codes kept per class; bank_pictures: training pictures read for it; bank_seed: of their choice.
     """
 
     style_dim: int = 0
+    bank_settings = BANK_SETTINGS
     bank: StyleSource | None = None
     mean_code: Tensor | None = None
     bank_error = UserError("a style code is drawn before prepare_inference() was called")
-    bank_size, bank_pictures, bank_seed = 100, 500, 0
 
     @staticmethod
     def add_bank_flags(group: argparse._ArgumentGroup) -> None:
-        """Add the flags of the choice of codes."""
+        """Add the flags of `BankSettings`."""
         group.add_argument("--style_bank_seed", type=int, default=0, help="of the choice of codes")
         group.add_argument("--style_bank_size", type=positive_int, default=100, help="codes kept per class")
-        group.add_argument(
-            "--style_bank_pictures", type=positive_int, default=500, help="training pictures read for the bank"
-        )
-
-    def set_bank_options(self, opt: Opt) -> None:
-        """Take the values of `add_bank_flags`."""
-        self.bank_size, self.bank_pictures = opt.style_bank_size, opt.style_bank_pictures
-        self.bank_seed = opt.style_bank_seed
+        group.add_argument("--style_bank_pictures", type=positive_int, default=500, help="training pictures read")
 
     @property
     def draws_codes(self) -> bool:
@@ -67,12 +79,7 @@ class BankedModel(BaseModel):
         return batch["inst_class"]
 
     def prepare_inference(
-        self,
-        run_dir: Path,
-        training_pictures: Callable[[int], Iterable[Batch]],
-        *,
-        weights: str,
-        refresh: bool = False,
+        self, run_dir: Path, training_pictures: TrainingPictures, *, weights: str, refresh: bool = False
     ) -> None:
         """Load the run's style bank, or gather it from the training split and store it.
 
@@ -88,7 +95,7 @@ class BankedModel(BaseModel):
                 return
             print(f"{path} was made with other weights ({bank.weights or 'unknown'}, now {weights}): making it again")
         try:
-            bank = self.gather_bank(training_pictures(self.bank_pictures), weights=weights)
+            bank = self.gather_bank(training_pictures(self.bank_settings.pictures), weights=weights)
         except UserError as error:
             self.bank_error = UserError(
                 f"{run_dir} has no style bank for these weights, and none can be made: {error}. Give --dataroot with a "
@@ -140,7 +147,7 @@ class BankedModel(BaseModel):
     @torch.no_grad()
     def gather_bank(self, pictures: Iterable[Batch], *, weights: str) -> StyleBank:
         """Collect the codes of whole pictures' instances by class; instances without a class are left out."""
-        builder = BankBuilder(cap=self.bank_size, seed=self.bank_seed)
+        builder = BankBuilder(cap=self.bank_settings.size, seed=self.bank_settings.seed)
         device = next(next(iter(self.networks().values())).parameters()).device
         self.eval()
         for batch in pictures:

@@ -49,13 +49,9 @@ class CascadeGAN(GANModel):
     channels_last = True
 
     def __init__(
-        self,
-        *,
-        netG: CascadeGenerator,
-        label_nc: int,
-        ignore_label: int | None = None,
+        self, *, netG: CascadeGenerator, label_nc: int, ignore_label: int | None = None,
         training: GANTraining | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(netG=netG, training=training)
         self.label_nc, self.ignore_label = label_nc, ignore_label
 
@@ -78,19 +74,20 @@ class CascadeGAN(GANModel):
 
     @classmethod
     def from_options(cls, opt: Opt, *, is_train: bool) -> Self:
-        """Build the generator, with the style encoder if there is one, and what training adds."""
-        netG = CascadeGenerator(
-            style_encoder=cls.style_encoder(opt),
-            label_nc=opt.label_nc,
-            crop_size=opt.crop_size,
-            ngf=opt.ngf,
-            modulation=Modulation(hidden=opt.spm_hidden, kind=opt.modulation, raw=opt.raw_modulation),
-            multi_scale=opt.multi_scale,
-            edge_input=opt.edge_input,
-        )
-        init_normal(netG)
-        training = cls.training(opt) if is_train else None
+        """Build the generator and what training adds."""
+        netG, training = cls.generator(opt), cls.training(opt) if is_train else None
         return cls(netG=netG, label_nc=opt.label_nc, ignore_label=opt.ignore_label, training=training)
+
+    @classmethod
+    def generator(cls, opt: Opt) -> CascadeGenerator:
+        """Return the generator, with the style encoder if there is one, initialised."""
+        netG = CascadeGenerator(
+            style_encoder=cls.style_encoder(opt), label_nc=opt.label_nc, crop_size=opt.crop_size, ngf=opt.ngf,
+            modulation=Modulation(hidden=opt.spm_hidden, kind=opt.modulation, raw=opt.raw_modulation),
+            multi_scale=opt.multi_scale, edge_input=opt.edge_input,
+        )  # fmt: skip
+        init_normal(netG)
+        return netG
 
     @classmethod
     def style_encoder(cls, opt: Opt) -> MaskAwareEncoder | None:

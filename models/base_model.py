@@ -18,9 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from util.batch import Batch, on_host
+from util.class_table import ClassTable
 from util.errors import UserError
 from util.grids import editing_grid, editing_rows
 from util.opt import Opt
+
+Runs = Mapping[str, Mapping[str, Any]]  # options of runs, and their class tables as "classes", by flag
+TrainingPictures = Callable[[int], Iterable[Batch]]
+"""Returns batches of at most so many pictures of the training split (a seeded choice), unaugmented, nothing erased."""
 
 
 @dataclass
@@ -83,14 +88,14 @@ class BaseModel(ABC):
         """Add this method's flags as a group; `parser.set_defaults` changes shared defaults."""
 
     @classmethod
-    def complete_options(cls, opt: Opt, *, classes: Any, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def complete_options(cls, opt: Opt, *, classes: ClassTable, runs: Runs) -> dict[str, Any]:
         """Return values for this method's flags that were not given and follow from others.
 
         Args:
             opt: parsed options, completed by the data set.
-            classes: the data set's `ClassTable`.
-            runs: options and class table (`"classes"`) of the runs that `input_runs` name, by flag; without those that
-                are not given, and empty where a run is resumed or tested: its own options are complete.
+            classes: of the data set.
+            runs: those that `input_runs` name; without those that are not given, and empty where a run is resumed or
+                tested: its own options are complete.
         """
         return {}
 
@@ -158,19 +163,13 @@ class BaseModel(ABC):
         return editing_grid(editing_rows(on_host(batch), [result], palette))
 
     def prepare_inference(
-        self,
-        run_dir: Path,
-        training_pictures: Callable[[int], Iterable[Batch]],
-        *,
-        weights: str,
-        refresh: bool = False,
+        self, run_dir: Path, training_pictures: TrainingPictures, *, weights: str, refresh: bool = False
     ) -> None:
         """Load what generation needs beside the weights, or make it (and store it in `run_dir`).
 
         Args:
             run_dir: the run's folder.
-            training_pictures: called with a number, returns batches of at most so many pictures of the training
-                split (a seeded choice), unaugmented, nothing erased.
+            training_pictures: of the run.
             weights: which weights of the run are loaded ("step 200, averaged"); those of others are not reused.
             refresh: make it again, as after training.
         """

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from models.networks.blocks.discriminator import SetDiscriminator
 from models.networks.blocks.init import init_normal
 from models.networks.siedob.crops import Objects, find_objects
 from util.batch import Batch, on_host, one_hot
+from util.class_table import ClassTable
 from util.errors import UserError
 from util.files import write_text
 from util.images import save_png
@@ -93,14 +94,9 @@ class SceneModel(SIEDOBModel):
     """
 
     def __init__(
-        self,
-        *,
-        netG: nn.Module | None,
-        rules: Sequence[ObjectRule],
-        label_nc: int,
-        ignore_label: int | None = None,
+        self, *, netG: nn.Module | None, rules: Sequence[ObjectRule], label_nc: int, ignore_label: int | None = None,
         training: GANTraining | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(netG=netG, training=training)
         self.rules, self.label_nc, self.ignore_label = tuple(rules), label_nc, ignore_label
 
@@ -126,7 +122,7 @@ class SceneModel(SIEDOBModel):
         return parse_rules(opt.foreground, [], (), "--foreground") if opt.separation else ()
 
     @staticmethod
-    def scene_options(opt: Opt, classes: Any) -> dict[str, Any]:
+    def scene_options(opt: Opt, classes: ClassTable) -> dict[str, Any]:
         """Return `foreground` and `things` with ids instead of names, from the data set where they are not given."""
         rules = classes.foreground
         if opt.foreground is not None:
@@ -184,18 +180,16 @@ class ObjectModel(SIEDOBModel):
         return shape, one_hot(label, self.label_nc) * shape
 
     @classmethod
-    def build(cls, opt: Opt, netG: nn.Module, *, judged: int, weights: dict[str, float], is_train: bool) -> Self:
-        """Return the model with discriminator and optimisers if it is to be trained.
+    def training(cls, opt: Opt, *, judged: int, weights: Mapping[str, float]) -> GANTraining:
+        """Return what training needs.
 
         Args:
             judged: channels of what the discriminator sees.
             weights: of further losses of the generator.
         """
-        if not is_train:
-            return cls(netG=netG, label_nc=opt.label_nc)
         cls.require_a_loss(opt, ("lambda_gan", "lambda_l1", "lambda_vgg"))
         netD = cls.discriminator(judged, ndf=opt.ndf, num_layers=opt.crop_size.bit_length() - 1)
-        return cls(netG=netG, label_nc=opt.label_nc, training=GANTraining.from_options(opt, netD, weights))
+        return GANTraining.from_options(opt, netD, weights)
 
     @classmethod
     def tiny(cls, tmp_path: Path) -> list[str]:

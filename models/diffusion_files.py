@@ -54,8 +54,8 @@ def load_diffusion(base_model: str, clip_model: str) -> Diffusion:
     else:
         parts = _read_folder(base_model)
         flag, place, folder, needed = "--base_model", base_model, "tokenizer", NEEDED
-    words = transformers.CLIPTokenizer
-    tokenizer = _part(flag, place, needed, partial(words.from_pretrained, place, subfolder=folder))
+    read_tokenizer = transformers.CLIPTokenizer.from_pretrained
+    tokenizer = _part(flag, place, needed, partial(read_tokenizer, place, subfolder=folder))
     if tokenizer.convert_ids_to_tokens(tokenizer(PLACEHOLDER).input_ids)[1:-1] != [f"{PLACEHOLDER}</w>"]:
         # Without its files, transformers silently makes an empty one.
         raise UserError(f"{flag} {place}: no tokenizer that knows '{PLACEHOLDER}'. Needed is {needed}")
@@ -66,8 +66,8 @@ def load_vision(clip_model: str) -> Any:
     """Load CLIP's image tower with its projection; raises `UserError`."""
     _, transformers = libraries()
     _check_place("--clip_model", clip_model, CLIP_NEEDED)
-    seeing = transformers.CLIPVisionModelWithProjection
-    return _part("--clip_model", clip_model, CLIP_NEEDED, partial(_network, seeing, clip_model, dtype=torch.float32))
+    load = partial(_network, transformers.CLIPVisionModelWithProjection, clip_model, {"dtype": torch.float32})
+    return _part("--clip_model", clip_model, CLIP_NEEDED, load)
 
 
 def load_clip(clip_model: str, device: torch.device) -> Callable[[Sequence[np.ndarray]], Tensor]:
@@ -80,14 +80,17 @@ def _read_folder(base_model: str) -> dict[str, Any]:
     """Load VAE, UNet and text encoder of a diffusers folder or hub id."""
     diffusers, transformers = libraries()
     _check_place("--base_model", base_model, NEEDED)
+    plain = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {
-        "vae": (diffusers.AutoencoderKL, {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}),
-        "unet": (diffusers.UNet2DConditionModel, {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}),
-        "text_encoder": (transformers.CLIPTextModel, {"dtype": torch.float32}),
+        "vae": (diffusers.AutoencoderKL, {"subfolder": "vae", **plain}),
+        "unet": (diffusers.UNet2DConditionModel, {"subfolder": "unet", **plain}),
+        "text_encoder": (transformers.CLIPTextModel, {"subfolder": "text_encoder", "dtype": torch.float32}),
     }
     parts = {
-        name: _part("--base_model", base_model, NEEDED, partial(_network, kind, base_model, subfolder=name, **how))
-        for name, (kind, how) in kinds.items()
+        name: _part(
+            "--base_model", base_model, NEEDED, partial(_network, kind, base_model, {"subfolder": name, **dtype})
+        )
+        for name, (kind, dtype) in kinds.items()
     }
     try:
         schedule = diffusers.DDIMScheduler.load_config(base_model, subfolder="scheduler")
@@ -97,9 +100,9 @@ def _read_folder(base_model: str) -> dict[str, Any]:
     return parts
 
 
-def _network(kind: Any, place: str, **how: Any) -> Any:
-    """Load a network; raises `ValueError` where the libraries would leave tensors at random values."""
-    network, report = kind.from_pretrained(place, output_loading_info=True, **how)
+def _network(kind: Any, place: str, settings: Mapping[str, Any]) -> Any:
+    """Load a network by the libraries' `settings`; raises `ValueError` where they would leave tensors random."""
+    network, report = kind.from_pretrained(place, output_loading_info=True, **settings)
     missing = [key for key in report["missing_keys"] if not key.endswith("position_ids")]
     if missing or report.get("mismatched_keys"):
         lacking = ", ".join(sorted(map(str, missing or report["mismatched_keys"]))[:3])
@@ -157,10 +160,9 @@ def read_single_file(path: Path) -> dict[str, Any]:
         text = transformers.CLIPTextModel(transformers.CLIPTextConfig(**text_config(state)))
         text.load_state_dict(_text_state(state, text.state_dict().keys()))
     except (KeyError, IndexError, RuntimeError, ValueError, AttributeError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"--base_model {path} is not a Stable Diffusion v1 file: {' '.join(line.strip() for line in lines[:2])}"
-        ) from error
+        lines = str(error).strip().splitlines()[:2] or [type(error).__name__]
+        problem = " ".join(line.strip() for line in lines)
+        raise UserError(f"--base_model {path} is not a Stable Diffusion v1 file: {problem}") from error
     return {"vae": vae.float(), "unet": unet.float(), "text_encoder": text.float()}
 
 
@@ -186,13 +188,13 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         with torch.serialization.safe_globals(HARMLESS):
-            held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch raises many kinds of errors for other files
         raise UserError(
             f"--base_model {path} cannot be read ({str(error).splitlines()[0]}); only tensors and plain values are "
             "accepted, a file that holds other Python objects could run any code"
         ) from error
-    state = held.get("state_dict", held) if isinstance(held, Mapping) else {}
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
     return {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
 
@@ -254,5 +256,5 @@ def text_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
 def _text_state(state: Mapping[str, Tensor], wanted: Any) -> dict[str, Tensor]:
     """Return the text encoder's tensors; transformers 5 has them without 'text_model.' before the name."""
     inner = "text_model." if next(iter(wanted)).startswith("text_model.") else ""
-    found = {key.removeprefix(f"{TEXT}text_model."): value for key, value in state.items() if key.startswith(TEXT)}
-    return {f"{inner}{key}": value for key, value in found.items() if not key.endswith("position_ids")}
+    tensors = {key.removeprefix(f"{TEXT}text_model."): value for key, value in state.items() if key.startswith(TEXT)}
+    return {f"{inner}{key}": value for key, value in tensors.items() if not key.endswith("position_ids")}

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from models import MODELS
-from models.base_bank import BankedModel, without
+from models.base_bank import BANK_SETTINGS, BankedModel, BankSettings, without
 from models.base_cascade_gan import CascadeGAN
+from models.base_gan import GANTraining
 from models.networks.blocks.segments import Segments
 from models.networks.cascade.mask_aware import MaskAwareEncoder, StylePolicy
-from models.networks.cascade.stages import CascadeInputs
+from models.networks.cascade.stages import CascadeGenerator, CascadeInputs
 from models.networks.cascade.style_encoder import StyleEncoder
 from util.batch import PAD, Batch
 from util.flags import positive_int
@@ -28,6 +29,13 @@ class DivSemModel(CascadeGAN, BankedModel):
     """SPMPGAN with style codes: diverse where an instance is fully erased, faithful where some of it is visible."""
 
     summary = "DivSem (2023): mask-aware style encoder and style codes on SPMPGAN's cascade"
+
+    def __init__(
+        self, *, netG: CascadeGenerator, label_nc: int, ignore_label: int | None = None,
+        training: GANTraining | None = None, bank: BankSettings = BANK_SETTINGS,
+    ) -> None:  # fmt: skip
+        super().__init__(netG=netG, label_nc=label_nc, ignore_label=ignore_label, training=training)
+        self.bank_settings = bank
 
     @property
     def encoder(self) -> MaskAwareEncoder | None:
@@ -65,9 +73,9 @@ class DivSemModel(CascadeGAN, BankedModel):
 
     @classmethod
     def from_options(cls, opt: Opt, *, is_train: bool) -> Self:
-        model = super().from_options(opt, is_train=is_train)
-        model.set_bank_options(opt)
-        return model
+        netG, training = cls.generator(opt), cls.training(opt) if is_train else None
+        bank = BankSettings.from_options(opt)
+        return cls(netG=netG, label_nc=opt.label_nc, ignore_label=opt.ignore_label, training=training, bank=bank)
 
     @classmethod
     def style_encoder(cls, opt: Opt) -> MaskAwareEncoder | None:

@@ -7,7 +7,7 @@ trained, by the noise loss of a frozen Stable Diffusion. Inference guides the in
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import MODELS
-from models.base_model import BaseModel, Phase
+from models.base_model import BaseModel, Phase, Runs, TrainingPictures
 from models.diffusion_files import load_diffusion
 from models.networks.s2prest.clip_input import CLIP_INPUTS
 from models.networks.s2prest.diffusion import Diffusion, draw_normal, sample
@@ -26,6 +26,7 @@ from models.networks.s2prest.style_attention import DROPOUT, StyleAttention, dro
 from models.networks.s2prest.tiny_diffusion import SIDE, save_tiny
 from models.signature import check_signature, save_signature
 from util.batch import Batch, on_host
+from util.class_table import ClassTable
 from util.edge_maps import EDGES, edge_picture
 from util.errors import UserError
 from util.images import picture_grid, read_image, save_png, to_tensor, to_uint8
@@ -80,7 +81,7 @@ class S2PreSTModel(BaseModel):
             parser.set_defaults(max_steps=6100, save_every=500, image_every=0)
 
     @classmethod
-    def complete_options(cls, opt: Opt, *, classes: Any, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def complete_options(cls, opt: Opt, *, classes: ClassTable, runs: Runs) -> dict[str, Any]:
         wanted = {"style_image": "the picture whose style is learnt", "base_model": "Stable Diffusion v1",
                   "clip_model": "CLIP ViT-L/14, such as openai/clip-vit-large-patch14"}  # fmt: skip
         for name, what in wanted.items():
@@ -93,14 +94,9 @@ class S2PreSTModel(BaseModel):
         frozen = load_diffusion(opt.base_model, opt.clip_model)
         width = frozen.width
         dim_head = 64 if width == RELEASED_WIDTH else max(1, width // HEADS)
-        return cls(
-            frozen=frozen,
-            netE=StyleAttention(dim=width, heads=HEADS, dim_head=dim_head),
-            clip_input=opt.clip_input,
-            lr=opt.lr if is_train else None,
-            style=read_image(opt.style_image) if is_train else None,
-            size=opt.crop_size,
-        )
+        netE = StyleAttention(dim=width, heads=HEADS, dim_head=dim_head)
+        lr, style = (opt.lr, read_image(opt.style_image)) if is_train else (None, None)
+        return cls(frozen=frozen, netE=netE, clip_input=opt.clip_input, lr=lr, style=style, size=opt.crop_size)
 
     @classmethod
     def tiny(cls, tmp_path: Path) -> list[str]:
@@ -161,12 +157,7 @@ class S2PreSTModel(BaseModel):
 
     # --- inference ---------------------------------------------------------------------------------------------------
     def prepare_inference(
-        self,
-        run_dir: Path,
-        training_pictures: Callable[[int], Iterable[Batch]],
-        *,
-        weights: str,
-        refresh: bool = False,
+        self, run_dir: Path, training_pictures: TrainingPictures, *, weights: str, refresh: bool = False
     ) -> None:
         """Read the run's style picture; raises `UserError` if the run was made with another base model or CLIP."""
         check_signature(self.frozen.parts(), run_dir / BASE_FILE, clip_input=self.clip_input)

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from models import MODELS
 from models.base_gan import GANTraining
-from models.base_model import Phase
+from models.base_model import Phase, Runs
 from models.base_siedob import SceneModel, init_scene_networks
 from models.networks.blocks.discriminator import SetDiscriminator, num_discriminator_layers
 from models.networks.siedob.background_generator import BackgroundGenerator
 from models.networks.siedob.boundary import Patch, choose_patches, cut_patches
 from util.batch import Batch, on_host
+from util.class_table import ClassTable
 from util.device import send
 from util.flags import fraction
 from util.object_rules import ObjectRule
@@ -87,12 +88,10 @@ class SIEDOBBackgroundModel(SceneModel):
         group.add_argument("--min_erased", type=fraction, default=0.4,
                            help="an instance is left out if more than this share of it is erased")  # fmt: skip
         if is_train:
-            add_shared(
-                group, "lambda_patch", default=0.2, help="weight of the patch discriminator on the mask's boundary"
-            )
+            add_shared(group, "lambda_patch", default=0.2, help="of the patch discriminator on the mask's boundary")
 
     @classmethod
-    def complete_options(cls, opt: Opt, *, classes: Any, runs: Any) -> dict[str, Any]:
+    def complete_options(cls, opt: Opt, *, classes: ClassTable, runs: Runs) -> dict[str, Any]:
         return cls.scene_options(opt, classes)
 
     @classmethod

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models import MODELS
 from models.base_bank import BankedModel
 from models.base_gan import GANTraining
-from models.base_model import BaseModel, Phase
+from models.base_model import BaseModel, Phase, Runs
 from models.base_siedob import SceneModel, init_scene_networks, whole
 from models.networks.blocks.discriminator import num_discriminator_layers
 from models.networks.siedob.background_generator import BackgroundGenerator
@@ -26,6 +26,7 @@ from models.networks.siedob.object_generators import ObjectInpainter, StyleObjec
 from models.siedob_runs import STEPS, add_run_flags, bank_of_run, is_new, options_of_runs
 from models.style_bank import CodeStore, StyleBank
 from util.batch import Batch, on_host
+from util.class_table import ClassTable
 from util.device import send
 from util.errors import UserError
 from util.object_rules import ObjectRule
@@ -111,7 +112,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
             )  # fmt: skip
 
     @classmethod
-    def complete_options(cls, opt: Opt, *, classes: Any, runs: Any) -> dict[str, Any]:
+    def complete_options(cls, opt: Opt, *, classes: ClassTable, runs: Runs) -> dict[str, Any]:
         if not runs and not is_new(opt):
             return cls.scene_options(opt, classes)
         taken = options_of_runs(opt, classes, runs)

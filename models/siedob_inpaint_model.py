@@ -49,7 +49,8 @@ class SIEDOBInpaintModel(ObjectModel):
     @classmethod
     def from_options(cls, opt: Opt, *, is_train: bool) -> SIEDOBInpaintModel:
         netG = ObjectInpainter(class_channels=opt.label_nc, ngf=opt.ngf)
-        return cls.build(opt, netG, judged=3 + 1 + opt.label_nc, weights={}, is_train=is_train)
+        training = cls.training(opt, judged=3 + 1 + opt.label_nc, weights={}) if is_train else None
+        return cls(netG=netG, label_nc=opt.label_nc, training=training)
 
     def complete(self, batch: Batch, netG: nn.Module) -> InpaintStep:
         """Run the network on a batch."""

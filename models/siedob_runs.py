@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from models.base_bank import BANK_FILE
+from models.base_model import Runs
 from models.style_bank import StyleBank
+from util.class_table import ClassTable
 from util.errors import UserError
 from util.flags import positive_int
 from util.object_rules import parse_rules
@@ -40,8 +42,6 @@ READ: dict[str, dict[str, Check]] = {  # by run: what its opt.yaml must hold
     "style_run": {"ngf": _WHOLE, "style_dim": _WHOLE, "crop_size": _WHOLE},
 }  # fmt: skip
 
-Runs = Mapping[str, Mapping[str, Any]]
-
 
 def add_run_flags(parser: argparse.ArgumentParser, *, is_train: bool) -> None:
     """Add the flags that name the runs, and those that follow from them."""
@@ -63,13 +63,8 @@ def is_new(opt: Opt) -> bool:
     return getattr(opt, "continue_train", None) is False
 
 
-def options_of_runs(opt: Opt, classes: Any, runs: Runs) -> dict[str, Any]:
-    """Return the options that follow from the runs.
-
-    Args:
-        opt: options of the fusion.
-        classes: class table of its data.
-        runs: options and class table ("classes") of the runs, by flag.
+def options_of_runs(opt: Opt, classes: ClassTable, runs: Runs) -> dict[str, Any]:
+    """Return the options of the fusion that follow from the runs; `classes` are those of its data.
 
     Raises:
         UserError: a run is missing, of another method, or of other classes or sizes.
@@ -88,9 +83,7 @@ def options_of_runs(opt: Opt, classes: Any, runs: Runs) -> dict[str, Any]:
     for name, value in taken.items():
         if getattr(opt, name) not in (None, value):
             run = TAKEN[name][0]
-            raise UserError(
-                f"--{name} {getattr(opt, name)}: --{run} {getattr(opt, run)} has {value}; leave the flag out"
-            )
+            raise UserError(f"--{name} {getattr(opt, name)}: --{run} {getattr(opt, run)} has {value}; leave it out")
     if opt.separation:
         require_same_objects(opt, runs)
         taken["foreground"] = object_classes(opt, classes, runs["inpaint_run"]["classes"])
@@ -130,16 +123,12 @@ def require_nothing_left_out(opt: Opt, background: Mapping[str, Any], made: str,
         made: the rules of the classes that the object networks make.
         names: of all classes, for the message.
     """
-    cut = [rule.label for rule in parse_rules(background["foreground"], [], (), "--foreground")]
-    missing = sorted(
-        set(cut if background["separation"] else [])
-        - {rule.label for rule in parse_rules(made, names, (), "--foreground")}
-    )
-    if missing:
+    cut = parse_rules(background["foreground"], [], (), "--foreground") if background["separation"] else ()
+    made_here = {rule.label for rule in parse_rules(made, names, (), "--foreground")}
+    if missing := sorted({rule.label for rule in cut} - made_here):
         left = ", ".join(names[label] if label < len(names) else f"class {label}" for label in missing)
-        flags = (
-            f"--foreground {','.join(part.split(':')[0] for part in made.split(','))}" if made else "--no-separation"
-        )
+        labels = ",".join(part.split(":")[0] for part in made.split(","))
+        flags = f"--foreground {labels}" if made else "--no-separation"
         raise UserError(
             f"--background_run {opt.background_run}: was trained without objects of {left}, and here no object network "
             f"makes them; train it with {flags}"
@@ -149,28 +138,21 @@ def require_nothing_left_out(opt: Opt, background: Mapping[str, Any], made: str,
 def require_same_objects(opt: Opt, runs: Runs) -> None:
     """Raise `UserError` if the two object runs make different things."""
     inpaint, style = runs["inpaint_run"], runs["style_run"]
-    for what, a, b in (
-        ("classes", inpaint["classes"].names, style["classes"].names),
-        ("--crop_size", inpaint["crop_size"], style["crop_size"]),
-    ):
-        if a != b:
-            raise UserError(f"--inpaint_run {opt.inpaint_run} and --style_run {opt.style_run}: {what} {a} and {b}")
+    runs_named = f"--inpaint_run {opt.inpaint_run} and --style_run {opt.style_run}"
+    if (a := inpaint["classes"].names) != (b := style["classes"].names):
+        raise UserError(f"{runs_named}: classes {a} and {b}")
+    if (a := inpaint["crop_size"]) != (b := style["crop_size"]):
+        raise UserError(f"{runs_named}: --crop_size {a} and {b}")
 
 
-def object_classes(opt: Opt, classes: Any, objects: Any) -> str:
-    """Return the foreground classes, in the order of the object networks.
-
-    Args:
-        classes: class table of the scenes.
-        objects: class table of an object run.
+def object_classes(opt: Opt, classes: ClassTable, objects: ClassTable) -> str:
+    """Return the foreground classes of the scenes, in the order of the object networks.
 
     Raises:
         UserError: the object networks make other classes.
     """
     if not objects.scene_ids:
-        raise UserError(
-            f"--inpaint_run {opt.inpaint_run}: its classes.json does not say which classes of scenes it has"
-        )
+        raise UserError(f"--inpaint_run {opt.inpaint_run}: its classes.json does not say which scene classes it has")
     made, names = list(objects.names[: len(objects.scene_ids)]), list(classes.names)
     here = [names[i] if i < len(names) else f"class {i}" for i in objects.scene_ids]
     if names and made != here:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from models import MODELS
-from models.base_bank import BankedModel, without
+from models.base_bank import BANK_SETTINGS, BankedModel, BankSettings, without
 from models.base_gan import GANTraining
 from models.base_siedob import ObjectModel
 from models.losses.style import code_spread, style_consistency
@@ -50,11 +50,14 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
 
     summary = "SIEDOB (CVPR 2023), step 2: makes whole objects in styles of a bank"
     formerly = {"scc_target": "released"}
-    scc_target = "detached"
     own_styles = False  # objects are made anew, as the paper's FID of objects has it
 
-    def __init__(self, *, netG: nn.Module, label_nc: int, training: GANTraining | None = None) -> None:
+    def __init__(
+        self, *, netG: StyleObjectGenerator, label_nc: int, training: GANTraining | None = None,
+        bank: BankSettings = BANK_SETTINGS, scc_target: str = "detached",
+    ) -> None:  # fmt: skip
         super().__init__(netG=netG, label_nc=label_nc, training=training)
+        self.style_dim, self.bank_settings, self.scc_target = netG.style_dim, bank, scc_target
         self.loss_weights |= {"codes/cosine": 0.0, "codes/first_component": 0.0}  # are logged
 
     @classmethod
@@ -73,15 +76,13 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
     @classmethod
     def from_options(cls, opt: Opt, *, is_train: bool) -> SIEDOBStyleModel:
         netG = StyleObjectGenerator(class_channels=opt.label_nc, ngf=opt.ngf, style_dim=opt.style_dim)
-        weights = {"G/scc": opt.lambda_scc} if is_train else {}
-        if is_train and not opt.lambda_scc:
+        bank = BankSettings.from_options(opt)
+        if not is_train:
+            return cls(netG=netG, label_nc=opt.label_nc, bank=bank)
+        if not opt.lambda_scc:
             netG.cycle_encoder.requires_grad_(False)  # no loss reaches it; DDP would wait for its gradients
-        model = cls.build(opt, netG, judged=3 + opt.label_nc, weights=weights, is_train=is_train)
-        if is_train:
-            model.scc_target = opt.scc_target
-        model.style_dim = opt.style_dim
-        model.set_bank_options(opt)
-        return model
+        training = cls.training(opt, judged=3 + opt.label_nc, weights={"G/scc": opt.lambda_scc})
+        return cls(netG=netG, label_nc=opt.label_nc, training=training, bank=bank, scc_target=opt.scc_target)
 
     # --- training --------------------------------------------------------------------------------------------------
     def begin_step(self, batch: Batch) -> StyleStep:

@@ -23,13 +23,13 @@ RTOL, ATOL = 1e-2, 1e-4
 
 def signature(parts: Mapping[str, nn.Module]) -> dict[str, dict[str, object]]:
     """Return {part: {"parameters": count, "values": [...]}}."""
-    parts_values = {}
+    summaries = {}
     for name, part in parts.items():
         largest = max(part.parameters(), key=lambda parameter: parameter.numel()).detach().flatten()
         places = torch.linspace(0, len(largest) - 1, COUNT).long().to(largest.device)
         count = sum(parameter.numel() for parameter in part.parameters())
-        parts_values[name] = {"parameters": count, "values": largest[places].double().tolist()}
-    return parts_values
+        summaries[name] = {"parameters": count, "values": largest[places].double().tolist()}
+    return summaries
 
 
 def save_signature(parts: Mapping[str, nn.Module], path: Path, *, clip_input: str) -> None:
@@ -50,13 +50,12 @@ def check_signature(parts: Mapping[str, nn.Module], path: Path, *, clip_input: s
         }
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path} is damaged ({error!r}): copy it again, or remove it to skip its checks") from error
-    own = signature(parts)
     if kept_input != clip_input:
         raise UserError(
             f"{path.parent} was trained with --clip_input {kept_input}, not {clip_input}: a style is used as "
             "it was learnt; leave the flag out"
         )
-    for name, summary in own.items():
+    for name, summary in signature(parts).items():
         ours = torch.tensor(summary["values"], dtype=torch.float64)
         count, values = compared.get(name, (0, ours))
         if count != summary["parameters"] or not torch.allclose(values, ours, rtol=RTOL, atol=ATOL):

@@ -43,13 +43,9 @@ class StyleBank:
     """
 
     def __init__(
-        self,
-        codes: dict[int, Tensor],
-        *,
-        origins: dict[int, list[Origin]] | None = None,
-        rule: str = "unknown",
+        self, codes: dict[int, Tensor], *, origins: dict[int, list[Origin]] | None = None, rule: str = "unknown",
         weights: str = "",
-    ) -> None:
+    ) -> None:  # fmt: skip
         if not codes:
             raise UserError("the style bank is empty: the training split has no labelled pixel to take a code from")
         self.codes, self.origins, self.rule, self.weights = codes, origins or {}, rule, weights

@@ -73,7 +73,7 @@ class Interpolation:
         self.t = t
 
     def draw(self, label: int, rng: random.Random) -> Tensor | None:
-        a, b = (source.draw(label, own) for source, own in self.ends)
+        a, b = (source.draw(label, own_rng) for source, own_rng in self.ends)
         return None if a is None or b is None else torch.lerp(a, b, self.t)
 
 

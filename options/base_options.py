@@ -16,10 +16,11 @@ import yaml
 
 from data import DATASETS
 from data.base_dataset import BaseDataset
-from data.records import CLASSES_FILE, EMPTY_TABLE, parse_label_map, read_class_table
+from data.records import CLASSES_FILE, parse_label_map, read_class_table
 from models import MODELS
 from models.base_model import BaseModel
 from options.parser import PROVENANCE, StrictParser, check_name, read_yaml
+from util.class_table import EMPTY_TABLE
 from util.errors import UserError
 from util.files import write_text
 from util.opt import Opt

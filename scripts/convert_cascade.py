@@ -13,7 +13,6 @@ from torch import Tensor
 from data import DATASETS
 from data.ade20k_classes import NAMES
 from data.prepare.writing import write_class_table
-from data.records import ClassTable
 from models import MODELS
 from models.base_bank import BANK_FILE
 from models.base_cascade_gan import CascadeGAN
@@ -31,6 +30,7 @@ from scripts.conversion_run import check_label_nc, network_of, new_folder, read_
 from trainers.checkpoint import Checkpoints
 from trainers.state import pack
 from trainers.weights import WEIGHTS_FILE, save_weights
+from util.class_table import ClassTable
 from util.errors import UserError
 from util.images import default_palette
 

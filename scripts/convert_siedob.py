@@ -10,7 +10,6 @@ from typing import Any
 
 from data import DATASETS
 from data.prepare.writing import write_class_table
-from data.records import ClassTable
 from models import MODELS
 from models.released_weights import siedob
 from models.released_weights.conversion import adam_state, parameter_names, released_parameters, renamed
@@ -30,6 +29,7 @@ from trainers.checkpoint import Checkpoints
 from trainers.restore import load_inputs
 from trainers.state import pack
 from trainers.weights import WEIGHTS_FILE, save_weights
+from util.class_table import ClassTable
 from util.errors import UserError
 from util.images import default_palette
 

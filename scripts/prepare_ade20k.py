@@ -34,9 +34,10 @@ from data.ade20k_classes import NAMES, THINGS
 from data.prepare.archives import Found, SourceSet, content
 from data.prepare.data_set import write_data_set
 from data.prepare.writing import Job, add_common_flags, target_files
-from data.records import ClassTable, Maps
+from data.records import Maps
 from data.transforms import scale_short_side
 from options.parser import script_parser
+from util.class_table import ClassTable
 from util.errors import EXIT_OK, DataError, UserError, run_main
 from util.images import default_palette
 from util.registry import did_you_mean

@@ -30,9 +30,10 @@ import numpy as np
 
 from data.prepare.data_set import write_data_set
 from data.prepare.writing import Job, add_common_flags, target_files, thing_components
-from data.records import EMPTY_TABLE, MOST_CLASSES, ClassTable, MapRules, parse_label_map, read_class_table
+from data.records import MOST_CLASSES, MapRules, parse_label_map, read_class_table
 from data.transforms import scale_short_side
 from options.parser import script_parser
+from util.class_table import EMPTY_TABLE, ClassTable
 from util.errors import EXIT_OK, DataError, UserError, run_main
 from util.images import default_palette, read_map
 from util.listing import files_below

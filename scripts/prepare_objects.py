@@ -39,11 +39,12 @@ from data.objects_dataset import ObjectsDataset
 from data.packed import is_url
 from data.prepare.crops import cut_image, cut_mask, open_picture
 from data.prepare.writing import claim_output, run_jobs, save_picture, write_class_table
-from data.records import ClassTable, MapRules, Maps
+from data.records import MapRules, Maps
 from data.sampling import Sampling
 from models.networks.siedob.crops import Objects, find_objects
 from options.base_options import add_data_flags
 from options.parser import StrictParser, script_parser
+from util.class_table import ClassTable
 from util.errors import EXIT_OK, DataError, UserError, run_main
 from util.flags import natural, positive_int
 from util.images import picture_grid, save_png, to_uint8

@@ -23,7 +23,7 @@ from data.edit.changes import MapEditor, box_shape, change_radius, class_id
 from data.edit.painting import Painter
 from data.edit.scenes import Margin, Scene, make_scene
 from data.loader import plain_pictures
-from data.records import CLASSES_FILE, ClassTable, MapRules, Maps, Record, read_class_table
+from data.records import CLASSES_FILE, MapRules, Maps, Record, read_class_table
 from data.samples import make_sample
 from models import MODELS
 from models.style_bank import StyleBank
@@ -33,6 +33,7 @@ from options.run_options import RunOptions
 from semedit.sources import Source, ids_from, mask_from, name_of, picture_from
 from trainers.restore import load_run
 from util.batch import Batch, to_device
+from util.class_table import ClassTable
 from util.device import autocast, resolve_device
 from util.errors import UserError
 from util.opt import Opt

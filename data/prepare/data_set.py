@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.prepare.writing import Convert, Job, claim_output, convert_all, write_class_table, write_masks
-from data.records import ClassTable, find_records
+from data.records import find_records
+from util.class_table import ClassTable
 from util.errors import DataError
 
 

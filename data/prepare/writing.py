@@ -26,7 +26,8 @@ from data.base_dataset import BaseDataset
 from data.checks import load_record
 from data.masks import MASK_TYPES
 from data.prepare.archives import Source, opened
-from data.records import CLASSES_FILE, ClassTable, MapRules, Maps, Record
+from data.records import CLASSES_FILE, MapRules, Maps, Record
+from util.class_table import ClassTable
 from util.errors import DataError, LostProcessError, UserError
 from util.files import atomic_file
 from util.opt import Opt

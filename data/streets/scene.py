@@ -14,9 +14,10 @@ from itertools import count
 
 import numpy as np
 
-from data.records import ClassTable, Maps
+from data.records import Maps
 from data.streets.items import Builder, build_street
 from data.streets.paint import Canvas, Item, Scenery, paint
+from util.class_table import ClassTable
 from util.object_rules import ObjectRule
 
 SKY, BUILDING, ROAD, PAVEMENT, GRASS, TREE, CAR, PERSON, POLE = range(9)

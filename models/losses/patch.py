@@ -106,11 +106,11 @@ class PatchBank:
     def candidates(self, label: int | None) -> Tensor:
         """Return the corners (flat indices) of the patches of a class; of all classes if it has fewer than five."""
         if label not in self._known:
-            found = self.corners
+            corners = self.corners
             if self.classes is not None and label is not None:
                 of_class = self.corners[self.classes == label]
-                found = of_class if len(of_class) >= NEAREST else found
-            self._known[label] = found.to(self.pixels.device, non_blocking=True)
+                corners = of_class if len(of_class) >= NEAREST else corners
+            self._known[label] = corners.to(self.pixels.device, non_blocking=True)
         return self._known[label]
 
     def patches(self, corners: Tensor) -> Tensor:
@@ -185,11 +185,7 @@ class PatchLoss(nn.Module):
         return corners
 
     def forward(
-        self,
-        fake: Tensor,
-        banks: Sequence[PatchBank],
-        classes: Tensor,
-        corners: Corners | None = None,
+        self, fake: Tensor, banks: Sequence[PatchBank], classes: Tensor, corners: Corners | None = None
     ) -> Tensor:
         """Return the mean over the drawn patches.
 
@@ -205,7 +201,7 @@ class PatchLoss(nn.Module):
             cut = patches.permute(0, 2, 3, 1).flatten(1)
             labels = [None if centre is None else int(centre[r, c]) for r, c in picks]
             for label in dict.fromkeys(labels):
-                members = [i for i, own in enumerate(labels) if own == label]
-                own = cut[members]
-                values.append((own[:, None] - bank.nearest(own.detach(), label)).abs().mean((1, 2)))
+                members = [i for i, known in enumerate(labels) if known == label]
+                targets = cut[members]
+                values.append((targets[:, None] - bank.nearest(targets.detach(), label)).abs().mean((1, 2)))
         return torch.cat(values).mean()

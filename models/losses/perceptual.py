@@ -35,7 +35,7 @@ def build_features(arch: str) -> nn.Sequential:
     return nn.Sequential(*layers[: TAPS[arch][-1] + 1])
 
 
-def read_vgg_weights(arch: str, path: str | None, *, without: str = "--lambda_vgg 0") -> dict[str, Tensor]:
+def read_vgg_weights(arch: str, path: str | Path | None, *, without: str = "--lambda_vgg 0") -> dict[str, Tensor]:
     """Return the tensors of a weights file (`features.N.weight`, any float type), or of torchvision's own download.
 
     `without` is the flag that trains without these features, for messages.
@@ -44,16 +44,10 @@ def read_vgg_weights(arch: str, path: str | None, *, without: str = "--lambda_vg
         UserError: the file is missing or of another network, or it can be neither found nor downloaded.
     """
     name = TORCHVISION_FILE[arch]
+    otherwise = f"--perceptual vgg16 takes VGG-16 instead, and {without} trains without this loss"
     if path is None:
-        file = torchvision_file(
-            name,
-            reader="the perceptual loss",
-            flag="--vgg_weights",
-            otherwise=f"--perceptual vgg16 takes VGG-16 instead, and {without} trains without this loss",
-        )
-    else:
-        file = Path(path)
-    return read_weights(file, flag="--vgg_weights", needed=f"torchvision's {name}")
+        path = torchvision_file(name, reader="the perceptual loss", flag="--vgg_weights", otherwise=otherwise)
+    return read_weights(path, flag="--vgg_weights", needed=f"torchvision's {name}")
 
 
 def load_features(layers: nn.Sequential, arch: str, weights: str | None, *, without: str = "--lambda_vgg 0") -> None:

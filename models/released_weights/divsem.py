@@ -2,7 +2,6 @@
 
 Generator: released `G1.dec6.gated_conv2d.mlp_gamma_ctx_beta.weight` is our `stages.0.dec6.spm.ctx_beta_scale.weight`.
 Discriminators: `dis_model.0.conv.weight_orig` of `netD_1` is `scales.0.layers.0.weight_orig` of our one `netD`.
-VGG: `slice4.14.weight` is `features.14.weight`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ BLOCK_NAMES = {  # inside an SPM block: ours -> released
     "ctx_beta_scale": "mlp_gamma_ctx_beta",
     "ctx_beta_shift": "mlp_beta_ctx_beta",
 }
-VGG_SLICE_ENDS = (1, 6, 11, 20, 29)  # last index of slice1..slice5 in VGG-19's `features`
 
 
 def released_block_key(key: str) -> str:
@@ -50,13 +48,6 @@ def released_discriminator_key(key: str) -> tuple[str, str]:
     """Map a key of our `netD` to the released checkpoint entry and its key: ("netD_1", "dis_model.0.conv...")."""
     scale, layer, tensor = re.fullmatch(r"scales\.(\d)\.layers\.(\d)\.(\w+)", key).groups()  # type: ignore[union-attr]
     return f"netD_{int(scale) + 1}", f"dis_model.{layer}.conv.{tensor}"
-
-
-def released_vgg_key(key: str) -> str:
-    """Map `N.weight` of the perceptual loss's features to the released slice."""
-    index = int(key.split(".")[0])
-    number = next(i for i, end in enumerate(VGG_SLICE_ENDS, start=1) if index <= end)
-    return f"slice{number}.{key}"
 
 
 # --- colours: the release works in BGR, we in RGB ---

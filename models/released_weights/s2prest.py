@@ -110,8 +110,8 @@ def read_embeddings(path: Path) -> tuple[dict[str, Tensor], int]:
     try:
         with zipfile.ZipFile(path) as archive:
             entry = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            held = RestrictedUnpickler(archive, entry, path.stat().st_size).load()
-        network, number = held["attention"], int(held["string_to_token"][PLACEHOLDER])
+            content = RestrictedUnpickler(archive, entry, path.stat().st_size).load()
+        network, number = content["attention"], int(content["string_to_token"][PLACEHOLDER])
         state = tensors_of(network)
     except UserError as error:
         raise UserError(f"--source {path}: {error}") from None
@@ -133,9 +133,9 @@ def tensors_of(module: Hollow, prefix: str = "", seen: set[int] | None = None) -
     if id(module) in seen:
         raise ValueError(f"module {prefix} is in two places")
     seen.add(id(module))
-    own = {f"{prefix}{name}": tensor for name, tensor in vars(module)["_parameters"].items() if tensor is not None}
-    if other := [name for name, tensor in own.items() if not isinstance(tensor, Tensor)]:
+    tensors = {f"{prefix}{name}": value for name, value in vars(module)["_parameters"].items() if value is not None}
+    if other := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
         raise ValueError(f"{other[0]} is no tensor")
     for name, child in vars(module)["_modules"].items():
-        own |= tensors_of(child, f"{prefix}{name}.", seen)
-    return own
+        tensors |= tensors_of(child, f"{prefix}{name}.", seen)
+    return tensors

@@ -20,14 +20,14 @@ def read_ngf(source: Mapping[str, Tensor], name: str) -> int:
     return int(first.shape[0])
 
 
-def converted(own: Mapping[str, Tensor], source: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Return the released tensors that our generator `own` has.
+def converted(ours: Mapping[str, Tensor], source: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the released tensors that our generator's state `ours` has.
 
     Raises:
         UserError: tensors are missing, left over or of another shape.
     """
     known = {key: value for key, value in source.items() if not key.startswith(UNUSED)}
-    wrong = sorted(own.keys() ^ known.keys()) or [key for key in own if own[key].shape != known[key].shape]
+    wrong = sorted(ours.keys() ^ known.keys()) or [key for key in ours if ours[key].shape != known[key].shape]
     if wrong:
         raise UserError(f"{name}: does not fit SemIA's generator: {wrong[0]} and {len(wrong) - 1} more tensors")
-    return {key: known[key].float() if known[key].is_floating_point() else known[key] for key in own}
+    return {key: known[key].float() if known[key].is_floating_point() else known[key] for key in ours}

@@ -61,12 +61,8 @@ GATED = {"feature": "conv2d", "gate": "mask_conv2d"}
 SPADE = {"shared": "mlp_shared.0", "gamma": "mlp_gamma", "beta": "mlp_beta"}
 SASPM = {"code": "conv.conv", "conv": "stylelayer.conv_0", **below("spade", "stylelayer.spade", SPADE)}
 RESIDUAL = {"conv1": "conv_block.2", "conv2": "conv_block.6", "shortcut": "shortcut"}
-SSNM = {
-    "conv1": "conv_0",
-    "conv2": "conv_1",
-    **below("class_norm", "norm_0", SPADE),
-    **below("style_norm", "norm_1", SPADE),
-}
+SSNM = {"conv1": "conv_0", "conv2": "conv_1"}
+SSNM |= below("class_norm", "norm_0", SPADE) | below("style_norm", "norm_1", SPADE)
 STYLE_ENCODER = {**{f"layers.{i}": f"model.{i}.conv" for i in range(5)}, "head": "model.6"}
 JUDGE = {f"layers.{i}": f"dis_model.{i}.conv" for i in range(6)}
 
@@ -89,11 +85,8 @@ BACKGROUND = unet(PAIRS, ("dec1", "dec2", "dec3", "dec4"), "dec5")
 for number in range(3):
     BACKGROUND |= below(f"unet.refine.{number}", f"style{number + 1}", SASPM)
 FUSION = unet(PAIRS[:3], ("dec2", "dec3", "dec4"), "dec5")
-INPAINTER = unet(
-    (("enc1",), ("enc2", "enc22"), ("enc3", "enc32"), ("enc4", "enc5", "enc6")),
-    ("dec2", "dec3", "dec4", "dec5"),
-    "dec6",
-)
+INPAINT_LEVELS = (("enc1",), ("enc2", "enc22"), ("enc3", "enc32"), ("enc4", "enc5", "enc6"))
+INPAINTER = unet(INPAINT_LEVELS, ("dec2", "dec3", "dec4", "dec5"), "dec6")
 for number, layer in enumerate(("dec22", "dec32", "dec43")):
     INPAINTER |= below(f"unet.refine.{number}", layer, GATED)
 STYLE: Modules = {"content.0.conv": "init_conv.conv", "picture": "conv_img.conv"}
@@ -113,11 +106,8 @@ def swap_outputs(value: Tensor) -> Tensor:
 
 
 FROM_PICTURE_TO_PICTURE = {"init_conv.conv": swap_first, "conv_img.conv": swap_outputs}
-STYLE_COLOURS = {  # its `init_conv` sees classes
-    "enc_style.model.0.conv": swap_first,
-    "cycle_style.model.0.conv": swap_first,
-    "conv_img.conv": swap_outputs,
-}
+STYLE_COLOURS = dict.fromkeys(("enc_style.model.0.conv", "cycle_style.model.0.conv"), swap_first)
+STYLE_COLOURS["conv_img.conv"] = swap_outputs  # its `init_conv` sees classes
 PICTURE_FIRST = {"dis_model.0.conv": partial(of_judge, swap_first)}
 PICTURE_LAST = {"dis_model.0.conv": partial(of_judge, swap_last)}
 

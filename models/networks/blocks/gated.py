@@ -106,13 +106,9 @@ class GatedUNet(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        *,
-        ngf: int,
-        levels: Sequence[Sequence[int]],
+        self, in_channels: int, *, ngf: int, levels: Sequence[Sequence[int]],
         refine: Callable[[int], nn.Module] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.stem = ConvNorm(in_channels, ngf, kernel_size=7)
         self.down, self.up, self.refine = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()

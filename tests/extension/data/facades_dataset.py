@@ -12,8 +12,9 @@ from typing import Any, Self
 from data import DATASETS
 from data.base_dataset import BaseDataset
 from data.checks import load_record
-from data.records import ClassTable, MapRules, Maps, Record
+from data.records import MapRules, Maps, Record
 from data.sampling import Sampling
+from util.class_table import ClassTable
 from util.errors import DataError, UserError
 from util.images import default_palette
 from util.opt import Opt
