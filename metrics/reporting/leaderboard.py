@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from metrics.differences import INFLUENCE, Difference, differences
 from metrics.registry import METRICS, arrow
 from metrics.reporting.protocol import Line, columns, describe_protocol, require_one_protocol
 from metrics.reporting.table import format_interval, format_number
@@ -29,22 +30,26 @@ OF_PROTOCOL = (
 )  # fmt: skip
 CSV_HEAD = (
     "board", "method", "metric", "value", "low", "high", "unit", "better", "pictures", "mask_set", "date", "commit",
-    "cost", "protocol",
+    "cost", "protocol", "against", "difference", "difference_low", "difference_high", "p",
 )  # fmt: skip
+TIE = "≈"  # beside a value that is not certainly another than the column's best
 HEAD = """# Leaderboard
 
 Made by `python scripts/leaderboard.py write` from the result lines in `docs/leaderboard/*.jsonl` and from nothing else:
 a test compares. All rows of a board have one protocol ([what every value means](protocols.md)): pictures, masks,
-segmenter, units. In brackets 95 % intervals over pictures. `leaderboard.csv` has every value with all digits.
+segmenter, units. In brackets 95 % intervals over pictures. The best value of a column is bold; ≈ marks those that are
+not certainly worse: the interval of their difference on the same pictures holds 0. Where a row was measured without
+what that takes, nothing is marked. `leaderboard.csv` has every value with all digits, and its difference from the best.
 
 To add a row: make the pack (the command is below each board), let a method fill it, then
 
 ```
-python scripts/import_results.py pack RESULTS --name Theirs --segmenter NAME --bootstrap 1000 --leaderboard "8 h"
+python scripts/import_results.py pack RESULTS --name Theirs --segmenter NAME --intervals --leaderboard "8 h"
 ```
 
 `--leaderboard` says what the row cost; `python scripts/leaderboard.py add RESULT --method Theirs --cost "8 h"` adds the
-`result.json` of any test. Kept of a result are its values, intervals, protocol and hashes of weights; no picture.
+`result.json` of any test. Kept of a result are its values, intervals, each picture's influence on them (for the
+differences), protocol and hashes of weights; no picture.
 """
 
 
@@ -74,7 +79,8 @@ def kept_line(line: Line) -> dict[str, Any]:
         name: {key: value for key, value in detail.items() if key == "ci95" or not isinstance(value, dict | list)}
         for name, detail in line["details"].items()
     }
-    return {**{part: line[part] for part in PARTS}, "protocol": protocol, "details": details}
+    influence = {INFLUENCE: line[INFLUENCE]} if INFLUENCE in line else {}
+    return {**{part: line[part] for part in PARTS}, "protocol": protocol, "details": details, **influence}
 
 
 def board_of(line: Line) -> str:
@@ -127,7 +133,7 @@ def render(boards: Mapping[str, Sequence[BoardRow]]) -> tuple[str, str]:
         rows = sorted(unsorted, key=_order)
         parts.append(_markdown(name, rows))
         for row in rows:
-            writer.writerows(_csv_rows(name, row))
+            writer.writerows(_csv_rows(name, row, best_rows(rows)))
     return "\n".join(parts), out.getvalue()
 
 
@@ -135,16 +141,33 @@ def _order(row: BoardRow) -> tuple[float, str]:
     return float(row.line["metrics"].get("fid", float("inf"))), row.method
 
 
-def _csv_rows(board: str, row: BoardRow) -> list[list[Any]]:
+def best_rows(rows: Sequence[BoardRow]) -> dict[str, BoardRow]:
+    """Return the row with the best value of each metric, by its full name."""
+    best: dict[str, BoardRow] = {}
+    for row in rows:
+        for name, value in row.line["metrics"].items():
+            other = best[name].line["metrics"][name] if name in best else None
+            if other is None or (value < other if arrow(name) == "↓" else value > other):
+                best[name] = row
+    return best
+
+
+def _csv_rows(board: str, row: BoardRow, best: Mapping[str, BoardRow]) -> list[list[Any]]:
     protocol = row.line["protocol"]
     found = []
     for name, value in row.line["metrics"].items():
         detail = row.line["details"][name]
         low, high = detail.get("ci95", ("", ""))
+        apart = _apart(row, best[name]).get(name)
+        against = [best[name].method, apart.value, apart.low, apart.high, apart.p] if apart else [""] * 5
         found.append([board, row.method, name, value, low, high, detail["unit"],
                       "lower" if arrow(name) == "↓" else "higher", detail["count"], protocol["mask_set"], row.date,
-                      protocol.get("commit"), row.cost, detail["protocol"]])  # fmt: skip
+                      protocol.get("commit"), row.cost, detail["protocol"], *against])  # fmt: skip
     return found
+
+
+def _apart(row: BoardRow, best: BoardRow) -> Mapping[str, Difference]:
+    return {} if row is best else differences(row.line, best.line)
 
 
 def _markdown(board: str, rows: Sequence[BoardRow]) -> str:
@@ -152,9 +175,9 @@ def _markdown(board: str, rows: Sequence[BoardRow]) -> str:
     order = {metric: place for place, metric in enumerate(METRICS.names())}
     chosen = sorted(names, key=lambda column: order.get(METRICS.asked_name(column), len(order)))
     head = ["method", *(f"{names[column]} {arrow(column)}" for column in chosen), "date", "commit", "cost"]
-    body = []
+    body, best = [], best_rows(rows)
     for row in rows:
-        cells = [_cell(row.line, columns(row.line).get(column)) for column in chosen]
+        cells = [_cell(row, columns(row.line).get(column), best) for column in chosen]
         commit = str(row.line["protocol"].get("commit") or "")[:8]
         body.append([row.method, *cells, row.date, commit, row.cost])
     table = [head, ["---", *["---:"] * len(chosen), "---", "---", "---"], *body]
@@ -164,10 +187,13 @@ def _markdown(board: str, rows: Sequence[BoardRow]) -> str:
     return "\n".join([f"## {board}", "", *lines, "", *foot, ""])
 
 
-def _cell(line: Line, name: str | None) -> str:
+def _cell(row: BoardRow, name: str | None, best: Mapping[str, BoardRow]) -> str:
     if name is None:
         return ""
-    return format_number(line["metrics"][name]) + format_interval(line["details"][name].get("ci95"))
+    number = format_number(row.line["metrics"][name])
+    apart = _apart(row, best[name]).get(name)
+    marked = f"**{number}**" if row is best[name] else f"{TIE} {number}" if apart and not apart.certain else number
+    return marked + format_interval(row.line["details"][name].get("ci95"))
 
 
 def pack_command(line: Line) -> str:

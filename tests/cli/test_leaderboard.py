@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -61,12 +62,15 @@ def test_rows_of_one_protocol_stand_in_one_board(docs: Path) -> None:
     assert page.count("\n## ") == 1 and "## streets_64_free_form" in page
     rows = [line for line in page.splitlines() if line.startswith(("| First", "| Second"))]
     assert rows == [  # the best FID first
-        "| Second | 60.00 [70.50, 90.00] | 61.50 | 0.1250 | 2026-01-02 | c0ffee | 2 h |",
+        "| Second | **60.00** [70.50, 90.00] | **61.50** | **0.1250** | 2026-01-02 | c0ffee | 2 h |",
         r"| First \| one | 80.25 [70.50, 90.00] | 61.50 | 0.1250 | 2026-01-02 | c0ffee | not told |",
     ]
     assert "--streets_test_size 4 --split test --task free_form --seed 0 --output pack`" in page
     table = (docs / "leaderboard.csv").read_text().splitlines()
-    assert "streets_64_free_form,Second,fid,60.0,70.5,90.0,distance,lower,4,abc,2026-01-02,c0ffee,2 h,Frechet" in table
+    assert (
+        "streets_64_free_form,Second,fid,60.0,70.5,90.0,distance,lower,4,abc,2026-01-02,c0ffee,2 h,Frechet,,,,,"
+        in table
+    )
     assert len(table) == 1 + 2 * 3
     stored = (docs / "leaderboard" / "streets_64_free_form.jsonl").read_text()
     assert "per_picture" not in stored and "bins" not in stored
@@ -109,6 +113,23 @@ def test_what_does_not_fit_a_board_is_refused(docs: Path, tmp_path: Path) -> Non
     shutil.copy(docs / "leaderboard" / "streets_64_free_form.jsonl", docs / "leaderboard" / "camvid_64_class.jsonl")
     with pytest.raises(UserError, match="a result of streets_64_free_form in the board camvid_64_class"):
         check(docs)
+
+
+def test_differences_from_the_best_are_told_with_their_certainty(docs: Path, tmp_path: Path) -> None:
+    def influence(l1: float, fid: float) -> dict[str, Any]:
+        values = {"l1_masked": [[l1, -l1, 2 * l1, -2 * l1]], "fid": [[fid, -fid, fid, -fid]]}
+        return {"influence": {"units": {"pairs": "abc"}, "blocks": 1, "values": values}}
+
+    add(docs, write(tmp_path / "x.json", LINE | influence(1e-6, 1.0), fid=50.0, l1_masked=0.1), "Best")
+    add(docs, write(tmp_path / "x.json", LINE | influence(3e-6, 400.0), fid=51.0, l1_masked=0.11), "Other")
+    row = next(line for line in (docs / "leaderboard.md").read_text().splitlines() if line.startswith("| Other"))
+    assert "| ≈ 51.00 [" in row and "| 0.1100 |" in row  # FID: not certainly worse; L1: worse
+    with (docs / "leaderboard.csv").open() as file:
+        told = {line["metric"]: line for line in csv.DictReader(file) if line["method"] == "Other"}
+    assert told["fid"]["against"] == "Best" and float(told["fid"]["difference"]) == 1.0
+    assert float(told["fid"]["difference_low"]) < 0 < float(told["fid"]["difference_high"])
+    assert float(told["l1_masked"]["p"]) < 0.05 < float(told["fid"]["p"])
+    assert told["miou_streets"]["against"] == ""  # nothing was kept of it
 
 
 def test_a_newer_row_replaces_the_older(docs: Path, tmp_path: Path) -> None:
