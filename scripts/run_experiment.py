@@ -41,6 +41,7 @@ from options.parser import script_parser
 from scripts import baselines
 from testing.preflight import preflight
 from testing.rows import MARKER, Step, in_order, needs, plan_test, plan_training, side_by_side, test_line
+from util.device import visible_gpus
 from util.errors import EXIT_OK, UserError, disk_problem, run_main
 from util.files import cause, write_text
 from util.images import save_png
@@ -141,23 +142,25 @@ def run_here(rows: list[Row], checkpoints_dir: str, problems: Problems, *, quiet
 
 
 def run_parallel(rows: list[Row], args: argparse.Namespace, problems: Problems) -> None:
-    """Run rows as separate processes, `--jobs` at a time, each with its share of the cores and its own log.
-
-    Small networks gain little from a second thread, so two rows at once finish sooner than in turn.
-    """
+    """Run rows as separate processes, `--jobs` at a time, each with its share of the cores, a GPU and its own log."""
     Path(args.checkpoints_dir).mkdir(parents=True, exist_ok=True)
     waiting, running = list(rows), dict[str, Job]()
+    gpus = visible_gpus()
+    if gpus:
+        print(f"a GPU for each row, the freest of {', '.join(gpus)}", flush=True)
     try:
         with progress(total=len(rows), desc=args.experiment.stem, unit="row") as bar:
             while waiting or running:
                 busy = {*running, *(row.name for row in waiting)}
+                # Small networks gain little from a second thread: two rows at once finish sooner than in turn
                 ready = [row for row in waiting if not busy & set(needs(row, rows))]
                 for row in ready[: args.jobs - len(running)]:
                     waiting.remove(row)
                     if problems.stops(row, rows):
                         bar.update()
                     else:
-                        running[row.name] = Job(row, args)
+                        taken = [job.gpu for job in running.values()]
+                        running[row.name] = Job(row, args, min(gpus, key=taken.count, default=None))
                 for name, job in list(running.items()):
                     if job.process.poll() is not None:
                         job.finish(problems)
@@ -174,16 +177,17 @@ def run_parallel(rows: list[Row], args: argparse.Namespace, problems: Problems) 
 class Job:
     """A row in a separate process and session: a terminal's Ctrl-C reaches it only once, through us."""
 
-    def __init__(self, row: Row, args: argparse.Namespace) -> None:
-        self.row, self.began = row, time.perf_counter()
+    def __init__(self, row: Row, args: argparse.Namespace, gpu: str | None) -> None:
+        self.row, self.gpu, self.began = row, gpu, time.perf_counter()
         self.log = Path(args.checkpoints_dir) / f"{args.experiment.stem}_{row.name}.log"
         line = [str(args.experiment), "--only", row.name, "--checkpoints_dir", args.checkpoints_dir, "--no-prepare"]
         line += ["--no-preflight", *(f"--{name}={getattr(args, name)}" for name in ("train_args", "test_args"))]
         threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
+        own_gpu = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
         with self.log.open("w") as file:
             self.process = subprocess.Popen(
                 [sys.executable, __file__, *line], stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", **own_gpu},
             )  # fmt: skip
 
     def finish(self, problems: Problems) -> None:
@@ -259,7 +263,7 @@ def main(argv: list[str] | None = None) -> int:
                         help="run the file's prepare lines first; off: the data are there")  # fmt: skip
     parser.add_argument("--preflight", action=argparse.BooleanOptionalAction, default=True,
                         help="check flags, data, weights and metrics of all rows and tasks first")  # fmt: skip
-    parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each in its own process")
+    parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each in its own process and on a GPU")
     parser.add_argument("--dry_run", action="store_true", help="print the lines, finished ones as comments, only")
     args = parser.parse_args(argv)
     experiment = read_experiment(args.experiment, metrics=METRICS.names())

@@ -19,6 +19,7 @@ import torch
 import test as test_command
 from models.base_cascade_gan import CascadeGAN
 from scripts import make_table, run_experiment
+from util.device import visible_gpus
 from util.errors import UserError
 
 FILE = """
@@ -238,6 +239,26 @@ def test_rows_in_parallel_leave_logs_and_the_same_table(experiment: Path, capsys
     assert run(experiment, "--jobs", "2") == 0
     assert "Two rows: free_form, 3 pictures" in capsys.readouterr().out
     assert "$ python train.py --name base" in (experiment.parent / "runs" / "two_base.log").read_text()
+
+
+def test_each_row_in_parallel_has_a_gpu_in_turn(experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    seen = []
+
+    class Started(run_experiment.Job):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            environment = Path(f"/proc/{self.process.pid}/environ").read_bytes().decode().split("\0")
+            seen.append([word for word in environment if word.startswith("CUDA_VISIBLE_DEVICES=")])
+
+    experiment.write_text(FILE.replace("max_steps: 3", "max_steps: 0"))
+    monkeypatch.setattr(run_experiment, "Job", Started)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert run(experiment, "--jobs", "2") == 0
+    assert seen == [["CUDA_VISIBLE_DEVICES=5"], ["CUDA_VISIBLE_DEVICES=7"]]
+    assert "a GPU for each row, the freest of 5, 7" in capsys.readouterr().out
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert visible_gpus() == ["0", "1"]
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
