@@ -87,22 +87,11 @@ class SemIAModel(BaseModel):
     dataset_modes = ("single_image",)
 
     def __init__(
-        self,
-        *,
-        netG: SemIAGenerator,
-        netD: PyramidDiscriminator | None = None,
-        netS: LayoutSegmenter | None = None,
-        patch: PatchLoss | None = None,
-        perceptual: PerceptualLoss | None = None,
-        alignment: str = "paper",
-        rec_every: int = 5,
-        g_steps: int = 10,
-        weights: Mapping[str, float] | None = None,
-        lr: float = 0.01,
-        stable_steps: int = 1000,
-        decay_steps: int = 1500,
-        noise: bool = True,
-    ) -> None:
+        self, *, netG: SemIAGenerator, netD: PyramidDiscriminator | None = None, netS: LayoutSegmenter | None = None,
+        patch: PatchLoss | None = None, perceptual: PerceptualLoss | None = None, alignment: str = "paper",
+        rec_every: int = 5, g_steps: int = 10, weights: Mapping[str, float] | None = None,
+        lr: float = 0.01, stable_steps: int = 1000, decay_steps: int = 1500, noise: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.netG, self.netD, self.netS = netG, netD, netS
         self.patch, self.perceptual, self.alignment = patch, perceptual, alignment

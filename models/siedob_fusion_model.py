@@ -66,21 +66,11 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
     formerly = {"object_gaps": "released"}
 
     def __init__(
-        self,
-        *,
-        netG: FusionGenerator | None,
-        netB: BackgroundGenerator,
-        netI: ObjectInpainter | None,
-        netO: StyleObjectGenerator | None,
-        rules: Sequence[ObjectRule],
-        label_nc: int,
-        ignore_label: int | None = None,
-        object_size: int = CROP_SIZE,
-        overlap: str = "overwrite",
-        gaps: str = "background",
-        frozen_train: bool = False,
-        training: GANTraining | None = None,
-    ) -> None:
+        self, *, netG: FusionGenerator | None, netB: BackgroundGenerator, netI: ObjectInpainter | None,
+        netO: StyleObjectGenerator | None, rules: Sequence[ObjectRule], label_nc: int, ignore_label: int | None = None,
+        object_size: int = CROP_SIZE, overlap: str = "overwrite", gaps: str = "background",
+        frozen_train: bool = False, training: GANTraining | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(netG=netG, rules=rules, label_nc=label_nc, ignore_label=ignore_label, training=training)
         self.netB, self.netI, self.netO = netB, netI, netO
         self.object_size, self.overlap, self.gaps, self.frozen_train = object_size, overlap, gaps, frozen_train
