@@ -18,7 +18,7 @@ LPIPS_NET = Flag("lpips_net", {"choices": ("alex", "vgg"), "default": "alex", "h
 LPIPS_WEIGHTS = Flag("lpips_weights", {"metavar": "FILE", "help": "LPIPS's linear heads; default: those of lpips"})
 LPIPS_BACKBONE = Flag("lpips_backbone", {"metavar": "FILE", "help": "AlexNet or VGG-16; default: torchvision's"})
 LPIPS = (LPIPS_NET, LPIPS_WEIGHTS, LPIPS_BACKBONE)
-_CACHE = "features of real pictures, kept between tests; none: not kept; default: ~/.cache/semedit"
+_CACHE = "features of pictures, kept between tests; none: not kept; default: ~/.cache/semedit"
 CACHE_DIR = Flag("cache_dir", {"metavar": "DIR", "help": _CACHE})
 
 

@@ -1,4 +1,4 @@
-"""Features of real pictures on disk, by the pictures' hash, so that repeated tests do not compute them again."""
+"""Features of pictures on disk, by the pictures' hash, so that repeated tests do not compute them again."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """FID, KID, precision, recall, density, coverage: what is computed from Inception features of two sets of pictures.
 
-Features are computed once per picture and kept (float32, 8 kB each); those of real pictures also on disk.
+Features are computed once per picture and kept (float32, 8 kB each); also on disk.
 Shapes: n generated, m distinct real pictures; 2048 features.
 """
 
@@ -67,7 +67,7 @@ class FeatureMetrics(Metric):
         net, source: of `load_inception`.
         names: of "fid", "kid", "prdc".
         variant: "" (pytorch-fid's preparation), "clean" or "region", see `RESIZE`; it is added to the names.
-        cache_dir: keeps the real pictures' features between runs; None: nothing is kept.
+        cache_dir: keeps features between runs; None: nothing is kept.
     """
 
     smallest_bin = 50
@@ -152,16 +152,17 @@ class FeatureMetrics(Metric):
         self._add(list(fake.values()), list(real.values()))
 
     def _add(self, fake: list[Tensor], real: list[Tensor]) -> None:
-        keys = [picture_hash(picture) for picture in real] if self.cache else []
-        known = [self.cache.get(key) for key in keys] if self.cache else [None] * len(real)
+        pictures = [*fake, *real]
+        keys = [picture_hash(picture) for picture in pictures] if self.cache else []
+        known = [self.cache.get(key) for key in keys] if self.cache else [None] * len(pictures)
         missing = [i for i, features in enumerate(known) if features is None]
-        computed = self._features([*fake, *(real[i] for i in missing)])
-        self._generated.append(computed[: len(fake)])
-        for i, features in zip(missing, computed[len(fake) :], strict=True):
+        for i, features in zip(missing, self._features([pictures[i] for i in missing]), strict=True):
             known[i] = features
             if self.cache:
                 self.cache.put(keys[i], features)
-        self._real += [features[None] for features in known if features is not None]
+        found = torch.cat([torch.empty(0, FEATURES), *(features[None] for features in known if features is not None)])
+        self._generated.append(found[: len(fake)])
+        self._real.append(found[len(fake) :])
 
     def _features(self, pictures: list[Tensor]) -> Tensor:
         parts = []
@@ -225,7 +226,7 @@ class FeatureMetrics(Metric):
             )
         if self.cache and self.cache.refused:
             notes.append(
-                f"{self.cache.folder}: features of real pictures could not be kept ({self.cache.refused}), so the next "
+                f"{self.cache.folder}: features could not be kept ({self.cache.refused}), so the next "
                 "test computes them again; --cache_dir DIR names another folder"
             )
         return notes
