@@ -80,7 +80,8 @@ class MetricRegistry:
             if cls.declared(value) is not None and any(asked in names for names in cls.asked.values()):
                 named = cls.asked_name(value)
                 elsewhere = any(asked in names and named not in names for names in cls.asked.values())
-                return named == asked or (elsewhere and f"{value}_".startswith(f"{asked}_"))
+                stem = elsewhere and asked not in cls.values  # "psnr" stands for psnr_whole, "fid" for no fid_clean
+                return named == asked or (stem and f"{value}_".startswith(f"{asked}_"))
         return False
 
     def asked_name(self, value: str) -> str:

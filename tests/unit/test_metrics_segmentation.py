@@ -125,6 +125,7 @@ def test_a_label_outside_the_classes_names_the_picture() -> None:
 def test_published_numbers_of_whole_pictures_do_not_stand_beside_masked_ones() -> None:
     assert not METRICS.gives("miou", "miou_masked_streets")
     assert METRICS.gives("miou", "miou_streets") and METRICS.gives("miou_masked", "miou_masked_streets")
+    assert METRICS.gives("fid", "fid") and not METRICS.gives("fid", "fid_clean")
     assert METRICS.gives("psnr", "psnr_whole")  # of a stylised picture
 
 
