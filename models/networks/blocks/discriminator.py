@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,10 +31,28 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, in_channels, s, s) -> the output of every layer; the last one is the scores (B, 3, ...)."""
+        return self.after_first(self.layers[0](x))
+
+    def after_first(self, x: Tensor) -> list[Tensor]:
+        """Return the output of every layer, given what the first one's convolution yields."""
+        outputs = [F.leaky_relu(x, LEAK)]
+        for layer in self.layers[1:]:
+            outputs.append(F.leaky_relu(layer(outputs[-1]), LEAK))
+        return outputs
+
+    def judge(self, seg: Tensor, pictures: list[Tensor]) -> list[list[Tensor]]:
+        """Return `forward` of each [seg, picture], one after the other; the labels are convolved once for all.
+
+        They are most of the first layer's channels, and only the spectral norm differs between the passes.
+        """
+        first = self.layers[0]
+        assert isinstance(first, SpectralConv2d)
+        of_labels, of_picture = first.weight_orig.split([seg.shape[1], pictures[0].shape[1]], dim=1)
+        labels = first.convolve(seg, of_labels)
         outputs = []
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), LEAK)
-            outputs.append(x)
+        for picture in pictures:
+            sigma = first.sigma()
+            outputs.append(self.after_first((labels + first.convolve(picture, of_picture)) / sigma))
         return outputs
 
 
@@ -65,11 +82,11 @@ class MultiScaleDiscriminator(nn.Module):
         Returns:
             outputs[set][scale][layer]; the last layer's are the scores.
         """
-        outputs: list[list[list[Tensor]]] = [[] for _ in pictures]
-        for k, (net, seg) in enumerate(zip(self.scales, segs, strict=True)):
-            for row, picture in zip(outputs, pictures, strict=True):
-                row.append(net(torch.cat([seg, picture[k]], dim=1)))
-        return outputs
+        judged = []
+        for net, seg, *ofs in zip(self.scales, segs, *pictures, strict=True):
+            assert isinstance(net, PatchDiscriminator)
+            judged.append(net.judge(seg, ofs))
+        return [list(row) for row in zip(*judged, strict=True)]
 
 
 class SetDiscriminator(PatchDiscriminator):

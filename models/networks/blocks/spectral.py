@@ -52,22 +52,37 @@ class SpectralConv2d(nn.Module):
 
     def normalised_weight(self) -> Tensor:
         """Return `by_output` / sigma; the gradient flows through W in sigma = u^T W v, not through u and v."""
+        u, v = self.vectors()
+        with torch.autocast(u.device.type, enabled=False):
+            return DividedBySigma.apply(self.by_output(), u, v)
+
+    def sigma(self) -> Tensor:
+        """Return what `normalised_weight` divides by, for layers that divide their output instead."""
+        weight, (u, v) = self.by_output(), self.vectors()
+        with torch.autocast(u.device.type, enabled=False):
+            return torch.dot(u, torch.mv(as_stored(weight, weight).flatten(1), v))
+
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """Return u, and v in the order of the stored weight; in training after another power iteration."""
         weight = self.by_output()
         v = self.weight_v.view(1, *weight.shape[1:])
-        with torch.autocast(weight.device.type, enabled=False):
-            if self.training:
-                with torch.no_grad():
-                    matrix, place = as_stored(weight, weight).flatten(1), as_stored(v, weight)
-                    place.copy_(F.normalize(torch.mv(matrix.t(), self.weight_u), dim=0, eps=EPS).view(place.shape))
-                    self.weight_u.copy_(F.normalize(torch.mv(matrix, place.flatten()), dim=0, eps=EPS))
-            # Copies: a later forward pass changes the buffers before this pass's backward.
-            return DividedBySigma.apply(weight, self.weight_u.clone(), as_stored(v, weight).flatten().clone())
+        if self.training:
+            with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+                matrix, place = as_stored(weight, weight).flatten(1), as_stored(v, weight)
+                place.copy_(F.normalize(torch.mv(matrix.t(), self.weight_u), dim=0, eps=EPS).view(place.shape))
+                self.weight_u.copy_(F.normalize(torch.mv(matrix, place.flatten()), dim=0, eps=EPS))
+        # Copies: a later forward pass changes the buffers before this pass's backward.
+        return self.weight_u.clone(), as_stored(v, weight).flatten().clone()
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(x, self.normalised_weight(), self.bias)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Convolve with this layer's stride and padding."""
         padding = self.padding
         if self.padding_mode == "replicate":
             x, padding = F.pad(x, (self.padding,) * 4, mode="replicate"), 0
-        return F.conv2d(x, self.normalised_weight(), self.bias, self.stride, padding)
+        return F.conv2d(x, weight, bias, self.stride, padding)
 
 
 def as_stored(x: Tensor, weight: Tensor) -> Tensor:
