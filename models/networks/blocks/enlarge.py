@@ -52,16 +52,14 @@ def commuted_conv(x: Tensor, skip: Tensor | None, conv: nn.Conv2d | SpectralConv
         F.pad(x, (1, 1, 1, 1), mode="replicate"), weight.flip(2, 3).transpose(0, 1), stride=2, padding=1
     )
     out = Smoothing.apply(spread)  # of a map that goes on beyond its borders
-    if conv.bias is not None:
-        out = out + conv.bias[:, None, None]
     replicate = conv.padding_mode == "replicate"
     if not replicate:
-        subtract_borders(out, x, weight)
+        out = BorderSubtraction.apply(out, *of_borders(x, weight))
     if skip is None:
-        return out
+        return out if conv.bias is None else out + conv.bias[:, None, None]
     if replicate:
         skip = F.pad(skip, (1, 1, 1, 1), mode="replicate")
-    return out + F.conv2d(skip, of_skip, padding=0 if replicate else 1)
+    return out + F.conv2d(skip, of_skip, conv.bias, padding=0 if replicate else 1)
 
 
 class Smoothing(torch.autograd.Function):
@@ -87,14 +85,39 @@ def smoothed(x: Tensor, *, padding: int) -> Tensor:
     return F.conv2d(x, torch.outer(taps, taps).expand(x.shape[1], 1, 4, 4), padding=padding, groups=x.shape[1])
 
 
-def subtract_borders(out: Tensor, x: Tensor, weight: Tensor) -> None:
-    """Turn a convolution of replicated borders into one of zeros, in place.
+def of_borders(x: Tensor, weight: Tensor) -> list[Tensor]:
+    """Return what replicated borders of x (B, C, H, W), enlarged, add to its convolution by weight (K, C, 3, 3).
 
-    Args:
-        out: (B, K, 2H, 2W), of x (B, C, H, W) enlarged, whose borders were replicated; weight: (K, C, 3, 3).
+    To the first and last rows (B, K, 2W), then to the columns (B, K, 2H).
     """
-    for edge, tap in ((0, 0), (-1, 2)):
-        row = F.interpolate(x[:, :, edge], scale_factor=2, mode="linear", align_corners=False)
-        out[:, :, edge] -= F.conv1d(F.pad(row, (1, 1), mode="replicate"), weight[:, :, tap])  # with the corners
-        column = F.interpolate(x[:, :, :, edge], scale_factor=2, mode="linear", align_corners=False)
-        out[:, :, :, edge] -= F.conv1d(column, weight[:, :, :, tap], padding=1)
+    added = []
+    for dim in (2, 3):
+        for edge, tap in ((0, 0), (-1, 2)):
+            line = F.interpolate(x.select(dim, edge), scale_factor=2, mode="linear", align_corners=False)
+            if dim == 2:  # with the corners
+                added.append(F.conv1d(F.pad(line, (1, 1), mode="replicate"), weight[:, :, tap]))
+            else:
+                added.append(F.conv1d(line, weight[:, :, :, tap], padding=1))
+    return added
+
+
+class BorderSubtraction(torch.autograd.Function):
+    """Subtract lines from the borders of a map, in place: PyTorch's own gradient would copy the map for each."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *lines: Tensor) -> Tensor:
+        """Return x (B, K, H, W) less the first and last row (B, K, W) and column (B, K, H)."""
+        ctx.mark_dirty(x)
+        for border, line in zip(borders(x), lines, strict=True):
+            border.sub_(line)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradients of the map and the lines."""
+        return (grad, *(-border for border in borders(grad)))
+
+
+def borders(x: Tensor) -> list[Tensor]:
+    """Return views of the first and last row and column."""
+    return [x[:, :, 0], x[:, :, -1], x[..., 0], x[..., -1]]

@@ -8,6 +8,7 @@ Shapes: B batch, Cin and Cout features, K context channels, nh hidden channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,10 +41,14 @@ class Modulation:
 SPM = Modulation()
 
 
-def joined_conv(x: Tensor | RegionMap, convs: list[nn.Conv2d]) -> tuple[Tensor, ...]:
-    """Apply 3x3 convolutions of one input as a single one; equal to calling each, up to rounding."""
+def joined_conv(x: Tensor | RegionMap, convs: list[nn.Conv2d], *, plus: Sequence[float] = ()) -> tuple[Tensor, ...]:
+    """Apply 3x3 convolutions of one input as a single one; equal to calling each, up to rounding.
+
+    plus: numbers to add to their biases.
+    """
     weight = torch.cat([conv.weight for conv in convs])
-    bias = torch.cat([conv.bias for conv in convs if conv.bias is not None])
+    biases = [conv.bias for conv in convs if conv.bias is not None]
+    bias = torch.cat([b + number if number else b for b, number in zip(biases, plus or [0] * len(convs), strict=True)])
     if isinstance(x, RegionMap) and x.regions.worth_refining:
         out = x.conv3x3(weight, bias).dense()
     else:
@@ -103,19 +108,21 @@ class SPMConv(nn.Module):
             wanted = ctx.conv3x3(self.ctx_hidden.weight, self.ctx_hidden.bias).relu()
         else:
             wanted = F.relu(self.ctx_hidden(ctx))
-        gamma, beta = self.gamma_beta(feat, wanted)
-        return F.leaky_relu(instance_norm(x) * (1 + gamma) + beta, LEAK)
+        scale, shift = self.scale_shift(feat, wanted)
+        return F.leaky_relu(torch.addcmul(shift, instance_norm(x), scale), LEAK)
 
-    def gamma_beta(self, feat: Tensor | None, wanted: Tensor | RegionMap) -> tuple[Tensor, Tensor]:
-        """Return scale and shift (B, Cout, ...) from the hidden maps of the features and the context."""
+    def scale_shift(self, feat: Tensor | None, wanted: Tensor | RegionMap) -> tuple[Tensor, Tensor]:
+        """Return 1 + gamma and beta (B, Cout, ...) from the hidden maps of the features and the context."""
         if feat is None:
-            gamma, beta = joined_conv(wanted, [self.ctx_gamma, self.ctx_beta])
-            return gamma, beta
+            scale, shift = joined_conv(wanted, [self.ctx_gamma, self.ctx_beta], plus=(1, 0))
+            return scale, shift
         feat_gamma, feat_beta = joined_conv(F.relu(feat), [self.feat_gamma, self.feat_beta])
         gamma_scale, gamma_shift, beta_scale, beta_shift = joined_conv(
-            wanted, [self.ctx_gamma_scale, self.ctx_gamma_shift, self.ctx_beta_scale, self.ctx_beta_shift]
+            wanted,
+            [self.ctx_gamma_scale, self.ctx_gamma_shift, self.ctx_beta_scale, self.ctx_beta_shift],
+            plus=(1, 1, 1, 0),
         )
-        return feat_gamma * (1 + gamma_scale) + gamma_shift, feat_beta * (1 + beta_scale) + beta_shift
+        return torch.addcmul(gamma_shift, feat_gamma, gamma_scale), torch.addcmul(beta_shift, feat_beta, beta_scale)
 
 
 class SPMUp(nn.Module):
