@@ -33,6 +33,7 @@ from models.networks.cascade.context import dense_context
 from models.networks.cascade.stages import CascadeGenerator
 from models.networks.cascade.style_encoder import StyleEncoder
 from models.spmpgan_model import SPMPGANModel
+from trainers.guard import fuse
 from trainers.step import frozen
 from util.device import keep_freed_memory
 from util.files import write_text
@@ -154,6 +155,8 @@ def inference(model: CascadeGAN, batch: Any) -> Callable[[], Any]:
 def training(model: CascadeGAN, batch: Any) -> Callable[[], Any]:
     """Return a call that makes a step, as the trainer does."""
     model.train()
+    for phase in model.phases():
+        fuse(phase.optimizer)
 
     def step() -> None:
         shared = model.begin_step(batch)

@@ -48,12 +48,9 @@ class UpdateGuard:
         self._last: tuple[Update, dict[str, float]]  # that was read
         self._made: list[Update] = []  # in the present step, unread
         self._copied: tuple[list[Update], Tensor, torch.cuda.Event] | None = None  # of a step, on their way
-        if world.device.type == "cuda":
-            self._bad = torch.zeros((), device=world.device)
-            for phase in model.phases():
-                if isinstance(phase.optimizer, Adam | SGD):
-                    for group in phase.optimizer.param_groups:
-                        group["fused"] = True
+        self._bad = torch.zeros((), device=world.device)
+        for phase in model.phases():
+            fuse(phase.optimizer)
 
     def allows(self, step: int, phase: Phase, losses: dict[str, Tensor], norm: Tensor) -> bool:
         """Return whether to make the optimiser's step, which may itself change nothing; `step` counts from 1.
@@ -63,7 +60,7 @@ class UpdateGuard:
         """
         values = torch.stack([v.detach().double() for v in (*losses.values(), norm)])
         update = Update(step, phase, tuple(losses), values)
-        if _skips(phase.optimizer):
+        if self.world.device.type == "cuda" and _skips(phase.optimizer):
             self._bad = torch.maximum(self._bad, values.isfinite().logical_not().any().float())
             phase.optimizer.found_inf = self._bad  # type: ignore[attr-defined]
             self._made.append(update)
@@ -117,6 +114,13 @@ class UpdateGuard:
         networks = {name: self.model.networks()[name] for name in update.phase.networks}
         found = non_finite(step=update.step, phase=update.phase.name, losses=named, networks=networks)
         return self.failure or found
+
+
+def fuse(optimizer: Optimizer) -> None:
+    """Let an optimiser that can do so read and write its memory once a step; call before its first one."""
+    if isinstance(optimizer, Adam | SGD):
+        for group in optimizer.param_groups:
+            group["fused"] = True
 
 
 def _skips(optimizer: Optimizer) -> bool:
