@@ -7,10 +7,24 @@ import numpy as np
 _TABLE_LIMIT = 1 << 18  # ids below this are counted by a table, several times faster than by sorting
 
 
+def run_starts(*maps: np.ndarray) -> np.ndarray:
+    """Return where, in the flattened maps (H, W), a run of equal values begins: far fewer places than pixels."""
+    changes = np.zeros(maps[0].size, bool)
+    changes[:1] = True
+    for ids in maps:
+        flat = ids.ravel()
+        changes[1:] |= flat[1:] != flat[:-1]
+    return np.flatnonzero(changes)
+
+
 def unique_ids(ids: np.ndarray) -> np.ndarray:
     """Return the ascending unique ids of a map of non-negative integers."""
+    return _unique(ids.ravel()[run_starts(ids)])
+
+
+def _unique(ids: np.ndarray) -> np.ndarray:
     if ids.size and ids.max() < _TABLE_LIMIT:
-        return np.flatnonzero(np.bincount(ids.ravel()))
+        return np.flatnonzero(np.bincount(ids))
     return np.unique(ids)
 
 
@@ -25,17 +39,27 @@ def dense_instances(inst: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np
         The dense map (H, W) int64, the original ids (I,) int64, and the majority label of each instance's pixels
         (I,) int64; on a tie the lowest.
     """
-    inst_id = unique_ids(inst)
+    starts = run_starts(inst, label)
+    run_inst, run_label = inst.ravel()[starts], label.ravel()[starts].astype(np.int64)
+    inst_id = _unique(run_inst)
     if inst_id[-1] < _TABLE_LIMIT:
         place = np.zeros(int(inst_id[-1]) + 1, np.int64)
         place[inst_id] = np.arange(len(inst_id))
-        dense = place[inst]
+        dense = place.take(inst)
     else:
         dense = np.searchsorted(inst_id, inst).astype(np.int64)
-    width = int(label.max()) + 1
-    joint = np.bincount((dense * width + label).ravel(), minlength=len(inst_id) * width)
+    width = int(run_label.max()) + 1
+    lengths = np.diff(starts, append=inst.size)
+    joint = np.bincount(dense.ravel()[starts] * width + run_label, lengths, minlength=len(inst_id) * width)
     inst_class = joint.reshape(len(inst_id), width).argmax(axis=1)
     return dense, inst_id.astype(np.int64), inst_class.astype(np.int64)
+
+
+def any_hidden(dense: np.ndarray, mask: np.ndarray) -> bool:
+    """Return whether the mask (H, W), 1 = erased, covers an instance of a dense map whole."""
+    starts = run_starts(dense, mask)
+    runs = dense.ravel()[starts]
+    return not np.bincount(runs, mask.ravel()[starts] != 1).all()
 
 
 def worth_testing(ids: np.ndarray, candidates: list[int], *, boxed: bool) -> list[int]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from data.edges import mark_edges
-from data.instances import dense_instances
+from data.instances import any_hidden, dense_instances
 from data.records import MapRules, Maps
 from util.batch import Sample
 from util.images import to_tensor
@@ -35,5 +35,5 @@ def make_sample(
         mask=torch.from_numpy(mask.astype(np.float32))[None],
         name=name,
         index=index,
-        hidden=not np.bincount(dense.ravel(), weights=mask.ravel() != 1).all(),
+        hidden=any_hidden(dense, mask),
     )

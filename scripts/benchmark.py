@@ -2,11 +2,13 @@
 
     python scripts/benchmark.py metrics --real DIR --fake DIR [--num_images 500] [--repeats 3] [--json FILE]
     python scripts/benchmark.py semia [--height 184 --width 280] [--repeats 3] [--json FILE]
+    python scripts/benchmark.py data [--dataroot DIR] [--size 256] [--repeats 3] [--json FILE]
     python scripts/benchmark.py infer|train [--size 256] [--ngf 32] [--repeats 3] [--json FILE]
 
 `metrics`: the FID of two folders by pytorch-fid, torch-fidelity (if installed) and scripts/evaluate.py, with the same
 Inception weights. Without folders, smooth random pictures are made (--size). Times are the best of the repeats.
 `semia`: its patch loss and whole iteration against a plain implementation (scripts/benchmark_semia.py), in one process.
+`data`: samples of a training split, or of street scenes, against the released way (scripts/benchmark_data.py).
 `infer`, `train`: SPMPGAN and DivSem against the plain forms of their layers (scripts/benchmark_cascade.py), likewise.
 """
 
@@ -48,7 +50,7 @@ CLASSES = 1008  # of the official file's classifier, which the features do not n
 
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
-    parser.add_argument("what", choices=("metrics", "semia", "infer", "train", "pytorch_fid", "torch_fidelity"),
+    parser.add_argument("what", choices=("metrics", "semia", "infer", "train", "data", "pytorch_fid", "torch_fidelity"),
                         help="what to time; the last two are how it starts the other tools")  # fmt: skip
     parser.add_argument("--real", metavar="DIR")
     parser.add_argument("--fake", metavar="DIR")
@@ -57,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         "--size",
         type=int,
         default=256,
-        help="side of the pictures that are made without folders; with infer and train, a multiple of 64",
+        help="side of the pictures that are made without folders, and of samples; infer, train: a multiple of 64",
     )
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--num_workers", type=int, default=2)
@@ -65,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--inception_weights", metavar="FILE")
     parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--dataroot", metavar="DIR", help="data: a folder with a classes.json; default: street scenes")
     parser.add_argument("--ngf", type=int, default=32, help="infer, train: base width of the generator")
     group = parser.add_argument_group("semia")
     group.add_argument("--height", type=int, default=184)
@@ -84,6 +87,13 @@ def main(argv: list[str] | None = None) -> int:
         from scripts.benchmark_semia import main as semia
 
         semia(opt)
+        return 0
+    if opt.what == "data":
+        if min(opt.size, opt.num_images, opt.repeats) < 1:
+            raise UserError("--size, --num_images and --repeats must be at least 1")
+        from scripts.benchmark_data import main as data
+
+        data(opt)
         return 0
     if opt.what in ("infer", "train"):
         if opt.size < 64 or opt.size % 64 or opt.ngf < 2 or opt.ngf % 2:

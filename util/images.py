@@ -20,7 +20,6 @@ from util.errors import DataError
 from util.files import atomic_file
 
 _PICTURE_MODES = ("RGB", "L", "P", "RGBA", "CMYK", "LA")
-_LEVELS = ((np.arange(256, dtype=np.float32) / 255 - np.float32(0.5)) / np.float32(0.5)).astype(np.float32)
 GAP = 4  # pixels between the cells of a grid
 PictureFile = str | os.PathLike[str] | NamedBytes
 _MAP_BITS = {"1": 1, "L": 8, "P": 8, "I;16": 16, "I;16L": 16, "I;16B": 16, "I": 16}  # older Pillow opens I;16 as I
@@ -163,7 +162,8 @@ def read_labels_coloured(path: str | os.PathLike[str]) -> np.ndarray:
 
 def to_tensor(array: np.ndarray) -> Tensor:
     """Return (3, H, W) float32 in [-1, 1] of (H, W, 3) uint8: (v / 255 - 0.5) / 0.5."""
-    return torch.from_numpy(_LEVELS[np.ascontiguousarray(array.transpose(2, 0, 1))])
+    levels = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
+    return levels.to(torch.float32).div_(255).sub_(0.5).div_(0.5)
 
 
 def to_uint8(tensor: Tensor) -> np.ndarray:

@@ -1,0 +1,123 @@
+"""`benchmark.py data`: samples of a data set, as training reads them, against a plain form, on one core.
+
+The plain one works as SPMPGAN's release: whole pictures become float tensors, which are then cut and flipped, labels go
+through floats and back, ids are found by sorting, labels are made one-hot and edges marked by PyTorch. It draws the
+same numbers, and its samples are equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data.checks import load_record
+from data.custom_dataset import CustomDataset
+from data.folder import FolderDataset
+from data.masks import make_mask
+from data.records import MapRules
+from data.sampling import Sampling
+from scripts import prepare_streets
+from util.files import write_text
+from util.seeds import random_pair
+
+SCENES = 24  # made where no data set is given
+
+
+def plain_sample(dataset: FolderDataset, epoch: int, index: int) -> dict[str, Tensor]:
+    """Return image, label, inst (ids as stored), edge, mask, seg and masked image of a training sample."""
+    record = dataset.records[index]
+    R, NP = random_pair(dataset.seed, "train", epoch, index)
+    image = pixels(record.image, "RGB").float().div(255)
+    label = pixels(record.label, None).float().div(255)
+    inst = label if record.inst is None else pixels(record.inst, None).int()
+    size, (height, width) = dataset.crop_size, label.shape[1:]
+    left = R.randint(0, width - size) if width > size else 0
+    top = R.randint(0, height - size) if height > size else 0
+    cut = [x[:, top : top + size, left : left + size] for x in (image, label, inst)]
+    if R.random() > 0.5:
+        cut = [x.flip(2) for x in cut]
+    image, label, inst = (cut[0] - 0.5) / 0.5, (cut[1] * 255).long(), cut[2]
+    ids, labels = inst[0].numpy(), label[0].numpy()
+    candidates = np.unique(ids[np.isin(labels, list(dataset.things))]).tolist() or np.unique(ids).tolist()
+    known = [i for i in np.unique(labels).tolist() if i != dataset.ignore_label] or np.unique(labels).tolist()
+    chosen_inst, chosen_label = R.choice(candidates) if candidates else None, R.choice(known)
+    types = dataset.mask_types
+    task = types[index % len(types) if dataset.mask_schedule == "index" else R.randrange(len(types))]
+    drawn = make_mask(task, R, NP, label=labels, inst=ids, chosen_label=chosen_label, chosen_inst=chosen_inst)
+    mask = torch.from_numpy(drawn).float()[None]
+    seg = torch.zeros(dataset.label_nc, size, size)
+    seg.scatter_(0, torch.where(label < dataset.label_nc, label, 0), 1.0)
+    edge = torch.zeros(1, size, size, dtype=torch.uint8)
+    edge[:, :, 1:] |= inst[:, :, 1:] != inst[:, :, :-1]
+    edge[:, :, :-1] |= inst[:, :, 1:] != inst[:, :, :-1]
+    edge[:, 1:] |= inst[:, 1:] != inst[:, :-1]
+    edge[:, :-1] |= inst[:, 1:] != inst[:, :-1]
+    return {"image": image, "label": label[0], "inst": inst[0], "edge": edge.float(), "mask": mask,
+            "seg": seg * mask, "masked": image * (1 - mask)}  # fmt: skip
+
+
+def pixels(path: Path, mode: str | None) -> Tensor:
+    """Return (C, H, W) of a file."""
+    with Image.open(path) as picture:
+        array = np.array(picture if mode is None else picture.convert(mode))
+    return torch.from_numpy(array.reshape(*array.shape[:2], -1).transpose(2, 0, 1).copy())
+
+
+def open_split(dataroot: str, size: int, *, cache: str) -> FolderDataset:
+    """Open the training split of a folder with a classes.json as training does."""
+    table = CustomDataset.class_table(dataroot)
+    rules = MapRules(label_nc=len(table.names), ignore_label=table.ignore, inst_8bit=True)
+    sampling = Sampling(crop_size=size, load_size=0, augment=True, task="train", cache=cache)
+    return CustomDataset(dataroot=dataroot, split="train", rules=rules, sampling=sampling)
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+def main(opt: argparse.Namespace) -> None:
+    """Print the table and write the JSON."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        dataroot = opt.dataroot
+        if dataroot is None:
+            dataroot = scratch
+            prepare_streets.main(
+                ["--output", scratch, "--height", str(opt.size), "--train", str(SCENES), "--test", "0"]
+            )
+        plain, cached = (open_split(dataroot, opt.size, cache=cache) for cache in ("none", "ram"))
+        forms: dict[str, Callable[[int], Any]] = {
+            "plain": lambda i: plain_sample(plain, 0, i),
+            "ours": lambda i: plain[0, i],
+            "ours, --cache ram": lambda i: cached[0, i],
+            "decoding alone": lambda i: load_record(plain.records[i], plain.rules),
+        }
+        seconds = measure(forms, range(min(len(plain), opt.num_images)), opt.repeats)
+    rows = {
+        name: {"cpu_ms": 1e3 * s, "images_per_s": 1 / s, "ratio": seconds["plain"] / s} for name, s in seconds.items()
+    }
+    print(f"{opt.size}x{opt.size}, one thread, CPU time of a sample")
+    print(f"{'':22}{'ms':>9}{'images/s':>10}{'ratio':>7}")
+    for name, row in rows.items():
+        print(f"{name:22}{row['cpu_ms']:9.2f}{row['images_per_s']:10.0f}{row['ratio']:6.2f}x")
+    if opt.json:
+        write_text(Path(opt.json), json.dumps({"size": opt.size, "rows": rows}, indent=1))
+
+
+def measure(forms: dict[str, Callable[[int], Any]], indices: range, repeats: int) -> dict[str, float]:
+    """Return the least CPU seconds of a sample, all forms in turn."""
+    best = dict.fromkeys(forms, float("inf"))
+    for _ in range(repeats + 1):  # the first turn warms up
+        for name, form in forms.items():
+            start = time.thread_time()
+            for index in indices:
+                form(index)
+            best[name] = min(best[name], (time.thread_time() - start) / len(indices))
+    return best
