@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.losses.perceptual import build_features, load_features
+from util.device import send
 
 NEAREST = 5
 LAST_LAYER = 6  # ReLU 2_1 in torchvision's `features`; the first tap is ReLU 1_1
@@ -77,8 +78,8 @@ def _seen(picture: Tensor, corners: Sequence[tuple[int, int]], scale: Scale, *, 
     places = first[:, :, None] + steps  # (n, 2, s)
     sides = torch.tensor(picture.shape[2:])[:, None]
     within = (places >= 0) & (places < sides)
-    places = places.clamp(min=0).minimum(sides - 1).to(picture.device, non_blocking=True)
-    inside = (within[:, 0, :, None] & within[:, 1, None]).to(picture.device, picture.dtype, non_blocking=True)[:, None]
+    places = send(places.clamp(min=0).minimum(sides - 1), picture.device)
+    inside = send((within[:, 0, :, None] & within[:, 1, None]).to(picture.dtype)[:, None], picture.device)
     return picture[0][:, places[:, 0, :, None], places[:, 1, None]].transpose(0, 1) * inside, inside
 
 
@@ -95,7 +96,7 @@ class PatchBank:
         rows, columns = (torch.arange(size - scale.size) for size in (height, width))
         self.corners = (rows[:, None] * width + columns).flatten()
         steps = torch.arange(scale.size)
-        self.offsets = (steps[:, None] * width + steps).flatten().to(source.device, non_blocking=True)
+        self.offsets = send((steps[:, None] * width + steps).flatten(), source.device)
         self.classes = None if classes is None else _centres(classes, scale)[rows[:, None], columns].flatten()
         self.dim = channels * scale.size**2
         self.rows = max(1, CHUNK_BYTES // (4 * self.dim))
@@ -110,7 +111,7 @@ class PatchBank:
             if self.classes is not None and label is not None:
                 of_class = self.corners[self.classes == label]
                 corners = of_class if len(of_class) >= NEAREST else corners
-            self._known[label] = corners.to(self.pixels.device, non_blocking=True)
+            self._known[label] = send(corners, self.pixels.device)
         return self._known[label]
 
     def patches(self, corners: Tensor) -> Tensor:
@@ -202,6 +203,6 @@ class PatchLoss(nn.Module):
             labels = [None if centre is None else int(centre[r, c]) for r, c in picks]
             for label in dict.fromkeys(labels):
                 members = [i for i, known in enumerate(labels) if known == label]
-                targets = cut[members]
+                targets = torch.stack([cut[i] for i in members])  # a list as an index would be copied to the device
                 values.append((targets[:, None] - bank.nearest(targets.detach(), label)).abs().mean((1, 2)))
         return torch.cat(values).mean()
