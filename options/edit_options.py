@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from data.edit.masks import MaskRule
 from data.edit.scenes import SIDES
 from options.parser import StrictParser
 from options.run_options import RunOptions
@@ -41,6 +42,11 @@ def parse_instance(text: str) -> tuple[str, int]:
     return path, int(number)
 
 
+def mask_rule(opt: Opt) -> MaskRule:
+    """Return how --mask is read."""
+    return MaskRule(opt.mask_threshold, opt.invert_mask, opt.resize_mask)
+
+
 class EditOptions(RunOptions):
     """Options of scripts/edit.py."""
 
@@ -56,6 +62,12 @@ class EditOptions(RunOptions):
         group.add_argument("--label", metavar="L", help="label map, edited already where --mask erases")
         group.add_argument("--inst", metavar="N", help="instance map; without it, each class is one instance")
         group.add_argument("--mask", metavar="M", help="white: generate. With changes below: in addition to theirs")
+        group.add_argument("--mask_threshold", type=int, default=128, metavar="LEVEL",
+                           help="grey levels of --mask from this on are white, 1 to 255")  # fmt: skip
+        group.add_argument("--invert_mask", action=argparse.BooleanOptionalAction, default=False,
+                           help="generate what is black in --mask")  # fmt: skip
+        group.add_argument("--resize_mask", action=argparse.BooleanOptionalAction, default=False,
+                           help="scale a --mask of another size than its picture")  # fmt: skip
         group.add_argument("--output", metavar="O", help="O.png, or a folder where --image is one")
 
         group = parser.add_argument_group("changes that make maps and mask themselves")
@@ -94,6 +106,8 @@ class EditOptions(RunOptions):
                 raise UserError(f"--{name} is missing (see docs/editing.md)")
         if opt.mask is None and all(getattr(opt, name) is None for name in CHANGES):
             raise UserError(f"nothing to do: give --mask, or one of --{', --'.join(CHANGES)}")
+        if not 1 <= opt.mask_threshold <= 255:
+            raise UserError(f"--mask_threshold {opt.mask_threshold}: a grey level from 1 to 255")
         self._validate_changes(opt)
         self._validate_styles(opt)
         if not Path(opt.image).is_dir() and Path(opt.output).suffix.lower() != ".png":

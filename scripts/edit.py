@@ -28,7 +28,7 @@ from data.records import Record
 from data.transforms import nearest
 from models import MODELS
 from models.style_sources import Frame
-from options.edit_options import REFERENCE, EditOptions
+from options.edit_options import REFERENCE, EditOptions, mask_rule
 from semedit.editor import Editor, StyleReference
 from testing.analogy_edit import edit as edit_analogy
 from util.errors import EXIT_OK, UserError, run_main
@@ -47,7 +47,9 @@ WIDE = 2  # pictures wider than this times their height are stacked in a strip
 def changed_scene(editor: Editor, opt: Opt, files: SceneFiles) -> Scene:
     """Read a scene and make the changes that the flags ask for."""
     margin, maps = margin_of(opt, files.record), editor.map_editor(opt.dilate)
-    scene = load_scene(files, editor.rules, margin)
+    scene = load_scene(files, editor.rules, margin, mask_rule(opt))
+    for note in scene.notes:
+        print(f"note: {note}")
     if files.mask is not None and (note := inverted_note(scene.mask.mean(), f"--mask {files.mask}")):
         print(f"note: {note}")
     if opt.remove is not None:

@@ -8,8 +8,10 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
+from data.edit.masks import WHITE, grey_levels
+from util.decode import decode
 from util.errors import DataError
-from util.images import binary_of, ids_of, read_binary, read_image, read_map, rgb_of
+from util.images import ids_of, read_image, read_map, rgb_of
 
 Source: TypeAlias = np.ndarray | Image.Image | str | Path
 
@@ -37,13 +39,18 @@ def ids_from(source: Source, what: str, *, rgb_ids: bool = False) -> np.ndarray:
 
 
 def mask_from(source: Source) -> np.ndarray:
-    """Return booleans (H, W) of a mask of booleans, of 0 and 1, or of 0 and 255; raises `DataError` for others."""
+    """Return a mask (H, W) of booleans.
+
+    Arrays have booleans, 0 and 1, or 0 and 255, and `DataError` is raised for others; files and PIL images are read as
+    scripts/edit.py reads them.
+    """
     if isinstance(source, np.ndarray):
         values = ids_from(source, "mask")
         if not (set(np.unique(values)) <= {0, 255} or values.max(initial=0) <= 1):
             raise DataError("mask: the array has values besides 0 and 255; set every pixel to one of them")
         return values > 0
-    return (binary_of(source, "mask") if isinstance(source, Image.Image) else read_binary(source)) > 0
+    levels = grey_levels(source if isinstance(source, Image.Image) else decode(source, "mask").picture)
+    return np.asarray(levels) >= WHITE.threshold
 
 
 def name_of(source: Source | None, what: str) -> str:

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.single_image import check_sizes, padded
+from data.edit.masks import read_drawn_mask
+from data.single_image import padded
 from data.single_image_dataset import single_batch
-from options.edit_options import CHANGES, REFERENCE
+from options.edit_options import CHANGES, REFERENCE, mask_rule
 from testing.analogy_flow import Renderer
 from util.errors import UserError
-from util.images import read_binary, read_image, save_png, to_uint8
+from util.images import read_image, save_png, to_uint8
 from util.opt import Opt
 
 NOT_HERE = (*CHANGES, *REFERENCE, "box", "add_from", "add_shape", "dilate", "extend_labels", "interpolate", "inst",
@@ -28,13 +29,15 @@ def edit(opt: Opt) -> int:
     refuse(opt)
     renderer = Renderer(opt)
     dataset = renderer.dataset("train")
-    image, mask = read_image(opt.image), read_binary(Path(opt.mask)) > 0
+    image = read_image(opt.image)
     if image.shape != (*dataset.stored_size, 3) or not np.array_equal(image, read_image(dataset.image_path)):
         raise UserError(
             f"--image {opt.image} is not {dataset.image_path}, the one picture that run '{opt.name}' was trained "
             "on and knows how to render"
         )
-    check_sizes([(Path(opt.image), image.shape), (Path(opt.mask), mask.shape)])
+    mask, notes = read_drawn_mask(Path(opt.mask), image.shape[:2], mask_rule(opt))
+    for note in notes:
+        print(f"note: {note}")
     if not mask.any():
         raise UserError(f"--mask {opt.mask} is empty, so there is nothing to generate (white: generate)")
     dataset.fit = padded  # instead of cropping, so that the border can be edited too

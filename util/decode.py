@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from util.errors import DataError
 from util.files import cause
@@ -21,6 +21,7 @@ assert TiffImagePlugin and WebPImagePlugin  # imported to be known: Pillow would
 MOST_PIXELS = 1 << 27  # of a picture: 134 million, 400 MB as RGB
 MOST_BYTES = 1 << 30  # of a file
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `MOST_PIXELS` is an error, always
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")  # damaged metadata
 
 
 class NamedBytes(io.BytesIO):
@@ -42,7 +43,9 @@ class Decoded(NamedTuple):
 
 
 def decode(file: str | os.PathLike[str] | NamedBytes, what: str) -> Decoded:
-    """Decode a whole file. Pillow refuses truncated data, where OpenCV silently fills the rest with grey.
+    """Decode a whole file and turn it as its EXIF orientation says.
+
+    Pillow refuses truncated data, where OpenCV silently fills the rest with grey.
 
     Args:
         file: its path, or its content.
@@ -55,13 +58,34 @@ def decode(file: str | os.PathLike[str] | NamedBytes, what: str) -> Decoded:
         layout = picture.tile[0][3] if picture.tile else ""
         stored = layout[0] if isinstance(layout, tuple) else layout
         picture.load()
+        if orientation(picture) != 1:
+            ImageOps.exif_transpose(picture, in_place=True)
         return Decoded(picture, stored if isinstance(stored, str) else "")
 
 
 def picture_size(file: str | os.PathLike[str], what: str = "picture") -> tuple[int, int]:
-    """Return width and height from the file's header; raises `DataError` as `decode` does."""
+    """Return width and height, as `decode` turns it, from the file's header; raises `DataError` as `decode` does."""
     with _opened(file, what) as picture:
-        return picture.size
+        turned = orientation(picture) > 4 and picture.format != "TIFF"  # whose size Pillow has turned already
+        return picture.size[::-1] if turned else picture.size
+
+
+def rotation_note(file: str | os.PathLike[str]) -> str:
+    """Return a note on a picture that is turned when it is read; empty for others."""
+    with _opened(file, "picture") as picture:
+        value = orientation(picture)
+    return f"{file}: turned or mirrored as its EXIF orientation ({value}) says" if value != 1 else ""
+
+
+def orientation(picture: Image.Image) -> int:
+    """Return EXIF's orientation, 1 to 8: 1 is upright, above 4 sides are exchanged; 1 if none can be read."""
+    if picture.format == "PNG" and "exif" not in picture.info:
+        return 1  # Pillow would decode the whole file to look for it
+    try:
+        value = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # of damaged metadata: struct.error, SyntaxError, ValueError, ...
+        return 1
+    return value if value in range(1, 9) else 1
 
 
 def read_regular(path: str | os.PathLike[str], what: str) -> bytes:

@@ -26,7 +26,7 @@ _MAP_BITS = {"1": 1, "L": 8, "P": 8, "I;16": 16, "I;16L": 16, "I;16B": 16, "I": 
 
 
 def read_image(path: PictureFile) -> np.ndarray:
-    """Return a picture as (H, W, 3) uint8 RGB, as stored (EXIF rotation is not applied, alpha is dropped).
+    """Return a picture as (H, W, 3) uint8 RGB, turned as its EXIF orientation says; alpha is dropped.
 
     Raises:
         DataError: what `decode` refuses, or not 8 bit per channel.
@@ -95,11 +95,7 @@ def read_binary(path: PictureFile) -> np.ndarray:
     Raises:
         DataError: what `decode` refuses, other values, colours, or transparent pixels.
     """
-    return binary_of(decode(path, "mask").picture, path)
-
-
-def binary_of(picture: Image.Image, path: PictureFile) -> np.ndarray:
-    """Return a decoded mask as (H, W) uint8 of 0 and 1; errors as of `read_binary`."""
+    picture = decode(path, "mask").picture
     alpha = picture.mode in ("LA", "RGBA") or (picture.mode in _PICTURE_MODES and "transparency" in picture.info)
     if alpha and np.asarray(picture.convert("RGBA"))[..., 3].min(initial=255) < 255:
         raise DataError(

@@ -74,6 +74,7 @@ class Opt:
     inst_class_rule: str
     interpolate: int | None
     intervals: bool
+    invert_mask: bool
     keep: int
     keep_aspect: bool
     label: str
@@ -104,6 +105,7 @@ class Opt:
     mask_classes: str | None
     mask_dir: str | None
     mask_schedule: str
+    mask_threshold: int
     mask_types: str | None
     masks: str | None
     match_noise_level: bool
@@ -142,6 +144,7 @@ class Opt:
     remove: int | None
     replace_class: tuple[str, str] | None
     resize: float
+    resize_mask: bool
     results_dir: str
     saspm: bool
     save_every: int

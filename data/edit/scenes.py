@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from data.checks import check_sample, read_inst, size_problem
+from data.edit.masks import WHITE, MaskRule, read_drawn_mask
 from data.records import PICTURE_ENDINGS, MapRules, Maps, Record, first_problem
+from util.decode import rotation_note
 from util.errors import DataError, UserError
-from util.images import read_binary, read_id_map, read_image
+from util.images import read_id_map, read_image
 from util.listing import files_by_name
 
 SIDES = ("left", "right", "up", "down")
@@ -27,6 +29,7 @@ class Scene:
     inst: np.ndarray
     mask: np.ndarray
     extended: bool = False  # by a `Margin`, which is then part of it
+    notes: tuple[str, ...] = ()  # what was done to the files when they were read
 
     @property
     def maps(self) -> Maps:
@@ -106,12 +109,13 @@ def pair_files(flags: Mapping[str, str | None]) -> list[SceneFiles]:
     ]
 
 
-def load_scene(files: SceneFiles, rules: MapRules, margin: Margin | None = None) -> Scene:
+def load_scene(files: SceneFiles, rules: MapRules, margin: Margin | None = None, mask_rule: MaskRule = WHITE) -> Scene:
     """Read and check a scene by the rules of a data set.
 
     Args:
         files: of the scene; without a mask nothing is erased.
         rules: what the maps may hold.
+        mask_rule: how the mask is read.
         margin: the picture will be extended by this: maps that have the extended size already are accepted, and then
             the margin is part of the scene, erased.
 
@@ -120,16 +124,19 @@ def load_scene(files: SceneFiles, rules: MapRules, margin: Margin | None = None)
     """
     record = files.record
     inst = read_inst(record, rules)
-    mask = None if files.mask is None else read_binary(files.mask) > 0
     image, label = read_image(record.image), read_id_map(record.label, "label map").ids
+    mask, notes = None, list(filter(None, [rotation_note(record.image)]))
+    if files.mask is not None:
+        mask, more = read_drawn_mask(files.mask, image.shape[:2], mask_rule)
+        notes += more
     bits = None if inst is None else inst.bits
     maps = Maps(image, label, None if inst is None else inst.ids)
-    return make_scene(record, maps, mask, rules, margin, mask_file=files.mask or Path(), inst_bits=bits)
+    return make_scene(record, maps, mask, rules, margin, mask_file=files.mask or Path(), inst_bits=bits, notes=notes)
 
 
 def make_scene(
     record: Record, maps: Maps, mask: np.ndarray | None, rules: MapRules, margin: Margin | None = None, *,
-    mask_file: Path = Path("mask"), inst_bits: int | None = None,
+    mask_file: Path = Path("mask"), inst_bits: int | None = None, notes: Sequence[str] = (),
 ) -> Scene:  # fmt: skip
     """Check a picture with its maps by the rules of a data set; errors and `margin` as of `load_scene`.
 
@@ -140,6 +147,7 @@ def make_scene(
         rules: what the maps may hold.
         mask_file: the mask's file, for messages.
         inst_bits: bit depth of the instance map's file, None if it comes from none.
+        notes: what was done to the files when they were read.
     """
     image, label = maps.image, rules.map_labels(maps.label)
     if mask is None:
@@ -153,7 +161,7 @@ def make_scene(
     if problems:
         added = f" (the {margin.pixels} pixels added {margin.side} included)" if margin and extended else ""
         raise DataError(problems[0] + added)
-    return Scene(record.name, image, label, rules.own_ids(maps.inst, label), mask, extended)
+    return Scene(record.name, image, label, rules.own_ids(maps.inst, label), mask, extended, tuple(notes))
 
 
 def widen(image: np.ndarray, margin: Margin) -> np.ndarray:
