@@ -63,7 +63,7 @@ class BaseModel(ABC):
     """
 
     summary: ClassVar[str] = ""
-    formerly: ClassVar[Mapping[str, Any]] = {}
+    formerly: ClassVar[Mapping[str, Any]] = {"accumulate": 1}
     flow: ClassVar[str] = "editing"  # kind of test, see testing/flow.py
     dataset_modes: ClassVar[tuple[str, ...]] = ()  # data sets that it takes; empty: all with `scenes`
     input_runs: ClassVar[tuple[str, ...]] = ()  # flags that name trained runs whose networks this method builds on

@@ -63,7 +63,7 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
 
     summary = "SIEDOB (CVPR 2023), step 4: the whole system, from runs of the other three"
     input_runs = tuple(STEPS)
-    formerly = {"object_gaps": "released"}
+    formerly = {**SceneModel.formerly, "object_gaps": "released"}
 
     def __init__(
         self, *, netG: FusionGenerator | None, netB: BackgroundGenerator, netI: ObjectInpainter | None,

@@ -49,7 +49,7 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
     """Step 2. Shape and class are given, the style is drawn from the codes of training objects of that class."""
 
     summary = "SIEDOB (CVPR 2023), step 2: makes whole objects in styles of a bank"
-    formerly = {"scc_target": "released"}
+    formerly = {**ObjectModel.formerly, "scc_target": "released"}
     own_styles = False  # objects are made anew, as the paper's FID of objects has it
 
     def __init__(
