@@ -60,7 +60,7 @@ def manifolds(generated: Tensor, real: Tensor) -> Manifolds:
 def prdc(generated: Tensor, real: Tensor) -> dict[str, float]:
     """Return the four values of features (n,d) and (m,d); each set needs more than `K_DENSITY` pictures."""
     found = manifolds(generated, real)
-    means = (found.in_real, found.in_generated, found.balls / K_DENSITY, found.covered)
+    means = (found.in_real, found.in_generated, found.balls.double() / K_DENSITY, found.covered)
     return {name: float(each.double().mean()) for name, each in zip(PRDC, means, strict=True)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from typing import Any
 
@@ -33,7 +34,7 @@ class Perceptual(PerPicture):
 
     asked = {EDITING: ("lpips", "div"), ANALOGY: ("lpips",), STYLISING: ("lpips",)}
     values = {
-        f"{kind}_{where}": Value("distance", f"{what}{text}; mean over pictures", lower_is_better=kind == "lpips")
+        f"{kind}_{where}": Value("distance", f"{what}{text}; mean over pictures", kind == "lpips", (0, math.inf))
         for kind, what in _WHAT.items()
         for where, text in _WHERE.items()
     }

@@ -6,6 +6,7 @@ resized) is one sample. SinGAN's code takes torchvision's Inception there, this 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ class SIFID(PerPicture):
     """
 
     asked = {ANALOGY: ("sifid",)}
-    values = {"sifid": Value("distance", PROTOCOL, lower_is_better=True)}
+    values = {"sifid": Value("distance", PROTOCOL, True, (0, math.inf))}
     of_source = True
     flags = (INCEPTION_WEIGHTS,)
     place = 70

@@ -5,6 +5,7 @@ Shapes: B pictures, C channels, n positions; pictures (B, 3, H, W) uint8.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -47,18 +48,21 @@ class VGGStyle(PerPicture):
             "KL(content | result), summed over positions, of softmaxed patch similarities of VGG-19 relu3_1, both "
             f"scaled to {CFSD_SIDE}x{CFSD_SIDE}; mean over pictures",
             lower_is_better=True,
+            limits=(0, math.inf),
         ),
         "style_loss": Value(
             "distance",
             "sum over VGG-19 conv1_1 .. conv5_1 of the MSE of Gram matrices (divided by C n), result against "
             f"style picture, both scaled to {LOSS_SIDE}x{LOSS_SIDE}; mean over pictures",
             lower_is_better=True,
+            limits=(0, math.inf),
         ),
         "content_loss": Value(
             "distance",
             f"MSE of VGG-19 conv4_1, result against content, both scaled to {LOSS_SIDE}x{LOSS_SIDE}; mean over "
             "pictures",
             lower_is_better=True,
+            limits=(0, math.inf),
         ),
     }
     asked = {STYLISING: tuple(values)}

@@ -22,13 +22,16 @@ WHOLE = tuple(f"{kind}_whole" for kind in KINDS)
 PSNR_CAP = 100.0  # dB; a picture without any difference would be infinite
 NO_TRUTH = "the real pictures do not show what the labels ask for"
 _OVER = "over {0} pixels and RGB channels"
+_L1 = f"mean absolute difference {_OVER}, divided by 255; mean over pictures"
+_PSNR = f"10 log10(255^2 / MSE), MSE {_OVER}, at most 100 dB; mean over pictures"
 _VALUES = {
-    "l1": Value("1", f"mean absolute difference {_OVER}, divided by 255; mean over pictures", lower_is_better=True),
-    "psnr": Value("dB", f"10 log10(255^2 / MSE), MSE {_OVER}, at most 100 dB; mean over pictures"),
+    "l1": Value("1", _L1, lower_is_better=True, limits=(0, 1)),
+    "psnr": Value("dB", _PSNR, limits=(0, PSNR_CAP)),
     "ssim": Value(
         "1",
         "SSIM map (Gaussian 11x11, sigma 1.5, K1 .01, K2 .03, range 255, RGB channels averaged, reflected border) "
         "of the whole picture, averaged over {0} pixels; mean over pictures",
+        limits=(-1, 1),
     ),
 }
 _WHERE = {"masked": "masked", "whole": "all"}

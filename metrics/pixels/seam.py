@@ -8,6 +8,7 @@ truth. Our own definition. Shapes: B pictures, H x W pixels.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ class Seam(PerPicture):
             "|ln((J_fake + 1/255) / (J_real + 1/255))|, J the mean absolute RGB step between neighbours across the "
             "mask's border; mean over pictures",
             lower_is_better=True,
+            limits=(0, math.inf),
         )
     }
     place = 50

@@ -10,6 +10,7 @@ Mean over a picture's instances, then over pictures. Our own definitions. Shapes
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -65,11 +66,13 @@ class Style(PerPicture):
             "1",
             "distance of RGB means and standard deviations / 255 between generated and visible part of an instance",
             lower_is_better=True,
+            limits=(0, math.inf),
         ),
         "style_texture": Value(
             "1",
             "difference of mean absolute grey steps / 255 between generated and visible part of an instance",
             lower_is_better=True,
+            limits=(0, math.inf),
         ),
     }
     place = 60

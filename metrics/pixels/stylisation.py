@@ -30,17 +30,20 @@ class Stylisation(PerPicture):
             "1",
             "multi-scale SSIM (five scales halved by averaging, Gaussian 11x11, sigma 1.5, no padding, range 255) "
             "of luminance, result against content at the content's size; mean over pictures",
+            limits=(0, 1),
         ),
         "edge_f1": Value(
             "1",
             "F1 of Canny's edges (blur sigma 1, thresholds 0.1 and 0.2) of result and content, one pixel of "
             "tolerance; mean over pictures",
+            limits=(0, 1),
         ),
         "colour": Value(
             "distance",
             f"Hellinger distance of the colour histograms ({BINS}x{BINS}x{BINS} bins of RGB) of result and style "
             "picture; mean over pictures",
             lower_is_better=True,
+            limits=(0, 1),
         ),
     }
     asked = {STYLISING: tuple(values)}
