@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from testing.fills.plain import FILLS, Colours, Fill
-from testing.packs.pack import Item
+from testing.packs.forms import Picture
 from util.errors import DataError, UserError
 from util.files import cause
 from util.seeds import torch_generator
@@ -65,7 +65,7 @@ def onnx_fill(path: Path) -> Fill:
             "(1,1,H,W), or both as (1,4,H,W)"
         )
 
-    def fill(item: Item) -> np.ndarray:
+    def fill(item: Picture) -> np.ndarray:
         picture = item.image.astype(np.float32).transpose(2, 0, 1)[None] / 255
         mask = item.mask.astype(np.float32)[None, None]
         given: dict[Any, np.ndarray] = {3: picture, 1: mask, 4: np.concatenate([picture, mask], 1)}
@@ -99,7 +99,7 @@ def diffusers_fill(name: str, *, steps: int, device: str) -> Fill:
         raise UserError(f"--fill {DIFFUSERS}{name}: no inpainting pipeline can be loaded ({cause(error)})") from error
     pipeline.set_progress_bar_config(disable=True)
 
-    def fill(item: Item) -> np.ndarray:
+    def fill(item: Picture) -> np.ndarray:
         height, width = item.mask.shape
         made = pipeline(
             prompt=item.text, image=Image.fromarray(item.image), mask_image=Image.fromarray(item.mask), height=height,
@@ -112,7 +112,7 @@ def diffusers_fill(name: str, *, steps: int, device: str) -> Fill:
     return fill
 
 
-def as_picture(values: np.ndarray, item: Item, name: str) -> np.ndarray:
+def as_picture(values: np.ndarray, item: Picture, name: str) -> np.ndarray:
     """Return (H,W,3) uint8 of values in 0..255; raises `DataError` for another size or what is not finite."""
     if values.shape != item.image.shape or not np.isfinite(values).all():
         raise DataError(f"--fill {name}, {item.name}: gives {values.shape}, or values that are not finite; wanted "

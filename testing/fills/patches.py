@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from testing.packs.pack import Item
+from testing.packs.forms import Picture
 from util.seeds import random_pair
 
 TILES = 16  # along a side
@@ -16,7 +16,7 @@ MARGIN = 4  # pixels of a 256 picture around a tile that are compared
 DRAWN = 48  # patches tried per tile and class
 
 
-def copy_patches(item: Item, base: np.ndarray) -> np.ndarray:
+def copy_patches(item: Picture, base: np.ndarray) -> np.ndarray:
     """Fill tile after tile, row by row; `base` (H,W,3) is kept where a class is not seen in the picture."""
     size = min(item.mask.shape)
     tile, margin = max(4, size // TILES), max(1, MARGIN * size // 256)
@@ -33,7 +33,7 @@ def copy_patches(item: Item, base: np.ndarray) -> np.ndarray:
 
 
 def _fill_tile(
-    item: Item, canvas: np.ndarray, known: np.ndarray, inside: tuple[slice, slice], label: int, seen: np.ndarray,
+    item: Picture, canvas: np.ndarray, known: np.ndarray, inside: tuple[slice, slice], label: int, seen: np.ndarray,
     margin: int, draw: np.random.RandomState,
 ) -> None:  # fmt: skip
     """Fill the pixels of one class in a tile from the drawn patch that covers most of them and fits best around."""

@@ -14,20 +14,20 @@ import numpy as np
 from scipy import ndimage
 
 from testing.fills.patches import copy_patches
-from testing.packs.pack import Item
+from testing.packs.forms import Picture
 from util.errors import UserError
 
 RADIUS = 3  # pixels around a point that OpenCV's fills look at
-Fill = Callable[[Item], np.ndarray]
+Fill = Callable[[Picture], np.ndarray]
 Colours = Mapping[int, np.ndarray]
 
 
-def mean_colour(item: Item) -> np.ndarray:
+def mean_colour(item: Picture) -> np.ndarray:
     """Fill with the mean colour of the given pixels (grey if there are none)."""
     return painted(item, given_mean(item))
 
 
-def nearest_pixel(item: Item) -> np.ndarray:
+def nearest_pixel(item: Picture) -> np.ndarray:
     """Fill each pixel with the nearest given one."""
     if item.mask.all():
         return mean_colour(item)
@@ -38,7 +38,7 @@ def nearest_pixel(item: Item) -> np.ndarray:
 def class_mean(colours: Colours) -> Fill:
     """Return a fill by the mean colour that a class has in the training split."""
 
-    def fill(item: Item) -> np.ndarray:
+    def fill(item: Picture) -> np.ndarray:
         filled = painted(item, given_mean(item))  # of classes that do not occur there
         for label, colour in colours.items():
             filled[item.mask & (item.label == label)] = np.round(colour)
@@ -65,13 +65,13 @@ def opencv(method: str) -> Fill:
     return lambda item: np.asarray(cv2.inpaint(item.image, item.mask.astype(np.uint8), RADIUS, getattr(cv2, method)))
 
 
-def given_mean(item: Item) -> np.ndarray:
+def given_mean(item: Picture) -> np.ndarray:
     """Return the mean colour (3,) of the given pixels."""
     given = item.image[~item.mask]
     return given.mean(0) if len(given) else np.full(3, 127.5)
 
 
-def painted(item: Item, colour: np.ndarray) -> np.ndarray:
+def painted(item: Picture, colour: np.ndarray) -> np.ndarray:
     """Return the picture with one colour under its mask."""
     return np.where(item.mask[..., None], np.round(colour), item.image).astype(np.uint8)
 

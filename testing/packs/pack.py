@@ -40,18 +40,6 @@ REFERENCE, DRAW = "the same cuts of the same files, 8 bit", "first of each pictu
 
 
 @dataclass(frozen=True)
-class Item:
-    """A picture of a pack, decoded: image (H,W,3) uint8, mask (H,W) bool, label and inst (H,W) int32."""
-
-    name: str
-    text: str
-    image: np.ndarray
-    mask: np.ndarray
-    label: np.ndarray
-    inst: np.ndarray
-
-
-@dataclass(frozen=True)
 class Pack:
     """A pack on disk: its folder and manifest."""
 
@@ -86,10 +74,10 @@ class Pack:
         return {"task": manifest["task"], "num_images": len(self.texts), "step": None, "metrics": {},
                 "details": {"labels": labels}, "protocol": protocol}  # fmt: skip
 
-    def item(self, name: str) -> Item:
+    def item(self, name: str) -> Picture:
         """Read a picture; raises `DataError`."""
         real, mask, label, inst = (self.folder / kind / f"{name}.png" for kind in FOLDERS)
-        return Item(name, self.texts[name], read_image(real), read_binary(mask) > 0, read_map(label, "label map"),
+        return Picture(name, self.texts[name], read_image(real), read_binary(mask) > 0, read_map(label, "label map"),
                     read_map(inst, "instance map"))  # fmt: skip
 
     def verify(self) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from metrics.folders import list_pictures, read_exact
-from testing.packs.forms import FORMS
-from testing.packs.pack import Item, Pack
+from testing.packs.forms import FORMS, Picture
+from testing.packs.pack import Pack
 from util.errors import DataError
 from util.images import save_png
 from util.progress import progress
@@ -32,7 +32,7 @@ class Given:
     inverted: int = 0  # pictures that changed more outside their mask than inside
     judged: int = 0  # pictures that could have
 
-    def add(self, result: np.ndarray, item: Item) -> None:
+    def add(self, result: np.ndarray, item: Picture) -> None:
         """Take a result."""
         steps = np.abs(result.astype(np.int16) - item.image).sum(2)
         inside, outside = steps[item.mask], steps[~item.mask]

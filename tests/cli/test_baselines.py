@@ -13,7 +13,8 @@ import pytest
 from scripts import baselines, make_table, pack_benchmark, run_experiment
 from testing.fills.networks import make_fill
 from testing.fills.plain import FILLS
-from testing.packs.pack import Item, Pack, read_pack
+from testing.packs.forms import Picture
+from testing.packs.pack import Pack, read_pack
 from util.errors import DataError, UserError
 from util.images import read_image
 
@@ -29,7 +30,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     return read_pack(folder)
 
 
-def fill(pack: Pack, name: str, item: Item) -> np.ndarray:
+def fill(pack: Pack, name: str, item: Picture) -> np.ndarray:
     if name in OPENCV:
         try:
             import cv2  # noqa: F401
@@ -38,7 +39,7 @@ def fill(pack: Pack, name: str, item: Item) -> np.ndarray:
     return make_fill(name, pack.class_colours, steps=2, device="cpu")(item)
 
 
-def blind(item: Item) -> Item:
+def blind(item: Picture) -> Picture:
     return replace(item, image=np.where(item.mask[..., None], 0, item.image).astype(np.uint8))
 
 
@@ -95,7 +96,7 @@ def test_nothing_given_and_nothing_to_fill(pack: Pack, name: str) -> None:
 def test_given_pixels_stay_and_masked_ones_are_not_seen(pack: Pack, tmp_path: Path) -> None:
     seen = []
 
-    def spy(item: Item) -> np.ndarray:
+    def spy(item: Picture) -> np.ndarray:
         seen.append(item.image[item.mask].max())
         return np.full_like(item.image, 7)
 
