@@ -76,6 +76,9 @@ class EditOptions(RunOptions):
         group.add_argument("--add_shape", choices=("ellipse", "rectangle"), help="of the object; ellipse if not given")
         group.add_argument("--add_from", type=parse_instance, metavar="INST.png:ID",
                            help="shape of this instance of another instance map, stretched into --box")  # fmt: skip
+        group.add_argument("--list_objects", action=argparse.BooleanOptionalAction, default=False,
+                           help="change nothing: print id, class, box and share of every instance, and write "
+                           "a picture with their ids to --output")  # fmt: skip
         group.add_argument("--remove", type=int, metavar="ID", help="take this instance away; its neighbours fill in")
         group.add_argument("--replace_class", type=parse_classes, metavar="OLD:NEW", help="as in tree:building")
         group.add_argument("--dilate", type=int, metavar="PIXELS",
@@ -104,7 +107,7 @@ class EditOptions(RunOptions):
         for name in ("image", "label", "output"):
             if getattr(opt, name) is None:
                 raise UserError(f"--{name} is missing (see docs/editing.md)")
-        if opt.mask is None and all(getattr(opt, name) is None for name in CHANGES):
+        if not opt.list_objects and opt.mask is None and all(getattr(opt, name) is None for name in CHANGES):
             raise UserError(f"nothing to do: give --mask, or one of --{', --'.join(CHANGES)}")
         if not 1 <= opt.mask_threshold <= 255:
             raise UserError(f"--mask_threshold {opt.mask_threshold}: a grey level from 1 to 255")

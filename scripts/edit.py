@@ -22,6 +22,7 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 import numpy as np
 
 from data.edit.changes import box_shape, scaled_shape
+from data.edit.objects import numbered_overlay, object_table, scene_objects
 from data.edit.scenes import Margin, Scene, SceneFiles, load_scene, pair_files
 from data.masks import inverted_note
 from data.records import Record
@@ -66,6 +67,15 @@ def changed_scene(editor: Editor, opt: Opt, files: SceneFiles) -> Scene:
         source = files.mask or f"{scene.name}: no pixel is changed"
         raise UserError(f"{source}: the mask is empty, so there is nothing to generate (white: generate)")
     return scene
+
+
+def list_objects(editor: Editor, files: SceneFiles, output: Path) -> None:
+    """Print what a scene shows, and write the picture with the ids of its instances."""
+    scene = load_scene(files, editor.rules)
+    objects = scene_objects(scene, editor.names)
+    print(f"{scene.name}: {len(objects)} instances", *object_table(objects), sep="\n  ")
+    save_png(numbered_overlay(scene, objects, editor.classes.palette), output)
+    print(f"  -> {output}")
 
 
 def margin_of(opt: Opt, record: Record) -> Margin | None:
@@ -161,6 +171,10 @@ def main(argv: list[str] | None = None) -> int:
         return edit_analogy(opt)
     scenes = pair_files({name: getattr(opt, name) for name in ("image", "label", "inst", "mask")})
     editor = Editor(opt)
+    if opt.list_objects:
+        for files, (names, _) in zip(scenes, output_paths(opt, scenes, 1), strict=True):
+            list_objects(editor, files, names[0])
+        return EXIT_OK
     frames = planned_frames(editor, opt)
     for files, (names, strip) in zip(scenes, output_paths(opt, scenes, len(frames)), strict=True):
         edit(editor, opt, changed_scene(editor, opt, files), frames, names, strip)

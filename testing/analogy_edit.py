@@ -17,7 +17,7 @@ from util.images import read_image, save_png, to_uint8
 from util.opt import Opt
 
 NOT_HERE = (*CHANGES, *REFERENCE, "box", "add_from", "add_shape", "dilate", "extend_labels", "interpolate", "inst",
-            "style_source")  # fmt: skip
+            "list_objects", "style_source")  # fmt: skip
 
 
 def edit(opt: Opt) -> int:
@@ -55,7 +55,7 @@ def edit(opt: Opt) -> int:
 def refuse(opt: Opt) -> None:
     """Raise `UserError` for flags of scene edits: here the edited layout alone defines the edit."""
     for name in NOT_HERE:
-        if getattr(opt, name) is not None:
+        if getattr(opt, name) not in (None, False):
             raise UserError(f"--{name}: --model {opt.model} takes an edited --label and a --mask only; edit the layout")
     if opt.num_samples > 1:
         raise UserError(f"--num_samples {opt.num_samples}: --model {opt.model} is deterministic; leave the flag out")

@@ -92,6 +92,7 @@ class Opt:
     lambda_scc: float
     lambda_vgg: float
     latent_mix: float
+    list_objects: bool
     load_size: int
     log_every: int
     lpips_backbone: str | None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw
 
+from data.edit.objects import scene_objects
 from data.edit.scenes import Margin, Scene, widen
 from data.instances import dense_instances, unique_ids
 from data.transforms import nearest
@@ -17,6 +18,7 @@ from util.errors import DataError, UserError
 from util.regions import bounding_box
 from util.registry import did_you_mean
 
+LISTED = 20  # instances in a message
 GROWTH = 0.03  # of the crop size
 
 
@@ -143,7 +145,14 @@ class MapEditor:
 
         Pixels within the grown mask with its label but without an instance of its class are removed too.
         """
-        where = require_instance(scene.inst, number, f"--remove {number}: {scene.name}")
+        where = scene.inst == number
+        if not where.any():
+            objects = scene_objects(scene, self.names)
+            more = f"; and {len(objects) - LISTED} more" if len(objects) > LISTED else ""
+            raise DataError(
+                f"--remove {number}: {scene.name}: no instance {number} in the instance map. It has: "
+                f"{'; '.join(map(str, objects[:LISTED]))}{more}"
+            )
         if where.all():
             raise DataError(f"--remove {number}: {scene.name} shows nothing else, so there is nothing to fill it with")
         own_class = int(np.bincount(scene.label[where]).argmax())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -232,6 +233,13 @@ def test_panorama_with_labels_continued_or_given(root: Path, tmp_path: Path) -> 
     given = ["--panorama", "300", f"--label={tmp_path / 'label/a.png'}", f"--inst={tmp_path / 'inst/a.png'}"]
     repeated = call(root, "--panorama", "300", "--extend_labels", "repeat", output="p/repeat.png")
     assert call(root, *given, output="p/given.png").read_bytes() == repeated.read_bytes() != continued.read_bytes()
+
+
+def test_objects_are_listed_and_shown(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = call(root, "--list_objects", output="objects/o.png")
+    told, number = capsys.readouterr().out, inst_of(root, CAR)
+    assert re.search(rf"^ *{number} +car +\d+,\d+,\d+,\d+ +\d", told, re.M)
+    assert read_image(shown).shape == (HEIGHT, WIDTH, 3) and [p.name for p in shown.parent.iterdir()] == ["o.png"]
 
 
 def test_folders(root: Path) -> None:

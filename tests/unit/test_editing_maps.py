@@ -16,6 +16,7 @@ from torch import Tensor
 
 from data import DATASETS
 from data.edit.changes import MapEditor, box_shape, class_id, dilate, fill_nearest, scaled_shape
+from data.edit.objects import numbered_overlay, object_table, scene_objects
 from data.edit.painting import Painter
 from data.edit.scenes import Margin, Scene, SceneFiles, load_scene, pair_files
 from data.records import MapRules, Maps, Record
@@ -101,10 +102,26 @@ def test_a_removed_instance_takes_the_nearest_neighbours() -> None:
     assert not (editor(radius=1).remove(stray, 3000).label == CAR).any()
     stray.inst[8:14, 20:24], stray.label[8:14, 20:24] = 3001, CAR  # another car stays
     assert (editor(radius=1).remove(stray, 3000).label[8:14, 20:24] == CAR).all()
-    with pytest.raises(DataError, match=r"no instance 3001 .* Its ids: 0, 1, 2000, 3000"):
+    with pytest.raises(DataError, match=r"no instance 3001 .*has: 0 sky at .*; 3000 car at 12,8,20,14 "):
         editor().remove(before, 3001)
     with pytest.raises(DataError, match="shows nothing else"):
         editor().remove(replace(before, inst=np.ones_like(before.inst)), 1)
+
+
+def test_a_scene_tells_what_it_shows() -> None:
+    before = scene()
+    objects = scene_objects(before, NAMES)
+    assert sum(entry.share for entry in objects) == pytest.approx(1)
+    assert [(entry.number, entry.class_name) for entry in objects[:2]] == [(0, "sky"), (1, "road")]
+    for entry in objects:
+        x0, y0, x1, y1 = entry.box
+        where = before.inst == entry.number
+        assert where[y0:y1, x0:x1].sum() == where.sum() == round(entry.share * where.size)
+        assert where[y0, x0:x1].any() and where[y1 - 1, x0:x1].any() and where[y0:y1, x0].any()
+    head, *lines = object_table(objects)
+    assert head.split()[:2] == ["id", "class"] and len(lines) == len(objects)
+    shown = numbered_overlay(before, objects, np.full((4, 3), 90, np.uint8))
+    assert shown.shape == before.image.shape and (shown == 255).all(2).sum() > 30  # borders and numbers
 
 
 @given(seed=integers(0, 10_000))
