@@ -96,7 +96,8 @@ def test_a_subset_is_what_its_pictures_alone_would_give(make: type[Metric]) -> N
 
 def test_the_interval_of_a_mean_is_the_textbooks() -> None:
     metric = Reconstruction(("l1_whole",))
-    metric.each["l1_whole"] = [*torch.randn(400, generator=torch.Generator().manual_seed(1)).tolist(), math.nan]
+    each = 0.5 + 0.1 * torch.randn(400, generator=torch.Generator().manual_seed(1))
+    metric.each["l1_whole"] = [*each.tolist(), math.nan]
     value = with_intervals(metric, metric.compute(), metric.influence(torch.arange(401)))["l1_whole"]
     error = np.std(metric.each["l1_whole"][:400], ddof=1) / 20
     ends = (value.value - 1.97 * error, value.value + 1.97 * error)
