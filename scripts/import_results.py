@@ -11,7 +11,6 @@ scripts/evaluate.py find it like that of a run.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -28,7 +27,7 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 
 from metrics.flags import add_metric_flags
 from metrics.registry import EDITING
-from metrics.reporting.result import LINES_FILE, RESULT_FILE, as_json
+from metrics.reporting.result import RESULT_FILE, append_result, as_json
 from options.base_options import OPTIONS_FILE
 from options.experiment import to_args
 from options.parser import StrictParser, check_name, script_parser
@@ -38,7 +37,7 @@ from testing.packs.forms import FORMS
 from testing.packs.pack import LABEL, MASK, REAL, Pack, read_pack
 from testing.packs.returned import find_results, take_results
 from util.errors import EXIT_OK, UserError, run_main
-from util.files import append_line, results_in, write_text
+from util.files import results_in, write_text
 from util.flags import natural, positive_int
 from util.images import save_labels
 from util.shared_flags import add_shared
@@ -89,7 +88,7 @@ def measure(pack: Pack, files: dict[str, Path], args: argparse.Namespace, more: 
         line["protocol"] |= more
         kept = {key: line.pop(key) for key in ("per_picture", "influence")}
         write_text(folder / RESULT_FILE, as_json(line, kept))
-        append_line(run / LINES_FILE, json.dumps(line))
+        append_result(line, run)
     return folder
 
 

@@ -28,20 +28,35 @@ def result_line(
 ) -> dict[str, Any]:
     """Return one line of `metrics.jsonl`: plain numbers under 'metrics', everything else under 'details'.
 
+    JSON has no NaN and no infinity: a value that is none of its numbers stands as a text under 'details' alone, and
+    other ones are left out of mappings and null in lists.
+
     Args:
         protocol: what the numbers depend on beside the metrics themselves; commit and versions are added.
     """
     details = {
-        name: {"unit": v.unit, "protocol": v.protocol, "count": v.count, **v.extra} for name, v in values.items()
+        name: {"unit": v.unit, "protocol": v.protocol, "count": v.count, **v.extra}
+        | ({} if math.isfinite(v.value) else {"value": str(v.value)})
+        for name, v in values.items()
     }
     return {
-        "metrics": {name: float(v.value) for name, v in values.items()},
-        "details": details,
+        "metrics": _finite({name: float(v.value) for name, v in values.items()}),
+        "details": _finite(details),
         "step": step,
         "task": task,
         "num_images": num_images,
-        "protocol": {**protocol, "commit": current_commit(), "versions": library_versions()},
+        "protocol": {**_finite(protocol), "commit": current_commit(), "versions": library_versions()},
     }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items() if not _is_lost(each)}
+    return [None if _is_lost(each) else _finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _is_lost(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def describe_run(opt: Opt, **more: Any) -> dict[str, Any]:
@@ -63,13 +78,18 @@ def write_result(line: Mapping[str, Any], folder: Path, run_dir: Path, *, influe
         influence: of `Evaluator.influence`, kept in the folder beside the line.
     """
     write_text(folder / RESULT_FILE, as_json(line, {"influence": influence}))
-    append_line(run_dir / LINES_FILE, json.dumps(line))
+    append_result(line, run_dir)
+
+
+def append_result(line: Mapping[str, Any], run_dir: Path) -> None:
+    """Append the line to the `metrics.jsonl` of a run."""
+    append_line(run_dir / LINES_FILE, json.dumps(line, allow_nan=False))
 
 
 def as_json(line: Mapping[str, Any], more: Mapping[str, Any]) -> str:
     """Return a file's text: the line to be read by people, and on a line of its own each of `more`."""
     parts = [f' "{key}": {json.dumps(value, allow_nan=False)}' for key, value in more.items()]
-    return ",\n".join([json.dumps(line, indent=1).removesuffix("\n}"), *parts]) + "\n}\n"
+    return ",\n".join([json.dumps(line, indent=1, allow_nan=False).removesuffix("\n}"), *parts]) + "\n}\n"
 
 
 def format_table(rows: Sequence[tuple[str, Mapping[str, float | MetricValue]]]) -> str:

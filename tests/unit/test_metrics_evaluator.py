@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from metrics.flags import add_metric_flags
 from metrics.metric import Metric, MetricValue
 from metrics.pictures import Pictures
 from metrics.registry import EDITING
-from metrics.reporting.result import format_table, result_line
+from metrics.reporting.result import append_result, format_table, result_line, write_result
 from options.parser import StrictParser
 from testing.editing_flow import EditingFlow
 from util.errors import DataError, UserError
@@ -76,6 +78,29 @@ def test_result_line_is_plain_json_with_details() -> None:
         "num_images": 4,
         "protocol": {"crop_size": 64, "commit": current_commit(), "versions": library_versions()},
     }
+
+
+def test_no_file_of_a_result_holds_what_is_no_json(tmp_path: Path) -> None:
+    """NaN and infinities: as a value, in details, in protocols."""
+    extra = {"standard_error": math.nan, "each": {"a": 1.0, "b": math.inf}, "draws": [1.0, math.nan]}
+    values = {"fid": MetricValue(31.25, "distance", "how", 4, extra), "kid": MetricValue(math.nan, "distance", "", 4)}
+    protocol = {"scale": math.nan, "sizes": (-math.inf, 2)}
+    line = result_line(values, step=7, task="class", num_images=4, protocol=protocol)
+    write_result(line, tmp_path, tmp_path, influence={"values": {"fid": [[0.5, None]]}})
+
+    def refuse(text: str) -> None:
+        raise AssertionError(text)
+
+    for text in ((tmp_path / "result.json").read_text(), (tmp_path / "metrics.jsonl").read_text()):
+        read = json.loads(text, parse_constant=refuse)
+        assert read["metrics"] == {"fid": 31.25}
+        assert read["details"]["fid"].items() >= {"each": {"a": 1.0}, "draws": [1.0, None]}.items()
+        assert "standard_error" not in read["details"]["fid"]
+        assert read["details"]["kid"]["value"] == "nan"
+        assert read["protocol"].items() >= {"sizes": [None, 2]}.items() and "scale" not in read["protocol"]
+    with pytest.raises(ValueError, match="JSON compliant"):
+        append_result({"metrics": {"fid": math.nan}}, tmp_path)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 def test_table_is_aligned_and_marks_what_is_missing() -> None:
