@@ -1,4 +1,4 @@
-"""FID, KID, precision, recall, density, coverage: what is computed from Inception features of two sets of pictures.
+"""FID, also extrapolated, KID, precision, recall, density, coverage: from Inception features of two sets of pictures.
 
 Features are computed once per picture and kept (float32, 8 kB each); also on disk.
 Shapes: n generated, m distinct real pictures; 2048 features.
@@ -26,6 +26,7 @@ from metrics.features.inception import (
     resize_clean,
     resize_plain,
 )
+from metrics.features.infinity import fid_infinity
 from metrics.features.kid import kid
 from metrics.features.manifold import K_DENSITY, K_PRECISION, prdc
 from metrics.features.region import cut, region_box
@@ -45,16 +46,17 @@ RESIZE = {
 }
 PRDC = ("precision", "recall", "density", "coverage")
 _FID = "Frechet distance, covariances with n-1, exact trace term in float64"
+_INFINITY = "extrapolated linearly in 1/n to infinitely many pictures, from the mean over 1, 2 and 3 disjoint parts"
 _PRECISION = f"share of generated pictures within the {K_PRECISION} nearest neighbours' balls of real ones"
 _RECALL = f"share of real pictures within the {K_PRECISION} nearest neighbours' balls of generated ones"
 _DENSITY = f"real balls (k = {K_DENSITY}) around a generated picture, per k"
 _COVERAGE = f"share of real balls (k = {K_DENSITY}) with a generated picture"
 VARIANTS = {
-    "": {"fid": "fid", "kid": "kid", "prdc": "prdc"},
+    "": {"fid": "fid", "fid_infinity": "fid_infinity", "kid": "kid", "prdc": "prdc"},
     "clean": {"fid_clean": "fid"},
     "region": {"fid_region": "fid"},
 }
-LEAST = {"fid": 2, "kid": 4, "prdc": K_DENSITY + 1}  # pictures in each set
+LEAST = {"fid": 2, "fid_infinity": 2 * FEATURES, "kid": 4, "prdc": K_DENSITY + 1}  # pictures in each set
 BATCH = 16  # prepared pictures per forward pass
 FEW = f"fewer pictures than the {FEATURES} features: biased upwards, compare only with equal counts"
 
@@ -65,7 +67,7 @@ class FeatureMetrics(Metric):
 
     Args:
         net, source: of `load_inception`.
-        names: of "fid", "kid", "prdc".
+        names: of "fid", "fid_infinity", "kid", "prdc".
         variant: "" (pytorch-fid's preparation), "clean" or "region", see `RESIZE`; it is added to the names.
         cache_dir: keeps features between runs; None: nothing is kept.
     """
@@ -73,9 +75,10 @@ class FeatureMetrics(Metric):
     smallest_bin = 50
     asked = {EDITING: tuple(name for members in VARIANTS.values() for name in members), STYLISING: ("fid", "kid")}
     needs = {"fid_region": ("masks",)}
-    of_sets = ("fid", "kid", "prdc", "fid_clean")
+    of_sets = ("fid", "fid_infinity", "kid", "prdc", "fid_clean")
     values = {
         **{name: Value("distance", _FID, True, (0, math.inf)) for name in ("fid", "fid_clean", "fid_region")},
+        "fid_infinity": Value("distance", f"{_FID}; {_INFINITY}", True),
         "kid": Value("distance", "unbiased cubic-kernel MMD^2 over all pairs of pictures", True),
         "precision": Value("1", _PRECISION, limits=(0, 1)),
         "recall": Value("1", _RECALL, limits=(0, 1)),
@@ -205,6 +208,8 @@ class FeatureMetrics(Metric):
                 note = {"note": FEW} if (fewest := min(len(generated), len(real))) < FEATURES else {}
                 self.notes += [f"{self._full(name)} of {fewest} pictures: {FEW}"] if note else []
                 values[self._full(name)] = self._value(name, frechet_distance(generated, real), note)
+            elif name == "fid_infinity":
+                values[self._full(name)] = self._value(name, fid_infinity(generated, real, sets.partner).value, {})
             elif name == "kid":
                 value, *moves = kid(generated, real, sets.partner)
                 parts = tuple(moves) if self.apart else (moves[0] + moves[1][sets.partner],)
@@ -256,10 +261,13 @@ class FeatureMetrics(Metric):
         return values
 
     def influence(self, units: Tensor, real_units: Tensor | None = None) -> dict[str, Parts]:
-        """Return influences on FID and KID; precision, recall, density and coverage have no error bar that covers."""
+        """Return influences on FIDs and KID; precision, recall, density and coverage have no error bar that covers."""
         sets, found = self.sets(), {}
         if self._has("fid", sets):
             found["fid"] = self._by_unit(sets, frechet_influence(sets.generated, sets.real), units, real_units)
+        if self._has("fid_infinity", sets):
+            _, *moves = fid_infinity(sets.generated, sets.real, sets.partner, influence=True)
+            found["fid_infinity"] = self._by_unit(sets, moves, units, real_units)
         if self._has("kid", sets):
             _, *moves = kid(sets.generated, sets.real, sets.partner)
             found["kid"] = self._by_unit(sets, moves, units, real_units)
