@@ -18,6 +18,7 @@ from metrics.metric import MetricValue
 from metrics.registry import METRICS
 from metrics.reporting.result import format_table, result_line, write_result
 from metrics.segments.segmentation import class_table
+from testing.method_flags import method_flags
 from util.files import require_writable, results_in
 from util.opt import Opt
 from util.registry import Registry
@@ -139,7 +140,7 @@ def run_tests(flow: type[Flow], opt: Opt) -> int:
                     step=measured.step,
                     task=test.task,
                     num_images=measured.num_images,
-                    protocol=measured.protocol,
+                    protocol={**measured.protocol, "method_flags": method_flags(test.run_dir)},
                 )
                 written.append(test.write(line))
                 write_result(line, test.folder, test.run_dir, influence=measured.influence)

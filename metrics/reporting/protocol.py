@@ -61,8 +61,14 @@ def fields_of_seeds(line: Line) -> dict[str, Any]:
     Masks of another seed leave other pictures without a masked value, so that a metric's counts may differ.
     """
     fields = {k: v for k, v in protocol_fields(line).items() if k not in OF_A_SEED and not is_count(k)}
-    method = method_of(line)
-    return {"method": method, **fields} if method is not None else fields
+    recorded = {"method": method_of(line), "its flags": _flags_of(line)}
+    return {**{k: v for k, v in recorded.items() if v is not None}, **fields}
+
+
+def _flags_of(line: Line) -> str | None:
+    """Return the flags of a run's method that differ from their defaults; None: not recorded."""
+    flags: Mapping[str, Any] | None = line["protocol"].get("method_flags")
+    return None if flags is None else ", ".join(f"{name} {value}" for name, value in flags.items()) or "as by default"
 
 
 def method_of(line: Line) -> str | None:

@@ -154,6 +154,22 @@ def test_seeds_are_summarised_by_task() -> None:
     assert math.isnan(mean_and_spread([1.0])[1])
 
 
+def test_ablations_of_one_method_have_no_mean() -> None:
+    def line(run: str, **flags: object) -> dict[str, object]:
+        return {"task": "class", "step": 5, "metrics": {"fid": 1.0}, "protocol": {"run": run, "model": "m", **flags}}
+
+    usual, again = (line(run, method_flags={"ngf": 8}) for run in "ab")
+    ablation = line("c", method_flags={"ngf": 8, "multi_scale": False})
+    older = line("d")  # says nothing of flags
+    assert summarise([usual, again, older])[0]["class"]["fid"][2] == 3
+    with pytest.raises(
+        UserError, match=r"its flags: ngf 8 \(a, seed None\); ngf 8, multi_scale False \(c, seed None\)"
+    ):
+        summarise([usual, ablation, older])
+    with pytest.raises(UserError, match="its flags: as by default"):
+        summarise([line("e", method_flags={}), usual])
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("num_images", 9), ("protocol/crop_size", 64), ("protocol/real_set", "other"), ("details/fid/unit", "%"),
