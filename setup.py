@@ -39,6 +39,6 @@ class BuildRenamed(build_py):
 setup(
     packages=sorted(packages()),
     package_dir=packages(),
-    package_data={"semedit.metrics.reporting": ["*.j2"], "semedit.metrics.segments": ["weights/*"]},
+    package_data={"semedit.metrics.reporting.page": ["report.*"], "semedit.metrics.segments": ["weights/*"]},
     cmdclass={"build_py": BuildRenamed},
 )

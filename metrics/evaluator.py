@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from metrics.metric import Metric, MetricValue
 from metrics.pictures import Pictures
 from metrics.registry import METRICS
 from util.errors import UserError
+
+KEPT = ("per_picture", "pictures", "confusion", "influence")  # beside a line in a result file, see `Evaluator.kept`
 
 
 class Evaluator:
@@ -88,6 +91,23 @@ class Evaluator:
         """Return the values of single pictures, in the order of `names`."""
         return {name: values for metric in self.metrics for name, values in metric.per_picture().items()}
 
+    def kept(self) -> dict[str, Any]:
+        """Return what result files keep beside the line, for reports and comparisons.
+
+        "per_picture": the values of single pictures; "pictures": what is known of these, whatever the method: erased
+        share and classes; "confusion": class names and matrix; "influence". None stands for what is no finite number.
+        """
+        each = {name: _finite(values) for name, values in self.per_picture().items()}
+        pictures: dict[str, Any] = {"erased": _finite(self.share)}
+        classes = next((found for metric in self.metrics if (found := metric.shown_classes()) is not None), None)
+        kept: dict[str, Any] = {
+            "per_picture": {"names": self.names, **each},
+            "pictures": pictures if classes is None else pictures | {"classes": classes},
+        }
+        if (confusion := self.confusion()) is not None:
+            kept["confusion"] = {"classes": list(confusion[0]), "counts": confusion[1].tolist()}
+        return {**kept, "influence": self.influence()}
+
     @property
     def smallest_side(self) -> int:
         """The smallest side, in pixels, that every metric here accepts."""
@@ -101,6 +121,10 @@ class Evaluator:
     def confusion(self) -> tuple[tuple[str, ...], Tensor] | None:
         """Return class names and the confusion matrix (C,C) of the generated pictures, where a segmenter ran."""
         return next((found for metric in self.metrics if (found := metric.confusion()) is not None), None)
+
+
+def _finite(values: Sequence[float]) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values]
 
 
 def build_evaluator(names: Sequence[str], setup: Setup, *, required: bool = True) -> Evaluator:

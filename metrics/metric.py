@@ -146,6 +146,10 @@ class Metric(ABC):
         """Return class names and confusion matrix (C,C), where the metric has counted any."""
         return None
 
+    def shown_classes(self) -> list[list[str]] | None:
+        """Return the classes that the labels of each picture show under its mask, or anywhere if none has a mask."""
+        return None
+
 
 class PerPicture(Metric):
     """Values that are means over pictures; `each` keeps every picture's, NaN where it has none.

@@ -40,6 +40,7 @@ from metrics.folders import read_exact
 from metrics.pairing import pair_folders
 from metrics.registry import METRICS
 from metrics.reporting.folder_pictures import shown, strips
+from metrics.reporting.page.gallery import Result
 from metrics.reporting.protocol import UNNAMED
 from metrics.reporting.report import write_report
 from metrics.reporting.result import as_json, format_table, result_line
@@ -148,8 +149,8 @@ def main(argv: list[str] | None = None) -> int:
     if opt.own_test:
         rows[:0] = [(opt.own_test.run, opt.own_test.line["metrics"])] if opt.own_test.line["metrics"] else []
         notes += opt.own_test.notes(line, opt.name)
-    compared = {"influence": evaluator.influence()} if opt.json or opt.against else {}
-    told = compare({**line, **compared}, opt.against, rows)
+    kept = evaluator.kept() if opt.json or opt.against or opt.report else {}
+    told = compare({**line, **kept}, opt.against, rows)
     print("\n".join([format_table(rows), *told]))
     if opt.per_class:
         print(class_table(values))
@@ -158,12 +159,12 @@ def main(argv: list[str] | None = None) -> int:
     if problems:
         print(f"{len(problems)} skipped:\n{listed(problems)}")
     if opt.json:
-        each = {name: [None if v != v else v for v in values] for name, values in evaluator.per_picture().items()}
-        write_text(Path(opt.json), as_json(line, {"per_picture": {"names": evaluator.names, **each}, **compared}))
+        write_text(Path(opt.json), as_json(line, kept))
     if opt.report:
         by_name = {item.name: item for item in items}
-        print(write_report(line, evaluator, Path(opt.report), title=f"{opt.name}, {opt.task}", notes=notes,
-                           load=lambda name: shown(by_name[name]), sets={} if paired else strips(items)))  # fmt: skip
+        result = Result(opt.name, {**line, **kept}, lambda name: shown(by_name[name]), notes)
+        sets = {} if paired else strips(items)
+        print(write_report([result], Path(opt.report), title=f"{opt.name}, {opt.task}", sets=sets))
     return 0
 
 

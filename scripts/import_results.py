@@ -25,6 +25,7 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 
     leave_on_interrupt()
 
+from metrics.evaluator import KEPT
 from metrics.flags import add_metric_flags
 from metrics.registry import EDITING
 from metrics.reporting.result import RESULT_FILE, append_result, as_json
@@ -86,7 +87,7 @@ def measure(pack: Pack, files: dict[str, Path], args: argparse.Namespace, more: 
             line["protocol"] |= {"pasted_known": given.fields()}
             print(f"note: put back {given.told()}")
         line["protocol"] |= more
-        kept = {key: line.pop(key) for key in ("per_picture", "influence")}
+        kept = {key: line.pop(key) for key in KEPT if key in line}
         write_text(folder / RESULT_FILE, as_json(line, kept))
         append_result(line, run)
     return folder

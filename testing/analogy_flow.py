@@ -17,6 +17,7 @@ from metrics.evaluator import Evaluator, build_evaluator
 from metrics.metric import MetricValue
 from metrics.pictures import Pictures
 from metrics.registry import ANALOGY, METRICS
+from metrics.reporting.page.gallery import Result
 from metrics.reporting.report import write_report
 from metrics.reporting.result import describe_run
 from metrics.segments.layout import mean_colours, nearest_colour
@@ -129,7 +130,7 @@ class AnalogyTest(Test):
             self.evaluator.update(Pictures(saved, saved, None, label, [name], has_truth=False))
         values = {**of_reconstruction(self.reconstruction.compute()), **self.evaluator.compute()}
         notes = ["rendering is deterministic: no diversity", *self.reconstruction.notes, *self.evaluator.notes]
-        return Measured(values, notes, self.renderer.loaded.step, len(results), self.protocol())
+        return Measured(values, notes, self.renderer.loaded.step, len(results), self.protocol(), self.evaluator.kept())
 
     def evaluators(self, source_rendering: Rendered) -> tuple[Evaluator, Evaluator]:
         """Return the evaluators of the source's own rendering and of the targets'."""
@@ -159,10 +160,10 @@ class AnalogyTest(Test):
             save_png(picture_strip([row]), folder / f"{name}_strip.png")
         save_png(picture_strip(list(self.rows.values())), folder / "grid.png")
         write_text(folder / MARKER, "\n".join(self.files) + "\n")
-        report = write_report(
-            line, self.evaluator, folder, title=f"{self.name}, analogies",
-            load=lambda name: dict(zip(TITLES, self.rows[name], strict=True)),
-        )  # fmt: skip
+        result = Result(
+            self.name, line, lambda name: dict(zip(TITLES, self.rows[name], strict=True)), self.evaluator.notes
+        )
+        report = write_report([result], folder, title=f"{self.name}, analogies")
         return f"{len(self.rows)} targets, {self.renderer.loaded.name}: {folder / 'grid.png'}, {report}"
 
 

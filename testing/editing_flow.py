@@ -18,7 +18,8 @@ from metrics.declaration import Setup
 from metrics.evaluator import Evaluator, build_evaluator
 from metrics.pictures import Pictures
 from metrics.registry import EDITING, METRICS
-from metrics.reporting.report import write_report
+from metrics.reporting.page.gallery import Result
+from metrics.reporting.report import load_results, write_report
 from metrics.reporting.result import describe_run
 from models import MODELS
 from options.base_options import run_folder
@@ -131,8 +132,7 @@ class EditingTest(Test):
         counted = [f"{n} {what}" for what, n in model.counters.items() if n]
         same = [f"all draws of each picture are equal: {NO_DRAWS}"] if alike else []
         notes = [*self.selection.notes, *self.evaluator.notes, *counted, *same]
-        influence = self.evaluator.influence()
-        return Measured(values, notes, self.loaded.step, len(indices), self.protocol(), influence)
+        return Measured(values, notes, self.loaded.step, len(indices), self.protocol(), self.evaluator.kept())
 
     def protocol(self) -> dict[str, Any]:
         """Return what the numbers depend on apart from the metrics."""
@@ -147,7 +147,8 @@ class EditingTest(Test):
 
     def write(self, line: Mapping[str, Any]) -> str:
         self.results.finish()
-        report = write_report(line, self.evaluator, self.folder, title=f"{self.name}, {self.task}")
+        result = Result(self.name, line, partial(load_results, self.folder), self.evaluator.notes)
+        report = write_report([result], self.folder, title=f"{self.name}, {self.task}")
         count, masks = line["num_images"], self.masks.hexdigest()
         return f"{count} pictures, {self.loaded.name}, masks {masks}: {self.folder / 'grid.png'}, {report}"
 

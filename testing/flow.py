@@ -34,7 +34,7 @@ class Measured:
         step: optimiser steps of the weights.
         num_images: pictures that the values are of.
         protocol: what the numbers depend on apart from the metrics.
-        influence: of `Evaluator.influence`, where results are compared picture by picture.
+        kept: of `Evaluator.kept`: what the result's file holds beside the line.
     """
 
     values: Mapping[str, MetricValue]
@@ -42,7 +42,7 @@ class Measured:
     step: int
     num_images: int
     protocol: Mapping[str, Any] = field(default_factory=dict)
-    influence: Mapping[str, Any] = field(default_factory=dict)
+    kept: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Test(ABC):
@@ -67,7 +67,7 @@ class Test(ABC):
 
     @abstractmethod
     def write(self, line: Mapping[str, Any]) -> str:
-        """Write grid and report of the result line; return the sentence that says where they are."""
+        """Write grid and report of the result line, with what is kept beside it; return a sentence that names them."""
 
 
 class Flow(ABC):
@@ -142,8 +142,8 @@ def run_tests(flow: type[Flow], opt: Opt) -> int:
                     num_images=measured.num_images,
                     protocol={**measured.protocol, "method_flags": method_flags(test.run_dir)},
                 )
-                written.append(test.write(line))
-                write_result(line, test.folder, test.run_dir, influence=measured.influence)
+                written.append(test.write({**line, **measured.kept}))
+                write_result(line, test.folder, test.run_dir, kept=measured.kept)
     finally:  # a full disk must not lose the numbers
         print_results(measured_tests)
     print("\n".join(written))

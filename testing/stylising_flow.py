@@ -15,6 +15,7 @@ from metrics.declaration import Setup
 from metrics.evaluator import Evaluator, build_evaluator
 from metrics.pictures import Pictures
 from metrics.registry import STYLISING
+from metrics.reporting.page.gallery import Result
 from metrics.reporting.report import write_report
 from metrics.reporting.result import describe_run
 from models import MODELS
@@ -107,8 +108,8 @@ class StylisingTest(Test):
             fake, real = (to_chw(picture)[None] for picture in (read_result(self.folder, content), content.picture()))
             erased = torch.from_numpy(everywhere if mask is None else mask)[None, None] if opt.masks else None
             self.evaluator.update(Pictures(fake, real, erased, None, [content.name]))
-        values, protocol = self.evaluator.compute(), self.protocol(masks.hexdigest())
-        return Measured(values, self.evaluator.notes, self.loaded.step, len(contents), protocol)
+        values, protocol, kept = self.evaluator.compute(), self.protocol(masks.hexdigest()), self.evaluator.kept()
+        return Measured(values, self.evaluator.notes, self.loaded.step, len(contents), protocol, kept)
 
     def new_evaluator(self) -> Evaluator:
         """Return the metrics of the style that the model has; raises `UserError` if what they need is missing."""
@@ -140,7 +141,8 @@ class StylisingTest(Test):
         shown = np.linspace(0, len(self.contents) - 1, min(len(self.contents), GRID_ROWS)).round().astype(int)
         rows = [fit_row(list(self.load(self.contents[i].name).values())) for i in shown]
         save_png(picture_grid(rows, titles=["content", "edges", "style", "stylised"]), self.folder / "grid.png")
-        write_report(line, self.evaluator, self.folder, title=f"{self.name}, stylised", load=self.load)
+        result = Result(self.name, line, self.load, self.evaluator.notes)
+        write_report([result], self.folder, title=f"{self.name}, stylised")
         return f"{self.name}: {len(self.contents)} pictures, {self.loaded.name}: {self.folder}"
 
     def load(self, name: str) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from metrics.folders import Item, read_exact
-from metrics.reporting.report import ROWS
+from metrics.reporting.page.gallery import ROWS
 from util.errors import DataError
 from util.images import read_binary
 

@@ -1,73 +1,124 @@
-"""`report.html`: the numbers of a test with its pictures, in one file that needs no network and runs no script."""
+"""`report.html`: the numbers of tests with their pictures, in one file that reads nothing from a network."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from metrics.evaluator import Evaluator
-from metrics.registry import arrow
-from metrics.reporting.thumbnails import SIDE, Thumbnail, Thumbnails
+from metrics.reporting.page import tables
+from metrics.reporting.page.gallery import Gallery, Result
+from metrics.reporting.page.thumbnails import Thumbnails
+from metrics.reporting.protocol import require_one_protocol
+from util.errors import UserError
 from util.files import write_text
 from util.images import read_image, read_labels_coloured
 
-ROWS, EXTREMES = 8, 4  # pictures of the overview; best and worst ones per metric
-TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
-Load = Callable[[str], Mapping[str, np.ndarray]]
+COLOURS = 8  # of methods, in report.css
+PAGE = Path(__file__).parent / "page"
+TEMPLATES = Environment(loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined)
 
 
 def write_report(
-    line: Mapping[str, Any],
-    evaluator: Evaluator,
+    results: Sequence[Result],
     folder: Path,
     *,
     title: str,
-    load: Load | None = None,
     sets: Mapping[str, Mapping[str, np.ndarray]] | None = None,
-    notes: Sequence[str] | None = None,
 ) -> Path:
     """Write `<folder>/report.html` and return its path.
 
     Args:
-        line: of `metrics.reporting.result.result_line`.
-        evaluator: after `compute`.
-        folder: of the results.
+        results: of one or several methods on one or several tasks; those of one task on the same pictures.
+        folder: made if it is not there.
         title: of the page.
-        load: gives the pictures (H,W,3) uint8 of a name by title, among them "result"; default: from the folders that
-            test.py writes.
         sets: pictures by title and name, shown where there are no pairs.
-        notes: what is missing and why; default: the evaluator's.
+
+    Raises:
+        UserError: two results have one name and task, or results of one task were not measured alike.
     """
-    load = load or (lambda name: load_results(folder, name))
+    tasks = by_task(results)
     thumbnails = Thumbnails()
-    details = line["details"]
-    pictures = ("strips", strips(sets, thumbnails)) if sets else ("overview", overview(evaluator, load, thumbnails))
-    sections = [
-        ("Values", "values", values(line)),
-        ("By erased share", "bins", bins(details)),
-        ("Pictures", *pictures),
-        ("Best and worst", "extremes", extremes(evaluator, load, thumbnails)),
-        ("Classes", "classes", classes(details)),
-        ("Confusion", "confusion", confusion(evaluator)),
-        ("Notes", "notes", evaluator.notes if notes is None else notes),
-        ("Protocol", "protocol", json.dumps(line["protocol"], indent=1)),
-    ]
+    galleries = {task: Gallery(methods, thumbnails) for task, methods in tasks.items()}
+    script = (PAGE / "report.js").read_text(encoding="utf-8")
+    sections = make_sections(tasks, galleries, sets or {})
+    data = {
+        "tasks": [{"name": task, **gallery.data()} for task, gallery in galleries.items()],
+        "sizes": thumbnails.sizes,
+    }
     page = TEMPLATES.get_template("report.html.j2").render(
         title=title,
-        subtitle=subtitle(line),
-        sections=[section for section in sections if section[-1]],
+        subtitles=list(dict.fromkeys(tables.subtitle(result.line) for result in results)),
+        tasks=list(tasks),
+        sections=sections,
+        number=tables.number,
+        colours={name: place % COLOURS for place, name in enumerate(dict.fromkeys(each.name for each in results))},
+        data=data,
         pictures=thumbnails.pictures,
+        style=Markup((PAGE / "report.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     path = folder / "report.html"
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, f"{page}\n")
     return path
+
+
+def by_task(results: Sequence[Result]) -> dict[str, dict[str, Result]]:
+    """Return the results by task and method; raises `UserError` if those of a task cannot stand side by side."""
+    tasks: dict[str, dict[str, Result]] = {}
+    for result in results:
+        methods = tasks.setdefault(str(result.line["task"]), {})
+        if result.name in methods:
+            raise UserError(f"{result.name}, {result.line['task']}: given twice; measure one under another name")
+        methods[result.name] = result
+    for task, methods in tasks.items():
+        require_one_protocol({name: result.line for name, result in methods.items()}, task)
+    return tasks
+
+
+def make_sections(
+    tasks: Mapping[str, Mapping[str, Result]],
+    galleries: Mapping[str, Gallery],
+    sets: Mapping[str, Mapping[str, np.ndarray]],
+) -> list[tuple[str, str, list[tuple[int, list[str], Any]]]]:
+    """Return head, macro of the template, and (task's place, methods, content) of every section that has any."""
+    kinds: dict[str, tuple[str, list[Any]]] = {
+        head: (macro, [])
+        for head, macro in (
+            ("Values", "values"), ("Differences", "differences"), ("Precision and recall", "precision_recall"),
+            ("By erased share", "bins"), ("Classes", "classes"), ("Confusion", "confusion"), ("Each picture", "browse"),
+            ("Pictures", "strips" if sets else "overview"), ("Best and worst", "extremes"), ("Notes", "notes"),
+            ("Protocol", "protocols"),
+        )
+    }  # fmt: skip
+    for place, (task, methods) in enumerate(tasks.items()):
+        lines, gallery = {name: result.line for name, result in methods.items()}, galleries[task]
+        overview = gallery.overview()
+        contents = {
+            "Values": tables.values(lines),
+            "Differences": tables.paired_differences(lines),
+            "Precision and recall": tables.precision_recall(lines),
+            "By erased share": tables.bins(lines),
+            "Classes": tables.classes(lines),
+            "Confusion": tables.confusion(lines),
+            "Each picture": place == 0 and any(each.names for each in galleries.values()),  # one table for all tasks
+            "Pictures": gallery.strips(sets) if sets else overview and {"titles": gallery.titles(), "rows": overview},
+            "Best and worst": gallery.extremes(),
+            "Notes": [(name, result.notes) for name, result in methods.items() if result.notes],
+            "Protocol": tables.protocols(lines),
+        }
+        for head, content in contents.items():
+            if content:
+                kinds[head][1].append((place, list(methods), content))
+    return [(head, macro, parts) for head, (macro, parts) in kinds.items() if parts]
 
 
 def load_results(folder: Path, name: str) -> dict[str, np.ndarray]:
@@ -77,121 +128,3 @@ def load_results(folder: Path, name: str) -> dict[str, np.ndarray]:
     draws = [folder / kind / f"{name}.png" for kind in ("fake", "fake_2", "fake_3")]
     results = {f"result {k}".removesuffix(" 1"): read_image(p) for k, p in enumerate(draws, start=1) if p.is_file()}
     return {"input": np.where(mask > 0, 128, real).astype(np.uint8), "labels": labels, **results, "real": real}
-
-
-def subtitle(line: Mapping[str, Any]) -> str:
-    """Return a line with data, step, settings and commit of the test."""
-    protocol = line["protocol"]
-    facts = [f"{line['num_images']} pictures"]
-    for key, text in (("dataset_mode", "data {}"), ("split", "split {}"), ("crop_size", "{} pixels"),
-                      ("mask_set", "masks {}"), ("seed", "seed {}"), ("commit", "commit {}")):  # fmt: skip
-        if protocol.get(key) is not None:
-            facts.append(text.format(protocol[key]))
-    if line.get("step") is not None:
-        facts.insert(1, f"step {line['step']}")
-    return " · ".join(facts)
-
-
-def number(value: float) -> str:
-    """Return a number with two to four decimals, by its size."""
-    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.{3 if abs(value) >= 1 else 4}f}"
-
-
-def values(line: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Value, interval, score of the real pictures, and what it is."""
-    rows = []
-    for name, value in line["metrics"].items():
-        detail = line["details"][name]
-        interval = ""
-        if "ci95" in detail:
-            interval = " to ".join(number(end) for end in detail["ci95"])
-        elif "standard_error" in detail:
-            interval = f"standard error {number(detail['standard_error'])}"
-        note = f"; {detail['note']}" if "note" in detail else ""
-        rows.append({
-            "name": f"{name} {arrow(name)}", "value": number(value), "interval": interval,
-            "unit": "" if detail["unit"] in ("1", "distance") else f" {detail['unit']}",
-            "real": number(detail["real"]) if "real" in detail else "",
-            "what": f"{detail['protocol']}. {detail['count']} pictures{note}",
-        })  # fmt: skip
-    return rows
-
-
-def bins(details: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """The head, then a row per metric, a column per bin, then the numbers of pictures."""
-    columns = list(dict.fromkeys(key for detail in details.values() for key in detail.get("bins", {})))
-    columns.sort(key=lambda text: int(text.split("-")[0]))
-    rows, counts = [], dict.fromkeys(columns, 0)
-    for name, detail in details.items():
-        by_share = detail.get("bins", {})
-        if by_share:
-            cells = (number(by_share[key]["value"]) if key in by_share else "" for key in columns)
-            rows.append([f"{name} {arrow(name)}", *cells])
-        for key, entry in by_share.items():
-            counts[key] = max(counts[key], entry["pictures"])
-    if not rows:
-        return []
-    head = ["", *(key.replace("-", "–") for key in columns)]
-    return [head, *rows, ["pictures", *map(str, counts.values())]]
-
-
-def overview(evaluator: Evaluator, load: Load, thumbnails: Thumbnails) -> list[dict[str, Thumbnail]]:
-    """Pictures spread over the set, a row each, by title."""
-    names = list(dict.fromkeys(evaluator.names))
-    return [
-        {title: thumbnails.add(picture, f"{title} of {name}") for title, picture in load(name).items()}
-        for name in names[:: -(-len(names) // ROWS) or 1]
-    ]
-
-
-def strips(sets: Mapping[str, Mapping[str, np.ndarray]], thumbnails: Thumbnails) -> dict[str, dict[str, Thumbnail]]:
-    """Some pictures of each of two unpaired sets, by title and name."""
-    return {
-        title: {name: thumbnails.add(picture, f"{title}: {name}") for name, picture in pictures.items()}
-        for title, pictures in sets.items()
-    }
-
-
-def extremes(
-    evaluator: Evaluator, load: Load, thumbnails: Thumbnails
-) -> dict[str, dict[str, dict[str, list[Thumbnail]]]]:
-    """For each metric of single pictures: the best and the worst, by caption."""
-
-    def pair(pictures: Mapping[str, np.ndarray], caption: str) -> list[Thumbnail]:
-        shown = [title for title in ("result", "real") if title in pictures]
-        return [thumbnails.add(pictures[title], f"{title} of {caption}", 2 * SIDE // 3) for title in shown]
-
-    metrics = {}
-    for metric, values in evaluator.per_picture().items():
-        known = {name: value for name, value in zip(evaluator.names, values, strict=True) if not math.isnan(value)}
-        order = sorted(known, key=lambda name: known[name], reverse=arrow(metric) == "↑")
-        few = min(EXTREMES, len(order) // 2)
-        if not few:
-            continue
-        ends = {"best": order[:few], "worst": order[-few:][::-1]}
-        captions = {name: f"{name}: {number(value)}" for name, value in known.items()}
-        metrics[f"{metric} {arrow(metric)}"] = {
-            end: {captions[name]: pair(load(name), captions[name]) for name in names} for end, names in ends.items()
-        }
-    return metrics
-
-
-def classes(details: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, float, float | None]]:
-    """The IoU of each class, generated and real, by falling value."""
-    for detail in details.values():
-        if "iou_per_class" in detail:
-            real = detail.get("iou_per_class_real", {})
-            rows = [(name, value, real.get(name)) for name, value in detail["iou_per_class"].items()]
-            return sorted(rows, key=lambda row: -row[1])
-    return []
-
-
-def confusion(evaluator: Evaluator) -> list[tuple[str, list[float]]]:
-    """The confusion matrix in percent of each row, with the names of the rows."""
-    names_and_counts = evaluator.confusion()
-    if names_and_counts is None:
-        return []
-    names, counts = names_and_counts
-    used = [i for i in range(len(names)) if counts[i].sum() or counts[:, i].sum()]
-    share = counts[used][:, used].double() / counts[used].sum(1, keepdim=True).clamp(min=1)
-    return list(zip([names[i] for i in used], (100 * share).tolist(), strict=True))

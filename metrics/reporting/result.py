@@ -71,13 +71,13 @@ def describe_run(opt: Opt, **more: Any) -> dict[str, Any]:
     }
 
 
-def write_result(line: Mapping[str, Any], folder: Path, run_dir: Path, *, influence: Mapping[str, Any]) -> None:
+def write_result(line: Mapping[str, Any], folder: Path, run_dir: Path, *, kept: Mapping[str, Any]) -> None:
     """Write the line to the results' folder and append it to the run's `metrics.jsonl`.
 
     Args:
-        influence: of `Evaluator.influence`, kept in the folder beside the line.
+        kept: of `Evaluator.kept`, in the folder beside the line.
     """
-    write_text(folder / RESULT_FILE, as_json(line, {"influence": influence}))
+    write_text(folder / RESULT_FILE, as_json(line, kept))
     append_result(line, run_dir)
 
 

@@ -78,6 +78,10 @@ class Tally:
         confusion.counts.view(-1).index_add_(0, torch.cat(self._cells), torch.cat(self._counts) * each)
         return confusion
 
+    def labelled(self) -> list[list[int]]:
+        """Return the classes that the labels of every generated picture show."""
+        return [(cells // self.generated.num_classes).unique().tolist() for cells in self._cells]
+
     def scores(self, metric: str) -> list[float]:
         """Return the score of every generated picture, NaN where none of its pixels counts."""
         scores = []

@@ -114,6 +114,10 @@ class SegmentationMetric(Metric):
         counts = self.whole.generated.counts
         return (self.segmenter.class_names, counts) if counts.any() else None
 
+    def shown_classes(self) -> list[list[str]]:
+        tally = self.masked if self.masked.pictures else self.whole
+        return [[self.segmenter.class_names[i] for i in classes] for classes in tally.labelled()]
+
     def reset(self) -> None:
         self._distinct = Distinct()
         self.seen = 0
