@@ -103,7 +103,7 @@ def planned_frames(editor: Editor, opt: Opt) -> list[Frame]:
     if opt.style_image is not None and opt.style_label is not None and opt.style_class is not None:
         style = StyleReference(opt.style_class, opt.style_image, opt.style_label, opt.style_inst)
     count = opt.num_samples if opt.interpolate is None else opt.interpolate
-    return editor.frames(count, editor.source(style), interpolate=opt.interpolate is not None)
+    return editor.frames(count, editor.source(style, "--style_class"), interpolate=opt.interpolate is not None)
 
 
 def edit(editor: Editor, opt: Opt, scene: Scene, frames: list[Frame], names: list[Path], strip: Path) -> None:

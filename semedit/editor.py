@@ -224,14 +224,18 @@ class Editor:
         return [Image.fromarray(picture) for picture in pictures] if isinstance(image, Image.Image) else pictures
 
     # --- styles ----------------------------------------------------------------------------------------------------
-    def source(self, style: str | StyleReference) -> StyleSource | None:
-        """Return where codes come from, None for a method without codes; raises `UserError` for a class without."""
+    def source(self, style: str | StyleReference, flag: str = "object_class") -> StyleSource | None:
+        """Return where codes come from, None for a method without codes.
+
+        Raises:
+            UserError: a class without codes, or an unknown one; `flag` is what has named it.
+        """
         if self.bank is None:
             return None
         if isinstance(style, StyleReference):
-            chosen = self.class_id(style.object_class, "style_class")
+            chosen = self.class_id(style.object_class, flag)
             if not self.model.has_style(chosen):
-                raise UserError(f"style_class {self.names[chosen]}: a run of {self.opt.model} has no styles of it")
+                raise UserError(f"{flag} {self.names[chosen]}: a run of {self.opt.model} has no styles of it")
             scene = self.scene(style.image, style.label, style.inst)
             return ReferenceSource(chosen, self.instance_codes(scene, chosen), self.bank)
         if style not in ("bank", "mean"):

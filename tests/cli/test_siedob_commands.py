@@ -162,10 +162,10 @@ def test_rows_that_need_others_come_after_them_at_several_jobs(
     """A row's process leaves here what it left before; test_experiment_commands.py starts real ones."""
     began = []
 
-    def job(row: Any, args: Any) -> Any:
+    def job(row: Any, args: Any, gpu: str | None) -> Any:
         began.append(row.name)
         shutil.copytree(finished.parent / "runs" / row.name, tmp_path / "runs" / row.name)
-        return SimpleNamespace(process=SimpleNamespace(poll=lambda: 0), finish=lambda problems: None)
+        return SimpleNamespace(gpu=gpu, process=SimpleNamespace(poll=lambda: 0), finish=lambda problems: None)
 
     monkeypatch.setattr(run_experiment, "Job", job)
     path = write_experiment(tmp_path, finished.parent / "objects")

@@ -89,6 +89,8 @@ def test_a_folder_of_contents_of_any_shape_by_two_styles_at_once(home: Path) -> 
     shown = {"stylized", "canny", "grid.png", "report.html", "result.json"}
     assert {p.name for p in folder.iterdir() if p.name[0] != "."} == shown
     line = json.loads((folder / "result.json").read_text())
+    assert len(line.pop("per_picture")["names"]) == len(line.pop("pictures")["erased"]) == 3
+    assert line.pop("influence")["values"].keys() == {"colour", "edge_f1", "psnr_whole", "ssim_whole"}
     assert line == json.loads((home / "wiki_1" / "metrics.jsonl").read_text().splitlines()[-1])
     assert set(line) == {"metrics", "details", "step", "task", "num_images", "protocol"}
     assert (line["step"], line["task"], line["num_images"]) == (2, "stylise", 3)

@@ -126,7 +126,9 @@ def test_every_metric_and_interval_is_here(expected: dict[str, MetricValue]) -> 
     words = {name.removesuffix("_bright" if name.endswith("_bright") else "_masked") for name in expected}
     prdc = {"precision", "recall", "density", "coverage"}
     split = {"lpips_whole": "lpips", "div_whole": "div", "style_colour": "style", "style_texture": "style"}
-    assert {split.get(word, "prdc" if word in prdc else word) for word in words} == set(METRICS.names(EDITING))
+    assert {split.get(word, "prdc" if word in prdc else word) for word in words} == set(METRICS.names(EDITING)) - {
+        "fid_infinity"
+    }  # which needs thousands of pictures
     for name, value in expected.items():
         assert value.extra["bins"], name
         assert ("ci95" in value.extra) == (name not in prdc), name
@@ -149,7 +151,9 @@ def test_order_and_batches_change_nothing(
     for name, value in expected.items():
         other = found[name]
         assert other.value == pytest.approx(value.value, rel=1e-5, abs=1e-7), name
-        assert other.extra.get("ci95") == pytest.approx(value.extra.get("ci95"), rel=1e-4, abs=1e-6), name
+        assert ("ci95" in other.extra) == ("ci95" in value.extra), name
+        if "ci95" in value.extra:
+            assert other.extra["ci95"] == pytest.approx(value.extra["ci95"], rel=1e-4, abs=1e-6), name
         assert other.extra["bins"].keys() == value.extra["bins"].keys(), name
         for key, entry in value.extra["bins"].items():
             same = pytest.approx(entry["value"], rel=1e-4, abs=1e-6)

@@ -81,13 +81,6 @@ def test_a_flipped_byte_in_a_png_is_found(tmp_path):
         read_image(path)
 
 
-def test_exif_rotation_is_not_applied(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees when shown
-    Image.fromarray(picture()).save(tmp_path / "a.jpg", exif=exif)
-    assert read_image(tmp_path / "a.jpg").shape == (40, 48, 3)
-
-
 def test_maps_keep_their_ids_and_depth(tmp_path):
     ids = np.random.RandomState(0).randint(0, 30000, (9, 7)).astype(np.uint16)
     Image.fromarray(ids).save(tmp_path / "deep.png")

@@ -86,7 +86,7 @@ def test_no_file_of_a_result_holds_what_is_no_json(tmp_path: Path) -> None:
     values = {"fid": MetricValue(31.25, "distance", "how", 4, extra), "kid": MetricValue(math.nan, "distance", "", 4)}
     protocol = {"scale": math.nan, "sizes": (-math.inf, 2)}
     line = result_line(values, step=7, task="class", num_images=4, protocol=protocol)
-    write_result(line, tmp_path, tmp_path, influence={"values": {"fid": [[0.5, None]]}})
+    write_result(line, tmp_path, tmp_path, kept={"influence": {"values": {"fid": [[0.5, None]]}}})
 
     def refuse(text: str) -> None:
         raise AssertionError(text)
