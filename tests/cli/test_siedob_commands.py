@@ -282,7 +282,9 @@ def test_a_reference_lends_its_style(root: Path) -> None:
     assert call(root, *ADD, *reference(root, "person"), output="r/person.png").read_bytes() == bank
     with pytest.raises(UserError, match=r"--style_class tree: .* has no styles of it"):
         call(root, *ADD, *reference(root, "tree"))
-    with pytest.raises(UserError, match=r"no single instance with a style \(--style_inst tells them apart\) of 'car'"):
+    with pytest.raises(
+        UserError, match=r"no single instance with a style \(an instance map tells them apart\) of 'car'"
+    ):
         call(root, *ADD, *reference(root, inst=False))
 
 
