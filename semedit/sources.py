@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from data.edit.masks import WHITE, grey_levels
-from util.decode import decode
+from util.decode import decode, upright
 from util.errors import DataError
 from util.images import ids_of, read_image, read_map, rgb_of
 
@@ -22,7 +22,7 @@ def picture_from(source: Source) -> np.ndarray:
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
             raise DataError(f"image: an array {source.shape} of {source.dtype}; (height, width, 3) of uint8 is needed")
         return source.copy()
-    return rgb_of(source, "image") if isinstance(source, Image.Image) else read_image(source)
+    return rgb_of(upright(source), "image") if isinstance(source, Image.Image) else read_image(source)
 
 
 def ids_from(source: Source, what: str, *, rgb_ids: bool = False) -> np.ndarray:
@@ -49,7 +49,7 @@ def mask_from(source: Source) -> np.ndarray:
         if not (set(np.unique(values)) <= {0, 255} or values.max(initial=0) <= 1):
             raise DataError("mask: the array has values besides 0 and 255; set every pixel to one of them")
         return values > 0
-    levels = grey_levels(source if isinstance(source, Image.Image) else decode(source, "mask").picture)
+    levels = grey_levels(upright(source) if isinstance(source, Image.Image) else decode(source, "mask").picture)
     return np.asarray(levels) >= WHITE.threshold
 
 

@@ -58,9 +58,7 @@ def decode(file: str | os.PathLike[str] | NamedBytes, what: str) -> Decoded:
         layout = picture.tile[0][3] if picture.tile else ""
         stored = layout[0] if isinstance(layout, tuple) else layout
         picture.load()
-        if orientation(picture) != 1:
-            ImageOps.exif_transpose(picture, in_place=True)
-        return Decoded(picture, stored if isinstance(stored, str) else "")
+        return Decoded(upright(picture), stored if isinstance(stored, str) else "")
 
 
 def picture_size(file: str | os.PathLike[str], what: str = "picture") -> tuple[int, int]:
@@ -75,6 +73,11 @@ def rotation_note(file: str | os.PathLike[str]) -> str:
     with _opened(file, "picture") as picture:
         value = orientation(picture)
     return f"{file}: turned or mirrored as its EXIF orientation ({value}) says" if value != 1 else ""
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Return a loaded picture turned as its EXIF orientation says."""
+    return picture if orientation(picture) == 1 else ImageOps.exif_transpose(picture)
 
 
 def orientation(picture: Image.Image) -> int:

@@ -107,6 +107,8 @@ def test_pictures_are_read_upright(tmp_path: Path, name: str, value: int) -> Non
     assert picture.shape == pixels.shape
     assert np.abs(picture.astype(int) - pixels).max() <= 4  # of JPEG's rounding
     assert picture_size(tmp_path / name) == (48, 32)
+    with Image.open(tmp_path / name) as opened:
+        np.testing.assert_array_equal(semedit.sources.picture_from(opened), picture)  # in memory as from its file
     assert bool(rotation_note(tmp_path / name)) == (value != 1)
 
 
