@@ -21,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REDUCED = ["tests/golden", "tests/parity", "tests/property", "tests/unit/test_semia.py",
+           "tests/unit/test_single_image.py",
            "tests/cli/test_commands.py::test_every_model_trains_resumes_bit_for_bit_and_tests[spmpgan]",
            "tests/cli/test_commands.py::test_deterministic_runs_are_equal_at_any_number_of_threads"]  # fmt: skip
 NOBODY = 65534
