@@ -75,7 +75,7 @@ class BaseDataset(Dataset[Sample], ABC):
             self.mask_types = masks.parse_mask_types(sampling.mask_types, self.known_masks)
         self.mask_paths = masks.mask_files(mask_dir, len(names)) if task == masks.FOLDER and mask_dir else []
         self._things = np.array(sorted(self.things), np.int64)
-        self._erased_classes = None
+        self.removal, self._erased_classes = sampling.removal, None
         if sampling.object_classes is not None:
             self._erased_classes = named_classes(sampling.object_classes, self.class_names, self.label_nc)
         self._cache: list[Maps] | None = self._preload() if sampling.cache == "ram" else None
@@ -135,6 +135,8 @@ class BaseDataset(Dataset[Sample], ABC):
             mask = self._mask(maps, R, NP, index)
         name, rule = self.names[index], self.inst_class_rule
         sample = make_sample(maps, mask, rules=self.rules, inst_class_rule=rule, name=name, index=index)
+        if self.task == masks.REMOVAL and self.removal == "released":
+            sample["edge"].zero_()  # as of SIEDOB's instance maps, which are 0 everywhere
         return {**sample, "draw": derive_seed(self.seed, "draw", epoch, index)}
 
     def select(self, limit: int | None = None) -> Selection:
@@ -190,7 +192,8 @@ class BaseDataset(Dataset[Sample], ABC):
         candidates = self._erasable(maps)
         if not candidates:
             raise DataError(f"{self.names[index]}: --task {self.task} needs a {WANTED}")
-        return object_task(self.task, maps, candidates, random_pair(self.seed, masks.ADDITION, index)[0])
+        R = random_pair(self.seed, masks.ADDITION, index)[0]
+        return object_task(self.task, maps, candidates, R, removal=self.removal)
 
     def _large_enough(self, index: int) -> Maps:
         maps = self.maps(index)

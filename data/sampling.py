@@ -23,6 +23,7 @@ class Sampling:
         mask_boxes: probability that a training mask also erases the boxes of the larger things.
         mask_dir: for "folder".
         object_classes: comma list of names or ids of the things that the object tasks erase; None: all.
+        removal: ids in object_removal: "thing": the erased thing's alone are replaced; "released": there are none.
         seed: first part of every key.
         cache: "ram" keeps all decoded pictures; "none" decodes at each access.
         inst_class_rule: "majority", or "mod120" for converted DivSem runs (class = id % 120).
@@ -37,6 +38,7 @@ class Sampling:
     mask_boxes: float = 0.0
     mask_dir: str | None = None
     object_classes: str | None = None
+    removal: str = "thing"
     seed: int = 0
     cache: str = "none"
     inst_class_rule: str = "majority"

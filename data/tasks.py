@@ -84,8 +84,17 @@ def object_mask(inst: np.ndarray, number: int) -> np.ndarray:
     return dilate(where, change_radius(where.shape[0]))
 
 
-def object_task(task: str, maps: Maps, candidates: list[int], R: Random) -> tuple[Maps, np.ndarray]:
+def object_task(
+    task: str, maps: Maps, candidates: list[int], R: Random, *, removal: str = "thing"
+) -> tuple[Maps, np.ndarray]:
     """Erase one of the `candidates` of a cut.
+
+    Args:
+        task: one of the two.
+        maps: of the cut.
+        candidates: ids.
+        R: draws one of them.
+        removal: "released" leaves no instance in the maps: every pixel has its label as id.
 
     Returns:
         The maps: as they were ("object_addition"), or with labels and ids under the mask taken from the nearest known
@@ -94,7 +103,8 @@ def object_task(task: str, maps: Maps, candidates: list[int], R: Random) -> tupl
     assert maps.inst is not None, "candidates come from an instance map"
     mask = object_mask(maps.inst, R.choice(candidates))
     if task == REMOVAL:
-        maps = Maps(maps.image, fill_nearest(maps.label, mask), fill_nearest(maps.inst, mask))
+        label = fill_nearest(maps.label, mask)
+        maps = Maps(maps.image, label, label if removal == "released" else fill_nearest(maps.inst, mask))
     return maps, mask.astype(np.uint8)
 
 

@@ -56,6 +56,11 @@ class EditingFlow(Flow):
             "--object_classes", metavar="CLASS,...",
             help="things that object_addition and object_removal erase, by name or id; default: all",
         )  # fmt: skip
+        group.add_argument(
+            "--removal", choices=("thing", "released"), default="thing",
+            help="object_removal: the erased thing leaves the instance map, or all things do, and edges, as SIEDOB's "
+            "release has it: its background network then fills the mask alone",
+        )  # fmt: skip
         first = "only the first so many pictures that the task can use; default: all"
         group.add_argument("--num_images", type=positive_int, help=first)
         add_shared(group, "num_samples", help="draws per picture; div_* reads all, other metrics the first")
@@ -68,6 +73,8 @@ class EditingFlow(Flow):
             raise UserError("--task folder and --mask_dir DIR belong together")
         if opt.object_classes is not None and opt.task not in OBJECT_TASKS:
             raise UserError(f"--object_classes {opt.object_classes}: --task {opt.task} chooses no object")
+        if opt.removal != "thing" and has_truth(opt.task):
+            raise UserError(f"--removal {opt.removal}: --task {opt.task} removes nothing")
         needing = METRICS.needing("truth")
         names = cls.metrics(opt.metrics)
         if names and not has_truth(opt.task) and set(names) <= set(needing):
@@ -137,11 +144,12 @@ class EditingTest(Test):
     def protocol(self) -> dict[str, Any]:
         """Return what the numbers depend on apart from the metrics."""
         opt = self.opt
+        chosen = {"object_classes": opt.object_classes, "removal": opt.removal if opt.removal != "thing" else None}
         common = describe_run(
             opt, split=opt.split, split_size=len(self.dataset), left_out=self.selection.left_out,
             notes=self.selection.notes, mask_set=self.masks.hexdigest(), seed=opt.seed, draw=DRAW,
             style_source=opt.style_source, crop_size=opt.crop_size, load_size=opt.load_size,
-            reference=REFERENCE, **({"object_classes": opt.object_classes} if opt.object_classes else {}),
+            reference=REFERENCE, **{name: value for name, value in chosen.items() if value is not None},
         )  # fmt: skip
         return {**common, "counters": dict(self.model.counters)}
 

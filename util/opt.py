@@ -142,6 +142,7 @@ class Opt:
     raw_modulation: bool
     raw_weights: bool
     rec_every: int
+    removal: str
     remove: int | None
     replace_class: tuple[str, str] | None
     resize: float

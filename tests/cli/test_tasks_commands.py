@@ -13,6 +13,7 @@ import test as test_command
 import train as train_command
 from models import MODELS
 from scripts import run_experiment
+from util.errors import UserError
 from util.images import read_image
 
 QUICK = ["--num_workers", "0", "--device", "cpu"]
@@ -53,6 +54,15 @@ def test_task(root: Path, task: str, capsys: pytest.CaptureFixture[str]) -> None
         assert set(line["metrics"]) == {"miou_streets", "seam"}
         assert "real" not in line["details"]["miou_streets"]
         assert "l1_masked" in shown and "do not show what the labels ask for" in shown
+
+
+def test_a_removal_as_released_is_told_and_needs_a_removal(root: Path) -> None:
+    where = ["--checkpoints_dir", str(root), "--name", "run", "--removal", "released", "--metrics", "none"]
+    with pytest.raises(UserError, match="--removal released: --task object_addition removes nothing"):
+        test_command.main([*where, *QUICK, "--task", "object_addition"])
+    assert test_command.main([*where, *QUICK, "--task", "object_removal", "--num_images", "1"]) == 0
+    line = json.loads((root / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["protocol"]["removal"] == "released"
 
 
 def test_both_tasks_erase_the_same_pixels_and_say_what_they_left_out(

@@ -15,8 +15,11 @@ from data.loader import make_loader
 from data.masks import ADDITION, OBJECT_TASKS, REMOVAL, MaskSetHash, has_truth
 from data.records import Maps
 from data.tasks import LARGEST, SMALLEST, Selection, object_mask, object_task, suitable, thing_instances
+from models.networks.siedob.crops import find_objects
+from util.batch import collate
 from util.errors import DataError, UserError
 from util.images import save_png
+from util.object_rules import ObjectRule
 
 quick = settings(deadline=None, max_examples=25)
 seeds = st.integers(0, 10**6)
@@ -126,6 +129,25 @@ def test_object_tasks_take_the_classes_that_are_named():
         streets(ADDITION, object_classes="cra")
     with pytest.raises(UserError, match="no class '99'"):
         streets(ADDITION, object_classes="99")
+
+
+def test_a_removal_as_released_leaves_no_instance_and_no_edge():
+    plain, released = streets(REMOVAL), streets(REMOVAL, removal="released")
+    rules = [ObjectRule(label, fill=0.0) for label in sorted(plain.things)]
+    found = {"thing": 0, "released": 0}
+    assert released.select() == plain.select()
+    for index in plain.select().indices:
+        for data in (plain, released):
+            sample = data[index]
+            batch = collate([sample])
+            maps = (batch["label"], batch["inst"], batch["inst_id"], batch["mask"])
+            found[data.removal] += len(find_objects(*maps, rules=rules))
+        assert torch.equal(sample["mask"], plain[index]["mask"])
+        assert torch.equal(sample["label"], plain[index]["label"])
+        assert torch.equal(sample["inst_id"][sample["inst"]], sample["label"])
+        assert sample["edge"].sum() == 0 < plain[index]["edge"].sum()
+    assert found["released"] == 0 < found["thing"]
+    assert streets(ADDITION, removal="released")[0]["edge"].any()
 
 
 def mask_of(data, index):
