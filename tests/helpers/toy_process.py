@@ -31,8 +31,12 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 def start_pair(*arguments: str) -> list[subprocess.Popen[str]]:
     """Start two processes as torchrun does, so that a test can signal one of them."""
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    return [start(*arguments, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    return [start(*arguments, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
+        port: int = free.getsockname()[1]
+        return port
