@@ -132,7 +132,7 @@ class BaseDataset(Dataset[Sample], ABC):
         if self.task in masks.OBJECT_TASKS:
             maps, mask = self._object_task(maps, index)
         else:
-            mask = self._mask(maps, R, NP, index)
+            mask = self._mask(maps, R, NP, epoch, index)
         name, rule = self.names[index], self.inst_class_rule
         sample = make_sample(maps, mask, rules=self.rules, inst_class_rule=rule, name=name, index=index)
         if self.task == masks.REMOVAL and self.removal == "released":
@@ -220,7 +220,7 @@ class BaseDataset(Dataset[Sample], ABC):
         inst = None if maps.inst is None else maps.inst[rows, columns]
         return Maps(maps.image[rows, columns], maps.label[rows, columns], inst)
 
-    def _mask(self, maps: Maps, R: Random, NP: np.random.RandomState, index: int) -> np.ndarray:
+    def _mask(self, maps: Maps, R: Random, NP: np.random.RandomState, epoch: int, index: int) -> np.ndarray:
         """Draw instance, label, type, mask, and whether the things' boxes are erased too, in this order."""
         if self.task == masks.FOLDER:
             return masks.read_mask(self.mask_paths[index], self.crop_size)
@@ -233,15 +233,24 @@ class BaseDataset(Dataset[Sample], ABC):
             labels = worth_testing(maps.label, labels, boxed=False)
         chosen_inst = R.choice(candidates) if candidates else None
         chosen_label = R.choice(labels)
-        task = self.task
-        if task == masks.TRAIN:
-            types = self.mask_types
-            task = types[index % len(types) if self.mask_schedule == "index" else R.randrange(len(types))]
+        task = self._mask_type(R, epoch, index)
         choice = {"chosen_label": chosen_label, "chosen_inst": chosen_inst}
         mask = masks.make_mask(task, R, NP, label=maps.label, inst=inst, **choice)
         if self.task == masks.TRAIN and self.mask_boxes and R.random() < self.mask_boxes:
             mask |= masks.thing_boxes(inst, self.objects(inst, maps.label))
         return mask
+
+    def _mask_type(self, R: Random, epoch: int, index: int) -> str:
+        """Return the task; in training the type that the schedule gives, or a drawn one."""
+        if self.task != masks.TRAIN:
+            return self.task
+        count = len(self.mask_types)
+        scheduled = self.mask_schedule == "index"
+        return self.mask_types[self._place(epoch, index) % count if scheduled else R.randrange(count)]
+
+    def _place(self, epoch: int, index: int) -> int:
+        """Return the place of a training sample by which the schedule counts: the picture's, in all epochs."""
+        return index
 
     # --- cache -----------------------------------------------------------------------------------------------------
     @staticmethod

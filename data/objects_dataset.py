@@ -36,6 +36,7 @@ from util.seeds import random_pair
 _OBJECT = 1000  # instance id of the object; outside keeps its label
 _ENLARGED, _SIDE = 72, 64  # half of the training crops are enlarged so much, then cut
 _REDRAWS = 10
+_RELEASED = 10_000  # entries per class, to which the release repeats a list
 _WHOLE = ("class", "instance", "object_addition")  # tasks that erase the object whole
 _TASKS = ("free_form", "extension", *_WHOLE, FOLDER, NONE, TRAIN)
 
@@ -156,15 +157,12 @@ class ObjectsDataset(BaseDataset):
     def _object_task(self, maps: Maps, index: int) -> tuple[Maps, np.ndarray]:
         return maps, (maps.label != self.outside).astype(np.uint8)
 
-    def _mask(self, maps: Maps, R: Random, NP: np.random.RandomState, index: int) -> np.ndarray:
+    def _mask(self, maps: Maps, R: Random, NP: np.random.RandomState, epoch: int, index: int) -> np.ndarray:
         """Draw the type, then the mask, within the object."""
         silhouette = (maps.label != self.outside).astype(np.uint8)
         if self.task == FOLDER:
             return silhouette * read_mask(self.mask_paths[index], self.crop_size)
-        task = self.task
-        if task == TRAIN:
-            count = len(self.mask_types)
-            task = self.mask_types[index % count if self.mask_schedule == "index" else R.randrange(count)]
+        task = self._mask_type(R, epoch, index)
         if task in _WHOLE or task == NONE:
             return silhouette * (task != NONE)
         for _ in range(_REDRAWS):
@@ -173,6 +171,16 @@ class ObjectsDataset(BaseDataset):
             if mask.any():
                 return mask
         return silhouette
+
+    def _place(self, epoch: int, index: int) -> int:
+        """Return the place in the release's lists: of 10000 per class, each crop repeated after all others.
+
+        A crop so gets another type at its next repeat, where the number of crops is no multiple of that of the types.
+        `epoch` counts the repeats.
+        """
+        kind = int(self.kinds[index])
+        crops = self.of_class[kind]
+        return _RELEASED * kind + epoch * len(crops) + index - crops[0]
 
     def _partner(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
         """Return picture and label of a random crop of the same class."""

@@ -124,6 +124,23 @@ def test_every_third_mask_of_the_index_schedule_is_a_strip(root):
     assert all(torch.equal(s["mask"][0] > 0, s["label"] != OUTSIDE) for s in types)
 
 
+def test_the_index_schedule_counts_through_the_repeated_lists_as_the_release_does(root, monkeypatch):
+    """Its list of a class: all crops again and again, 10000 entries; type = index % 3, over the classes' lists."""
+    drawn = []
+    monkeypatch.setattr("data.objects_dataset.strip", lambda R, size: drawn.append("strip") or np.ones((64, 64)))
+    monkeypatch.setattr("data.objects_dataset.brush", lambda *_: drawn.append("brush") or np.ones((64, 64)))
+    data = training(root, mask_schedule="index")
+    for kind, crops in enumerate((["p0", "p1", "p2", "p3", "p4"], ["p0", "p1"])):
+        released = [(name, 10_000 * kind + k) for k, name in enumerate((crops * 10_000)[:10_000])]
+        for epoch in range(4) if kind == 0 else (0,):  # people are fewer: later epochs do not go on where one ended
+            for k in range(data.largest):
+                name, index = released[epoch * data.largest + k]
+                sample = data[epoch, kind * data.largest + k]
+                assert sample["name"].endswith(name)
+                assert drawn.pop() == ("brush", "brush", "strip")[index % 3], (kind, epoch, k)
+    assert not drawn
+
+
 def test_augmentation_enlarges_half_and_flips_half(root):
     data = training(root)
     stored = data.maps(0)
