@@ -1,6 +1,7 @@
 """Edge maps of pictures: suppressed gradients as in S2PreST's `kornia_canny.py`, and Canny's edges.
 
-Shapes: pictures (B, 3, H, W) float RGB in [0, 1]; maps (B, 1, H, W).
+Shapes: pictures (B, 3, H, W) RGB, float in [0, 1] or uint8, which are computed in float64; maps (B, 1, H, W). All is
+computed in strips, so that large photographs need little memory.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from util.gaussian import gaussian_blur
+from util.strips import row_strips
 
 EDGES = ("gradient", "canny")
 GREY = (0.299, 0.587, 0.114)
@@ -21,6 +23,7 @@ LOW, HIGH = 0.1, 0.2  # Canny's thresholds, on the unnormalised gradient
 NEIGHBOURS = ((0, 1), (1, 1), (1, 0), (1, -1))  # (rows, columns) along the directions 0, 45, 90, 135 degrees, y down
 FLAT = 1.5e-3  # a plain surface has 1e-3, a step of one grey level 1e-2
 FRACTIONS = 2**14  # of the step from black to white, what magnitudes are rounded to: 60 times float32's error
+REACH = RADIUS + 2  # pixels that a value depends on, to each side: blur, Sobel, neighbours
 SMALLEST = 3  # pixels a side: the blur's reflected border needs as many
 
 
@@ -40,6 +43,20 @@ def suppressed_gradient(pictures: Tensor) -> Tensor:
     last bits of a convolution, which differ between processors, decided. Here magnitudes are rounded, and the second
     side is kept.
     """
+    height, width = pictures.shape[-2:]
+    strips = []
+    for rows in row_strips(height, width):
+        top, bottom = max(0, rows.start - REACH), min(height, rows.stop + REACH)
+        strip = _suppressed_gradient(_unit(pictures[..., top:bottom, :]))
+        strips.append(strip[..., rows.start - top : rows.stop - top, :])
+    return torch.cat(strips, -2)
+
+
+def _unit(pictures: Tensor) -> Tensor:
+    return pictures.double() / 255 if pictures.dtype == torch.uint8 else pictures
+
+
+def _suppressed_gradient(pictures: Tensor) -> Tensor:
     padded = F.pad(grey(pictures), (RADIUS,) * 4, mode="reflect")
     gx, gy = _sobel(gaussian_blur(padded, sigma=SIGMA, radius=RADIUS))
     magnitude = ((gx.square() + gy.square() + 1e-6).sqrt() * FRACTIONS).round() / FRACTIONS
@@ -55,7 +72,7 @@ def suppressed_gradient(pictures: Tensor) -> Tensor:
 def canny(pictures: Tensor) -> Tensor:
     """Return Canny's edges, 0 or 1: suppressed gradients above `HIGH`, and those above `LOW` connected to them."""
     magnitude = suppressed_gradient(pictures)
-    weak, edges = magnitude > LOW, (magnitude > HIGH).to(magnitude.dtype)
+    weak, edges = magnitude > LOW, (magnitude > HIGH).float()
     while True:
         grown = F.max_pool2d(edges, 3, stride=1, padding=1) * weak
         if torch.equal(grown, edges):

@@ -1,6 +1,7 @@
 """L1, PSNR and SSIM: how close a result is to the truth, where pixels were generated or on the whole picture.
 
-Per picture, then averaged over pictures. Shapes: B batch, H x W pixels; pictures float64 in [0, 255], RGB.
+Per picture, then averaged over pictures; in strips, for which a photograph's size is no matter of memory. Shapes: B
+batch, H x W pixels; pictures float64 in [0, 255], RGB.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from metrics.metric import Metric, PerPicture
 from metrics.pictures import Pictures
 from metrics.pixels.ssim import WINDOW, ssim_terms
 from metrics.registry import ANALOGY, EDITING, METRICS, STYLISING
+from util.strips import row_strips
 
 KINDS = ("l1", "psnr", "ssim")
 WHOLE = tuple(f"{kind}_whole" for kind in KINDS)
@@ -37,12 +39,6 @@ _VALUES = {
 _WHERE = {"masked": "masked", "whole": "all"}
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return (B,) means of (B,C,H,W) over mask (B,1,H,W); NaN where the mask is empty."""
-    mask = mask.to(values.dtype)
-    return (values * mask).sum((1, 2, 3)) / (mask.sum((1, 2, 3)) * values.shape[1])
-
-
 @METRICS.register
 class Reconstruction(PerPicture):
     """`l1_masked`, ..., `ssim_whole`, those in `names`."""
@@ -57,8 +53,9 @@ class Reconstruction(PerPicture):
     place = 30
 
     def __init__(self, names: tuple[str, ...]) -> None:
-        self._parts = {f"{kind}_{where}": (kind, where) for kind in KINDS for where in _WHERE}
-        if any(self._parts[name][0] == "ssim" for name in names):
+        parts = {f"{kind}_{where}": (kind, where) for kind in KINDS for where in _WHERE}
+        self._parts = {name: parts[name] for name in names}
+        if any(kind == "ssim" for kind, _ in self._parts.values()):
             self.smallest_side = WINDOW
         super().__init__(names)
 
@@ -76,24 +73,22 @@ class Reconstruction(PerPicture):
         if not pictures.has_truth:
             self.without_truth += len(pictures)
             return {name: torch.full((len(pictures),), torch.nan) for name in self.names}
-        fake, real = pictures.fake.double(), pictures.real.double()
-        whole = torch.ones_like(fake[:, :1])
-        mask = torch.zeros_like(whole) if pictures.mask is None else (pictures.mask > 0).to(whole)
-        filled = mask.flatten(1).any(1).tolist()
-        self.empty += [name for name, some in zip(pictures.name, filled, strict=True) if not some]
-        kinds = {self._parts[name][0] for name in self.names}
-        maps = {}
-        if "l1" in kinds:
-            maps["l1"] = (fake - real).abs()
-        if "psnr" in kinds:
-            maps["psnr"] = (fake - real).square()
-        if "ssim" in kinds:
-            maps["ssim"], _ = ssim_terms(fake, real, border="mirrored")
-        scores = {}
-        for name in self.names:
-            kind, where = self._parts[name]
-            scores[name] = _finish(kind, masked_mean(maps[kind], mask if where == "masked" else whole))
-        return scores
+        mask = torch.zeros_like(pictures.real[:, :1]) if pictures.mask is None else pictures.mask
+        inside = mask > 0
+        filled = inside.flatten(1).sum(1)
+        pixels = {"masked": filled, "whole": torch.full_like(filled, inside[0].numel())}
+        self.empty += [name for name, count in zip(pictures.name, filled.tolist(), strict=True) if not count]
+        sums = {name: torch.zeros(len(pictures), dtype=torch.float64, device=inside.device) for name in self.names}
+        kinds = {kind for kind, _ in self._parts.values()}
+        for rows in row_strips(*inside.shape[-2:]):
+            maps = {kind: _map(kind, pictures, rows) for kind in kinds}
+            for name, (kind, where) in self._parts.items():
+                wanted = maps[kind] * inside[..., rows, :] if where == "masked" else maps[kind]
+                sums[name] += wanted.sum((1, 2, 3))
+        return {
+            name: _finish(kind, sums[name] / (pixels[where] * pictures.real.shape[1]))
+            for name, (kind, where) in self._parts.items()
+        }
 
     def extra(self, name: str) -> dict[str, Any]:
         extra: dict[str, Any] = {} if name in WHOLE else {"pictures_with_empty_mask": len(self.empty)}
@@ -103,6 +98,14 @@ class Reconstruction(PerPicture):
 
     def why_empty(self, name: str) -> str:
         return NO_TRUTH if self.without_truth else super().why_empty(name)
+
+
+def _map(kind: str, pictures: Pictures, rows: slice) -> Tensor:
+    """Return what is averaged, (B,3,h,W) float64, in some rows."""
+    if kind == "ssim":
+        return ssim_terms(pictures.fake, pictures.real, border="mirrored", rows=rows)[0]
+    difference = pictures.fake[..., rows, :].double() - pictures.real[..., rows, :].double()
+    return difference.abs() if kind == "l1" else difference.square()
 
 
 def _finish(kind: str, mean: Tensor) -> Tensor:
