@@ -37,7 +37,7 @@ def add_stylising_flags(group: Any) -> None:
     add("--keep_aspect", **switch, default=True, help="off: squeeze into a square, as released")
     add("--masks", metavar="FILE_OR_DIR", help="style only where these are white, or of --mask_classes")
     add("--mask_classes", metavar="ID,ID", help="--masks are label maps: style only these ids")
-    add("--attention_slicing", **switch, default=False, help="less memory, a little slower")
+    add("--attention_slicing", **switch, default=False, help="VAE by pictures and tiles: less memory")
     add("--offload", **switch, default=False, help="only the part at work is on the GPU: least memory")
 
 

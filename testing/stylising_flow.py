@@ -35,6 +35,7 @@ from util.progress import progress
 from util.registry import did_you_mean
 
 GRID_ROWS, GRID_SIDE = 8, 256  # pixels, at most
+MOST_PIXELS = 1 << 22  # of a canvas: 2048 x 2048
 STYLE_OF_THE_RUN = ("clip_input",)  # options that all styles of a call share, beside the networks
 
 
@@ -194,11 +195,18 @@ def check_style_run(opt: Opt, name: str) -> Path:
 
 
 def check_sizes(opt: Opt, model: S2PreSTModel, contents: list[Content]) -> None:
-    """Raise `UserError` if --size is too small for the UNet."""
+    """Raise `UserError` if --size is too small for the UNet, or makes a canvas of more than `MOST_PIXELS`."""
     least = model.frozen.smallest_side
     for content in contents:
-        if min(canvas(opt, model, content)) < least:
+        width, height = canvas(opt, model, content)
+        if min(width, height) < least:
             raise UserError(f"--size {opt.size}: this base model needs at least {least} pixels a side")
+        if width * height > MOST_PIXELS:
+            raise UserError(
+                f"{content.path}: {content.size[0]}x{content.size[1]} would be computed at {width}x{height}, and at "
+                f"most {MOST_PIXELS / 1e6:.1f} million pixels are; cut it, lower --size {opt.size}, or squeeze it into "
+                "a square with --no-keep_aspect"
+            )
 
 
 def canvas(opt: Opt, model: S2PreSTModel, content: Content) -> tuple[int, int]:

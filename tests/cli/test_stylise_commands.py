@@ -17,6 +17,7 @@ from PIL import Image
 
 import test as test_command
 import train as train_command
+from metrics.pixels.stylisation import Stylisation
 from models import MODELS
 from scripts.build_style_bank import main as build_style_bank
 from scripts.edit import main as edit
@@ -118,6 +119,24 @@ def test_memory_flags_and_aspect_of_a_square_change_nothing(home: Path) -> None:
     usual = result(home).astype(int)
     assert np.abs(result(home, "--attention_slicing") - usual).max() <= 1
     assert np.array_equal(result(home, "--offload", "--no-keep_aspect"), usual)
+
+
+def test_a_narrow_strip_is_refused_instead_of_computed_at_a_huge_size(home: Path) -> None:
+    save_png(disc(40, 2000), home / "strip.png")
+    told = wrong(home, "--size", "512", content="strip.png")
+    assert "strip.png: 2000x40 would be computed at 25600x512" in told and "--no-keep_aspect" in told
+    assert stylise(home, "--no-keep_aspect", "--metrics", "none", content="strip.png").is_dir()
+
+
+def test_pictures_are_on_disk_before_they_are_measured(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: Any) -> Any:
+        raise ArithmeticError
+
+    shutil.rmtree(home / "results", ignore_errors=True)
+    monkeypatch.setattr(Stylisation, "score", fails)
+    with pytest.raises(ArithmeticError):
+        stylise(home, content="contents")
+    assert len(list((home / "results" / "wiki_1" / "wt_0.4" / "stylized").iterdir())) == 3
 
 
 def test_strength_names_the_folder_and_one_is_allowed(home: Path) -> None:

@@ -175,8 +175,11 @@ def test_slicing_changes_nothing_but_memory(model: S2PreSTModel) -> None:
     content = picture(1)
     before = run(model, content)
     sliced = tiny_model()
+    attention = [type(each) for each in sliced.frozen.unet.attn_processors.values()]
     sliced.frozen.save_memory()
     assert np.abs(run(sliced, content).astype(int) - before).max() <= 1
+    assert [type(each) for each in sliced.frozen.unet.attn_processors.values()] == attention
+    assert sliced.frozen.vae.use_slicing and sliced.frozen.vae.use_tiling
 
 
 def test_offloading_moves_one_part_at_a_time() -> None:
