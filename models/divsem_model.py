@@ -64,7 +64,11 @@ class DivSemModel(CascadeGAN, BankedModel):
         )  # fmt: skip
         switch: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": True}
         group.add_argument("--style_encoding", **switch, help="style codes; off: SPMPGAN")
-        group.add_argument("--valid_ratio", **switch, help="scale and shift a code by its visible share")
+        group.add_argument("--valid_ratio", **switch, help="scale and shift a code by functions of its visible share")
+        group.add_argument(
+            "--ratio_input", choices=("visible", "one"), default="visible",
+            help="what these functions get: the visible share, or always 1, which keeps them but not the ratio",
+        )  # fmt: skip
         group.add_argument(
             "--dual_encoding", **switch,
             help="erased instances take a code of the unerased picture or the bank; off: of the masked one, ratio 0",
@@ -81,7 +85,10 @@ class DivSemModel(CascadeGAN, BankedModel):
     def style_encoder(cls, opt: Opt) -> MaskAwareEncoder | None:
         if not opt.style_encoding:
             return None
-        policy = StylePolicy(pool=opt.style_pool, valid_ratio=opt.valid_ratio, dual_encoding=opt.dual_encoding)
+        policy = StylePolicy(
+            pool=opt.style_pool, valid_ratio=opt.valid_ratio, ratio_input=opt.ratio_input,
+            dual_encoding=opt.dual_encoding,
+        )  # fmt: skip
         return cls.encoder_layers(opt, policy)
 
     @classmethod

@@ -138,6 +138,7 @@ class Opt:
     perceptual_input: str
     perceptual_order: str
     precision: str
+    ratio_input: str
     ratio_limit: float
     raw_modulation: bool
     raw_weights: bool

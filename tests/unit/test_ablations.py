@@ -65,6 +65,7 @@ def test_without_style_encoding_divsem_is_spmpgan(batch: Batch) -> None:
         (["--no-dual_encoding"], ()),
         (["--no-raw_modulation"], ()),
         (["--style_pool", "all"], ()),
+        (["--ratio_input", "one"], ()),
     ],
 )
 def test_an_ablation_removes_its_own_tensors_alone(flags: list[str], gone: tuple[str, ...], batch: Batch) -> None:
@@ -108,6 +109,19 @@ def test_without_valid_ratio_codes_stay_raw(batch: Batch) -> None:
     raw = encoder.raw_codes(batch["image"], batch["inst"], batch["inst_id"].shape[1])
     style = style_of(model, nothing_erased)
     assert torch.allclose(style, raw, atol=1e-6)
+
+
+@torch.no_grad()
+def test_with_the_ratio_fixed_at_1_codes_do_not_depend_on_the_visible_share() -> None:
+    """The map of the codes stays: they are neither raw nor those of another share."""
+    visible, fixed = (build("divsem", *flags).netG.style_encoder for flags in ([], ["--ratio_input", "one"]))
+    assert visible is not None and fixed is not None
+    for encoder in (visible, fixed):
+        encoder.gamma.weight.fill_(2.0)
+    codes, all_seen, some_seen = torch.rand(1, 3, 8), torch.ones(1, 3), torch.full((1, 3), 0.25)
+    assert torch.equal(fixed.normalise(codes, some_seen), fixed.normalise(codes, all_seen))
+    assert torch.equal(fixed.normalise(codes, all_seen), visible.normalise(codes, all_seen))
+    assert not torch.allclose(visible.normalise(codes, some_seen), visible.normalise(codes, all_seen), atol=1e-3)
 
 
 @torch.no_grad()

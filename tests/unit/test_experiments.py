@@ -141,8 +141,8 @@ def test_streets_ablation_changes_one_flag_per_row(tmp_path: Path) -> None:
     changed = [[k for k in full if k != "name" and full[k] != other[k]] for other in others]
     assert all(len(flags) == 1 for flags in changed)
     flags = {flag for row in changed for flag in row}
-    wanted = "style_encoding valid_ratio multi_scale dual_encoding edge_input raw_modulation modulation style_pool"
-    assert flags == {*wanted.split(), "style_dim", "lambda_feat"}
+    wanted = "style_encoding valid_ratio ratio_input multi_scale dual_encoding edge_input raw_modulation modulation"
+    assert flags == {*wanted.split(), "style_pool", "style_dim", "lambda_feat"}
 
 
 def test_published_numbers_are_those_that_were_found() -> None:

@@ -24,12 +24,15 @@ class StylePolicy:
         pool: "valid" averages over an instance's visible pixels (the paper), "all" over all of them (the release, and
             so the released weights).
         valid_ratio: False leaves the codes as they are (ablation).
+        ratio_input: what their scale and shift are functions of: "visible", the valid ratio, or "one", whatever it is
+            (ablation: all codes are mapped alike).
         dual_encoding: False has no second source for fully erased instances (ablation): they take the mean of the
             masked picture's pixel codes over their erased pixels, with ratio 0.
     """
 
     pool: str = "valid"
     valid_ratio: bool = True
+    ratio_input: str = "visible"
     dual_encoding: bool = True
 
 
@@ -102,4 +105,6 @@ class MaskAwareEncoder(nn.Module, ABC):
             return code
         with torch.autocast(code.device.type, enabled=False):
             r = ratio.float()[..., None]
+            if self.policy.ratio_input == "one":
+                r = torch.ones_like(r)
             return code.float() * torch.sigmoid(self.gamma(r)) + torch.sigmoid(self.beta(r))
