@@ -23,6 +23,7 @@ from data.prepare.writing import save_classes
 from models import MODELS
 from options.base_options import OPTIONS_FILE, Options, input_folder, run_folder
 from options.train_options import TrainOptions
+from testing.validation import Validation
 from trainers.distributed import Distributed, planned_processes
 from trainers.failures import out_of_memory_hint
 from trainers.preview import Preview
@@ -55,6 +56,7 @@ def train(opt: Options, leave: LeaveSignals) -> int:
             quick_check(dataset)
             torch.manual_seed(opt.seed)
             model = MODELS.get(opt.model).from_options(opt, is_train=True)
+            validation = Validation(opt, model, dataset) if opt.eval_every else None
             if not opt.continue_train:  # a resumed run has them in its checkpoint
                 named = {flag: getattr(opt, flag) for flag in model.input_runs}
                 load_inputs(model, {flag: input_folder(opt, name) for flag, name in named.items() if name is not None})
@@ -85,12 +87,14 @@ def train(opt: Options, leave: LeaveSignals) -> int:
                 log_every=opt.log_every,
                 save_every=opt.save_every,
                 image_every=opt.image_every,
+                eval_every=opt.eval_every,
                 keep=opt.keep,
                 resume=opt.continue_train,
                 tensorboard=opt.tensorboard,
             ),
             world=world,
             options=opt.values(),
+            validate=validation,
             preview=Preview(model, lambda: preview_pictures(opt), dataset.palette),
         )
         code = trainer.fit(restored=restored)

@@ -10,6 +10,7 @@ from options.base_options import OPTIONS_FILE, BaseOptions, saved_options
 from options.parser import PROVENANCE, StrictParser
 from options.train_options import TrainOptions
 from util.errors import UserError
+from util.flags import natural
 from util.opt import Opt
 from util.registry import did_you_mean
 
@@ -17,6 +18,11 @@ from util.registry import did_you_mean
 NOT_CARRIED = frozenset(
     "name checkpoints_dir device deterministic seed num_workers batch_size precision config cache".split()
 )
+
+
+def step_or_best(text: str) -> int | str:
+    """Return the number of a step, or "best"."""
+    return text if text == "best" else natural(text)
 
 
 class RunOptions(BaseOptions):
@@ -33,7 +39,8 @@ class RunOptions(BaseOptions):
     def add_flags(self, parser: StrictParser) -> None:
         super().add_flags(parser)
         group = parser.add_argument_group("weights")
-        group.add_argument("--step", type=int, help="which checkpoint: step_<N>.pt; default: the latest")
+        group.add_argument("--step", type=step_or_best, metavar="N",
+                           help="which checkpoint: step_<N>.pt or best (by validation); default: latest")  # fmt: skip
         group.add_argument("--raw_weights", action=argparse.BooleanOptionalAction, default=False,
                            help="the last weights even where the run has averaged ones")  # fmt: skip
 

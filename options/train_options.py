@@ -36,6 +36,11 @@ class TrainOptions(BaseOptions):
         group.add_argument("--keep", type=int, default=2, help="step files kept, the newest (never fewer than two)")
         group.add_argument("--log_every", type=int, default=50, help="steps between lines of stats.jsonl")
         group.add_argument("--image_every", type=int, default=1000, help="steps between preview pictures; 0 for none")
+        group.add_argument("--eval_every", type=int, default=0, metavar="N",
+                           help="steps between validations: the averaged weights are tested as --eval_args says, the "
+                           "best are kept for test.py --step best; 0 for none")  # fmt: skip
+        group.add_argument("--eval_args", default="--split val --metrics fid", metavar="'FLAGS'",
+                           help="flags of test.py; the first metric chooses the best weights")  # fmt: skip
         group.add_argument("--accumulate", type=positive_int, default=1, metavar="N",
                            help="take a step's gradient from N batches in turn, as from one of N times the size, in "
                            "the memory of one")  # fmt: skip
@@ -69,7 +74,8 @@ class TrainOptions(BaseOptions):
 
     def validate(self, opt: Opt) -> None:
         super().validate(opt)
-        for name, least in (("max_steps", 0), ("save_every", 1), ("keep", 0), ("log_every", 1), ("image_every", 0)):
+        for name in ("max_steps", "save_every", "keep", "log_every", "image_every", "eval_every"):
+            least = 1 if name in ("save_every", "log_every") else 0
             if getattr(opt, name) < least:
                 raise UserError(f"--{name} {getattr(opt, name)} is less than {least}")
         if opt.mask_types is not None:

@@ -92,7 +92,7 @@ def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
         status = "done"
         line = with_influence(line, checkpoints_dir / row.run)
         planned = None if row.baseline else row.train.get("max_steps")
-        if planned is not None and line["step"] != int(planned):
+        if planned is not None and line["step"] != int(planned) and not is_best(row.test):
             status = "unfinished"
             notes.append(f"tested at step {line['step']}, the experiment asks for {planned}")
         notes += other_options(row, checkpoints_dir / row.run / OPTIONS_FILE)
@@ -103,19 +103,25 @@ def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
 def last_line(path: Path, task: str, flags: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the last result of a task in a run's metrics.jsonl, None if there is none.
 
-    Several rows may test one run: results of another `--style_source` than the row's are skipped.
+    Several rows may test one run: results of another `--style_source` than the row's are skipped, as are those of the
+    best weights where the row is of the last ones.
     """
-    source = flags.get("style_source", BANK)
+    source, best = flags.get("style_source", BANK), is_best(flags)
     newest = None
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for number, text in enumerate(lines, start=1):
         try:
             line = parse_json(text)
             fits = line["task"] == task and line["protocol"].get("style_source", BANK) == source
-            newest = line if fits else newest
+            newest = line if fits and best == ("chosen" in line["protocol"]) else newest
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}, line {number}: not a result of test.py ({error!r}); remove the line") from error
     return newest
+
+
+def is_best(flags: Mapping[str, Any]) -> bool:
+    """Return whether a row's tests are of the weights that a validation chose."""
+    return flags.get("step") == "best"
 
 
 def with_influence(line: dict[str, Any], run: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from metrics.reporting.page.gallery import Result
 from metrics.reporting.report import load_results, write_report
 from metrics.reporting.result import describe_run
 from models import MODELS
+from models.base_model import BaseModel
 from options.base_options import run_folder
 from testing.flow import FLOWS, Flow, Measured, Test
 from testing.packs.pack import DRAW, REFERENCE
@@ -92,7 +93,8 @@ class EditingFlow(Flow):
 
     @classmethod
     def results_folder(cls, opt: Opt) -> Path:
-        return Path(opt.results_dir or run_folder(opt) / "results" / f"{opt.split}_{opt.task}")
+        best = "_best" if opt.step == "best" else ""
+        return Path(opt.results_dir or run_folder(opt) / "results" / f"{opt.split}_{opt.task}{best}")
 
     @classmethod
     def tests(cls, opt: Opt) -> list[Test]:
@@ -125,11 +127,8 @@ class EditingTest(Test):
         model.choose_styles(opt.style_source)
         self.masks, palette, title = MaskSetHash(), self.dataset.palette, real_title(opt.task)
         self.results = ResultFolder(self.folder, count=len(indices), palette=palette, real_title=title)
-        keys = [indices[i : i + opt.batch_size] for i in range(0, len(indices), opt.batch_size)]
         alike = opt.num_samples > 1
-        loader = make_loader(self.dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=keys)
-        for batch in progress(loader, desc=f"{opt.name}: {opt.task}", unit="batch"):
-            draws = generate_draws(model, to_device(batch, self.device), opt)
+        for batch, draws in generated(model, self.dataset, indices, opt, self.device, desc=f"{opt.name}: {opt.task}"):
             alike = alike and all(torch.equal(draw, draws[0]) for draw in draws[1:])
             self.evaluator.update(as_saved(batch, draws, opt.task))
             self.results.add(batch, draws)
@@ -144,7 +143,8 @@ class EditingTest(Test):
     def protocol(self) -> dict[str, Any]:
         """Return what the numbers depend on apart from the metrics."""
         opt = self.opt
-        chosen = {"object_classes": opt.object_classes, "removal": opt.removal if opt.removal != "thing" else None}
+        removal = opt.removal if opt.removal != "thing" else None
+        chosen = {"object_classes": opt.object_classes, "removal": removal, "chosen": self.loaded.chosen}
         common = describe_run(
             opt, split=opt.split, split_size=len(self.dataset), left_out=self.selection.left_out,
             notes=self.selection.notes, mask_set=self.masks.hexdigest(), seed=opt.seed, draw=DRAW,
@@ -172,6 +172,16 @@ def new_evaluator(opt: Opt, dataset: BaseDataset, device: torch.device) -> Evalu
     )
     names = EditingFlow.metrics(opt.metrics)
     return build_evaluator(names, setup, required=opt.metrics != "all")
+
+
+def generated(
+    model: BaseModel, dataset: BaseDataset, indices: Sequence[int], opt: Opt, device: torch.device, *, desc: str
+) -> Iterator[tuple[Batch, list[Tensor]]]:
+    """Yield batches of the pictures of `indices` with what `generate_draws` returns of each."""
+    keys = [indices[i : i + opt.batch_size] for i in range(0, len(indices), opt.batch_size)]
+    loader = make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=keys)
+    for batch in progress(loader, desc=desc, unit="batch"):
+        yield batch, generate_draws(model, to_device(batch, device), opt)
 
 
 def generate_draws(model: Any, batch: Batch, opt: Opt) -> list[Tensor]:

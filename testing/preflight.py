@@ -22,6 +22,7 @@ from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from testing.flow import FLOWS
 from testing.rows import in_order, needs, plan_test, plan_training
+from testing.validation import Validation
 from trainers.checkpoint import Checkpoints
 from trainers.weights import WEIGHTS_FILE
 from util.errors import UserError
@@ -104,7 +105,9 @@ class Preflight:
         if not folder.is_symlink():
             save_classes(pictures, folder)
         if method.flow != "stylising":  # whose frozen networks are gigabytes
-            method.from_options(opt, is_train=True)
+            model = method.from_options(opt, is_train=True)
+            if opt.eval_every:
+                Validation(self._parsed(row), model, pictures)
 
     def _test(self, row: Row, task: str) -> None:
         if Checkpoints(self.runs / row.run).exist() and plan_test(row, task, self.checkpoints_dir)[0].finished:

@@ -49,6 +49,16 @@ class Logger:
                 for name, value in line[key].items():
                     self._board.add_scalar(f"{group}/{name}", value, step)
 
+    def validation(self, step: int, values: Mapping[str, float]) -> None:
+        """Append a line whose "eval" holds the metrics of a validation."""
+        if not self.enabled:
+            return
+        self._file.write(json.dumps({"step": step, "eval": dict(values)}) + "\n")
+        self._file.flush()
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(f"eval/{name}", value, step)
+
     def image(self, step: int, grid: np.ndarray) -> None:
         """Write a picture (H, W, 3) uint8 as `images/step_<step, 7 digits>.png`."""
         if not self.enabled:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.base_model import BaseModel
+from trainers.best import BEST_FILE
 from trainers.checkpoint import CheckpointError, Checkpoints, are_networks, does_not_fit, load_checkpoint
 from trainers.weights import WEIGHTS_FILE, load_weights
 from util.errors import UserError
@@ -21,10 +22,12 @@ class Loaded:
     Args:
         step: optimiser steps that they were trained for.
         name: the same in words, as a style bank remembers it.
+        chosen: by what, where they are a run's best.
     """
 
     step: int
     name: str
+    chosen: str | None = None
 
 
 def describe_weights(step: int, *, averaged: bool) -> str:
@@ -32,11 +35,11 @@ def describe_weights(step: int, *, averaged: bool) -> str:
     return f"step {step}, averaged" if averaged else f"step {step}"
 
 
-def load_run(model: BaseModel, run_dir: Path, *, step: int | None = None, averaged: bool = True) -> Loaded:
+def load_run(model: BaseModel, run_dir: Path, *, step: int | str | None = None, averaged: bool = True) -> Loaded:
     """Load a run's networks into `model` and say which weights they are.
 
     Args:
-        step: of `step_<N>.pt`; None takes the newest good checkpoint.
+        step: of `step_<N>.pt`; "best" the best by validation; None takes the newest good checkpoint.
         averaged: take the run's averaged weights where it has any.
 
     Raises:
@@ -60,7 +63,7 @@ def load_inputs(model: BaseModel, folders: Mapping[str, Path]) -> None:
             raise CheckpointError(f"--{flag} {folder}: {path} is of another method ({cause(error)})") from error
 
 
-def read_run(run_dir: Path, *, step: int | None, averaged: bool) -> tuple[Mapping[str, Any], Loaded, Path]:
+def read_run(run_dir: Path, *, step: int | str | None, averaged: bool) -> tuple[Mapping[str, Any], Loaded, Path]:
     """Return state dicts by network, a description and the file, from a checkpoint or a converted run."""
     checkpoints = Checkpoints(run_dir)
     if step is None and not checkpoints.exist() and (run_dir / WEIGHTS_FILE).is_file():
@@ -71,6 +74,11 @@ def read_run(run_dir: Path, *, step: int | None, averaged: bool) -> tuple[Mappin
         if restored is None:
             raise UserError(f"{run_dir}: no checkpoint yet. Train the run, or check --name and --checkpoints_dir.")
         state, path = restored
+    elif step == "best":
+        path = run_dir / BEST_FILE
+        if not path.is_file():
+            raise UserError(f"--step best: there is no {path}. train.py --eval_every N keeps it")
+        state = load_checkpoint(path)
     else:
         path = run_dir / f"step_{step}.pt"
         if not path.is_file():
@@ -81,4 +89,6 @@ def read_run(run_dir: Path, *, step: int | None, averaged: bool) -> tuple[Mappin
     if not (are_networks(model) and (averages is None or are_networks(averages)) and isinstance(count, int)):
         raise CheckpointError(f"{path}: no checkpoint of training: its 'model', 'ema' or 'step' are missing or odd")
     ema = (averages or {}) if averaged else {}
-    return {**model, **ema}, Loaded(count, describe_weights(count, averaged=bool(ema))), path
+    best = state.get("best") if step == "best" else None
+    chosen = str(best.get("how")) if isinstance(best, Mapping) else None
+    return {**model, **ema}, Loaded(count, describe_weights(count, averaged=bool(ema)), chosen), path

@@ -18,6 +18,7 @@ class TrainerSettings:
         log_every: between lines of `stats.jsonl`; the first step is always logged.
         save_every: between checkpoints; the end of a run is always saved.
         image_every: between preview pictures.
+        eval_every: between validations.
         keep: how many step files stay.
         resume: continue from the newest good checkpoint.
         tensorboard: also write TensorBoard events.
@@ -31,6 +32,7 @@ class TrainerSettings:
     log_every: int = 50
     save_every: int = 1000
     image_every: int = 0
+    eval_every: int = 0
     keep: int = 2
     resume: bool = False
     tensorboard: bool = True

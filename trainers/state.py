@@ -26,13 +26,18 @@ _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 # Flags that may change when a run is continued without affecting its weights.
 FREE_TO_CHANGE = frozenset(
-    "cache checkpoints_dir config continue_train dataroot dist_timeout image_every keep log_every max_steps name "
-    "num_workers save_every tensorboard".split()
+    "cache checkpoints_dir config continue_train dataroot dist_timeout eval_args eval_every image_every keep log_every "
+    "max_steps name num_workers save_every tensorboard".split()
 )
 
 
-def pack(*, step: int, nimg: int, model: BaseModel, ema: EMA | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Return everything that the rest of the run depends on, as tensors and plain values."""
+def pack(*, step: int, nimg: int, model: BaseModel, ema: EMA | None, options: dict[str, Any],
+         best: Mapping[str, Any] | None = None) -> dict[str, Any]:  # fmt: skip
+    """Return everything that the rest of the run depends on, as tensors and plain values.
+
+    Args:
+        best: of `trainers.best`, the best validation so far.
+    """
     return {
         "format": FORMAT,
         "step": step,
@@ -41,6 +46,7 @@ def pack(*, step: int, nimg: int, model: BaseModel, ema: EMA | None, options: di
         "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers(model).items()},
         "ema": ema.state() if ema else None,
         "options": options,
+        "best": best,
     }
 
 

@@ -7,7 +7,7 @@ bit on a CPU. `step` counts finished optimiser iterations, `nimg` pictures over 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from models.base_model import BaseModel
-from trainers.checkpoint import Checkpoints
+from trainers.best import BEST_FILE, Score
+from trainers.checkpoint import Checkpoints, save_checkpoint
 from trainers.distributed import Distributed
 from trainers.ema import EMA
 from trainers.failures import MemoryShortageError, out_of_memory_hint
@@ -46,6 +47,8 @@ class Trainer:
         world: this process among its peers.
         options: plain values to keep in the checkpoint; a resumed run says which differ.
         preview: draws a picture (H, W, 3) uint8 with the networks as they are, every `image_every` steps.
+        validate: measures the networks as they are, every `eval_every` steps; called in the first process alone, with
+            `weights`.
     """
 
     def __init__(
@@ -58,9 +61,11 @@ class Trainer:
         world: Distributed,
         options: dict[str, Any] | None = None,
         preview: Callable[[], np.ndarray] | None = None,
+        validate: Callable[[str], Score] | None = None,
     ) -> None:
         self.model, self.make_loader, self.settings, self.world = model, make_loader, settings, world
-        self.run_dir, self.options, self.preview = run_dir, options or {}, preview
+        self.run_dir, self.options, self.preview, self.validate = run_dir, options or {}, preview, validate
+        self.best: Mapping[str, Any] | None = None  # validation, see `trainers.best`
         self.checkpoints = Checkpoints(run_dir, keep=settings.keep)
         self.step = self.nimg = 0
         self._saved_step: int | None = None
@@ -115,6 +120,9 @@ class Trainer:
                 if self.step > start and self._due(self.settings.image_every):
                     with self.world.together():
                         self._draw()
+                if self.step > start and self._due(self.settings.eval_every):
+                    with self.world.together():
+                        self._validate()
                 stopped, failed = flags
                 if stopped:
                     self._save()
@@ -213,6 +221,21 @@ class Trainer:
             self.preview = None
         self.model.train()
 
+    def _validate(self) -> None:
+        """Measure the averaged weights, and keep them if they are the best so far."""
+        if self.validate is None or not self.world.is_main:
+            return
+        self.model.eval()
+        with self.averaged():
+            score = self.validate(self.weights)
+        self.model.train()
+        self._logger.validation(self.step, score.values)
+        if self.best is None or score.beats(self.best):
+            self.best = score.as_best(self.step)
+            save_checkpoint(self.state(), self.run_dir / BEST_FILE)
+        told = ", ".join(f"{name} {value:.4g}" for name, value in score.values.items())
+        print(f"step {self.step}: {told} ({score.how}); best at step {self.best['step']}", flush=True)
+
     def averaged(self) -> AbstractContextManager[None]:
         """Let the model hold its averaged weights within the block, if the run has any."""
         return self.ema.swapped() if self.ema else nullcontext()
@@ -225,7 +248,8 @@ class Trainer:
     # --- checkpoints -----------------------------------------------------------------------------------------------
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint of the present step holds."""
-        return pack(step=self.step, nimg=self.nimg, model=self.model, ema=self.ema, options=self.options)
+        return pack(step=self.step, nimg=self.nimg, model=self.model, ema=self.ema, options=self.options,
+                    best=self.best)  # fmt: skip
 
     def _save(self) -> None:
         if self._saved_step == self.step:
@@ -252,7 +276,7 @@ class Trainer:
         if state["step"] > self.settings.max_steps:
             raise UserError(f"--max_steps {self.settings.max_steps}: {path} is at step {state['step']} already. Give a "
                             "larger number, or none for the run's own.")  # fmt: skip
-        self.step, self.nimg = state["step"], state["nimg"]
+        self.step, self.nimg, self.best = state["step"], state["nimg"], state.get("best")
         self._saved_step = self.step
         if not self.world.equal([float(self.step)]):
             raise UserError(f"{self.run_dir}: the processes read different checkpoints; is this disk shared by all?")

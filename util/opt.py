@@ -58,6 +58,8 @@ class Opt:
     edge_input: bool
     edge_mix: float
     ema: float
+    eval_args: str
+    eval_every: int
     extend_labels: str | None
     foreground: str
     frozen_train: bool
@@ -162,7 +164,7 @@ class Opt:
     split: str
     spm_hidden: int
     stable_steps: int
-    step: int | None
+    step: int | str | None
     steps: int
     streets_seed: int
     streets_test_size: int
