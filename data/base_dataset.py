@@ -177,7 +177,8 @@ class BaseDataset(Dataset[Sample], ABC):
 
     def objects(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
         """Return the ids, ascending, of the single things that the object tasks choose from."""
-        return thing_instances(inst, label, self.things)
+        first = self.rules.first_instance
+        return [number for number in thing_instances(inst, label, self.things) if number >= first]
 
     def _erasable(self, maps: Maps) -> list[int]:
         if maps.inst is None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from data import DATASETS
 from data.folder import FolderDataset
 from data.instances import unique_ids
+from data.records import MapRules
 from util.class_table import ClassTable
 from util.object_rules import ObjectRule
+from util.opt import Opt
 
 # id order of labelIds 0..33, with the colours of the data set's own scripts
 _CLASSES = (
@@ -60,7 +64,11 @@ class CityscapesDataset(FolderDataset):
         objects=(ObjectRule(26, 0.6), ObjectRule(24, 0.35, (2, 6))),  # car, person, as in SIEDOB's release
     )  # fmt: skip
 
+    @classmethod
+    def map_rules(cls, opt: Opt) -> MapRules:
+        return replace(super().map_rules(opt), first_instance=1000)
+
     def instance_candidates(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
         """Ids of single things only, as released; often there is none, then nothing is drawn."""
         ids = unique_ids(inst)
-        return ids[ids >= 1000].tolist()
+        return ids[ids >= self.rules.first_instance].tolist()

@@ -51,6 +51,7 @@ class MapRules:
         inst_rgb: instance maps are colour files whose whole colour is the id.
         inst_8bit: 8-bit instance maps are accepted.
         inst_zero_is_none: id 0 means "no instance": such pixels take their label as id.
+        first_instance: smaller ids are of regions, never of single things, whatever their label.
     """
 
     label_nc: int
@@ -59,6 +60,7 @@ class MapRules:
     inst_rgb: bool = False
     inst_8bit: bool = False
     inst_zero_is_none: bool = False
+    first_instance: int = 0
 
     def map_labels(self, label: np.ndarray) -> np.ndarray:
         """Replace ids by `label_map`, all at once (3:4 and 4:3 swap)."""
@@ -72,6 +74,10 @@ class MapRules:
         if inst is None:
             return label
         return np.where(inst == 0, label, inst) if self.inst_zero_is_none else inst
+
+    def region_ids(self, inst_id: np.ndarray, inst_class: np.ndarray) -> np.ndarray:
+        """Return the ids (I,) of a picture's instances in which those of regions are their classes (I,)."""
+        return np.where(inst_id < self.first_instance, inst_class, inst_id)
 
 
 def parse_label_map(text: str | None) -> dict[int, int]:

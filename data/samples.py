@@ -18,11 +18,12 @@ def make_sample(
     """Return the tensors of a picture (S, S, 3) with its maps (S, S) and mask (S, S), 1 = to be generated.
 
     Args:
-        rules: which instance ids mean "none".
+        rules: which instance ids mean "none", which a region.
         inst_class_rule: "majority" of an instance's labels, or "mod120": its id modulo 120 (converted DivSem runs).
     """
     own_ids = rules.own_ids(maps.inst, maps.label)
     dense, inst_id, inst_class = dense_instances(own_ids, maps.label)
+    inst_id = rules.region_ids(inst_id, inst_class)
     if inst_class_rule == "mod120":
         inst_class = inst_id % 120
     return Sample(

@@ -137,8 +137,8 @@ def select(
     scenes: BaseDataset, maps: Maps, rules: Sequence[ObjectRule], dropped: Counter[tuple[int | None, str]]
 ) -> Objects:
     """Return the objects of a scene whose class is the majority of their pixels, and count what is dropped."""
-    own = scenes.rules.own_ids(maps.inst, maps.label)
-    dense, inst_id, inst_class = dense_instances(own, maps.label)
+    dense, inst_id, inst_class = dense_instances(scenes.rules.own_ids(maps.inst, maps.label), maps.label)
+    inst_id = scenes.rules.region_ids(inst_id, inst_class)
     label, inst, ids = (torch.from_numpy(x.astype(np.int64))[None] for x in (maps.label, dense, inst_id))
     everywhere = torch.ones(1, 1, *maps.label.shape)
     objects = find_objects(label, inst, ids, everywhere, rules=rules)

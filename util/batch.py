@@ -33,7 +33,8 @@ class Sample(TypedDict):
 class Batch(TypedDict):
     """image (B,3,H,W); label, inst (B,H,W) int64; inst_id, inst_class (B,I) int64; edge, mask (B,1,H,W).
 
-    `inst` is dense: 0..n-1 per picture, in ascending order of the original ids, which `inst_id` holds.
+    `inst` is dense: 0..n-1 per picture, in ascending order of the original ids, which `inst_id` holds; an id below the
+    data set's first instance (Cityscapes: 1000) is there the region's class.
     `inst_class` is the majority label of an instance's pixels (the lowest id on a tie). `index` is the position in
     the data set; `hidden` says whether an instance of the picture is fully erased, where it is known without asking
     the device; `draw` seeds a method's own draws for a training sample: like all draws, they depend on the

@@ -126,6 +126,21 @@ def test_masks_and_names_are_those_of_the_rule(cut: Path, split: str, index: int
         assert np.array_equal(read_map(written[f"{name}_s{index}_{k:02d}"], "mask"), mask)
 
 
+def test_an_unlabelled_region_of_cityscapes_is_no_bicycle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under the release's label map it is of class 33, and its id is 0."""
+    root = make_scenes(tmp_path / "scenes", counts={"train": 1}, hires=False)
+    for kind in ("labels", "inst_map"):
+        path = root / "train" / kind / "s0.png"
+        ids = np.array(Image.open(path))
+        ids[230:256, 0:60] = 0
+        save_picture(path, ids)
+    flags = ["--label_map", "0:33", "--foreground", "car:0.6,bicycle", "--splits", "train", "--min_crops", "0"]
+    prepare(root, tmp_path / "cut", *flags)
+    assert len(list((tmp_path / "cut" / "car").rglob("*.jpg"))) == 3
+    assert not list((tmp_path / "cut" / "bicycle").rglob("*.jpg"))
+    assert "bicycle: " not in capsys.readouterr().out, "nor is it a dropped one"
+
+
 def test_pixels_come_from_the_large_pictures(cv2: ModuleType, cut: Path, scenes: Path, tmp_path: Path) -> None:
     """The crops are those of another library's bilinear rule, but for the noise of the JPEG."""
     large = read_image(scenes / "train" / "images2048" / "s0.png")

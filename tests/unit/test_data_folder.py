@@ -12,8 +12,10 @@ from PIL import Image
 from data import DATASETS
 from data.checks import check_split, quick_check
 from data.records import parse_label_map
+from models.networks.siedob.crops import find_objects
 from util.errors import DataError, UserError
-from util.images import to_uint8
+from util.images import save_png, to_uint8
+from util.object_rules import ObjectRule
 
 ASSETS = os.environ.get("TEST_ASSETS", "")
 needs_assets = pytest.mark.skipif(not os.path.isdir(ASSETS), reason="TEST_ASSETS is unset or missing")
@@ -226,6 +228,29 @@ def test_landscape_ties_four_types_to_the_index(tmp_path):
     )
     shares = [data[0, i]["mask"].mean().item() for i in range(6)]
     assert (shares[1], shares[2], shares[5]) == (0.5, 0.75, 0.5)
+
+
+def test_on_cityscapes_only_ids_from_1000_on_are_single_things(tmp_path):
+    """With the release's label map, unlabelled pixels are of class 33, bicycle, and of id 0."""
+    root = make_folder(tmp_path, splits=("test",), count=1, height=64, width=64)
+    label = np.full((64, 64), 7, np.uint8)
+    label[:20, :20], label[30:50, 30:50], label[30:50, :20] = 0, 33, 33
+    inst = label.astype(np.uint16)
+    inst[30:50, 30:50] = 33000  # the other bicycles are a group
+    save_png(label, root / "test/labels" / "p0.png")
+    save_png(inst, root / "test/inst_map" / "p0.png")
+    (root / "classes.json").unlink()
+    data = dataset("cityscapes", dataroot=root, split="test", label_map="0:33", task="object_addition", load_size=0)
+    mapped = data.maps(0).label
+    assert (mapped[:20, :20] == 33).all()
+    assert data.objects(inst, mapped) == [33000]
+    sample = data[0]
+    assert (sample["mask"][0, 30:50, 30:50] == 1).all() and not sample["mask"][0, :20, :20].any()
+    assert sample["inst_id"].tolist() == [33, 7, 33, 33000]
+    maps = sample["label"][None], sample["inst"][None], sample["inst_id"][None], torch.ones(1, 1, 64, 64)
+    found = find_objects(*maps, rules=[ObjectRule(33, 0.1)])
+    assert found.number.tolist() == [3], "SIEDOB's objects follow"
+    assert sample["edge"][0, 19, :20].all(), "regions stay apart"
 
 
 @needs_assets
