@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
+from util.class_table import ClassTable
+from util.errors import DataError
+
+LEAST_THING = 10  # pixels of a derived instance
+MOST_IDS = 1 << 16  # in an instance map
 _TABLE_LIMIT = 1 << 18  # ids below this are counted by a table, several times faster than by sorting
 
 
@@ -76,3 +83,36 @@ def worth_testing(ids: np.ndarray, candidates: list[int], *, boxed: bool) -> lis
     areas = {i: int(at.sum()) for i, at in places.items()}
     large = [i for i, area in areas.items() if 128 * area >= ids.size]
     return large or sorted(areas, key=lambda i: (-areas[i], i))[:1]
+
+
+def thing_components(label: np.ndarray, things: Sequence[int], *, least_area: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (class, (H, W) bool) of every connected component (8 neighbours) of the things.
+
+    They come by class in the given order, then by falling area, equal ones in reading order; those under `least_area`
+    pixels are left out.
+    """
+    from scipy.ndimage import label as connected
+
+    for thing in things:
+        components, _ = connected(label == thing, structure=np.ones((3, 3)))
+        areas = np.bincount(components.ravel())[1:]
+        for component in np.argsort(-areas, kind="stable"):
+            if areas[component] >= least_area:
+                yield thing, components == component + 1
+
+
+def derived_ids(label: np.ndarray, table: ClassTable) -> np.ndarray:
+    """Return (H, W) uint16: components of things get ids from the number of classes on, all else its label.
+
+    Raises:
+        DataError: there are more things than 16 bits can number.
+    """
+    inst = label.copy()
+    first = max(len(table.names), int(label.max()) + 1)
+    for number, (_, component) in enumerate(
+        thing_components(label, sorted(table.things), least_area=LEAST_THING), start=first
+    ):
+        if number >= MOST_IDS:
+            raise DataError(f"more than {MOST_IDS - first} things in one picture: a map of 16 bits cannot number them")
+        inst[component] = number
+    return inst.astype(np.uint16)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data.edit.masks import MaskRule
 from data.edit.scenes import SIDES
+from metrics.segments.segmenters import LOADING_FLAGS
 from options.parser import StrictParser
 from options.run_options import RunOptions
 from util.errors import UserError
@@ -42,6 +43,15 @@ def parse_instance(text: str) -> tuple[str, int]:
     return path, int(number)
 
 
+def add_segmenter_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the network that makes label and instance maps."""
+    group = parser.add_argument_group("labels of pictures that have none")
+    for flag in LOADING_FLAGS:
+        group.add_argument(f"--{flag.name}", **flag.settings)
+    group.add_argument("--segmenter_rename", metavar="THEIRS:OURS,...",
+                       help="classes that the segmenter calls otherwise, as in wall:building,rider:person")  # fmt: skip
+
+
 def mask_rule(opt: Opt) -> MaskRule:
     """Return how --mask is read."""
     return MaskRule(opt.mask_threshold, opt.invert_mask, opt.resize_mask)
@@ -59,7 +69,8 @@ class EditOptions(RunOptions):
         super().add_flags(parser)
         group = parser.add_argument_group("files: single ones, or folders paired by base name")
         group.add_argument("--image", metavar="I", help="picture")
-        group.add_argument("--label", metavar="L", help="label map, edited already where --mask erases")
+        group.add_argument("--label", metavar="L",
+                           help="label map, edited already where --mask erases; or --segmenter makes one")  # fmt: skip
         group.add_argument("--inst", metavar="N", help="instance map; without it, each class is one instance")
         group.add_argument("--mask", metavar="M", help="white: generate. With changes below: in addition to theirs")
         group.add_argument("--mask_threshold", type=int, default=128, metavar="LEVEL",
@@ -69,6 +80,8 @@ class EditOptions(RunOptions):
         group.add_argument("--resize_mask", action=argparse.BooleanOptionalAction, default=False,
                            help="scale a --mask of another size than its picture")  # fmt: skip
         group.add_argument("--output", metavar="O", help="O.png, or a folder where --image is one")
+
+        add_segmenter_flags(parser)
 
         group = parser.add_argument_group("changes that make maps and mask themselves")
         group.add_argument("--add_object", metavar="CLASS", help="put an object of this class into --box")
@@ -104,9 +117,10 @@ class EditOptions(RunOptions):
 
     def validate(self, opt: Opt) -> None:
         super().validate(opt)
-        for name in ("image", "label", "output"):
+        for name in ("image", "output"):
             if getattr(opt, name) is None:
                 raise UserError(f"--{name} is missing (see docs/editing.md)")
+        self._validate_labels(opt)
         if not opt.list_objects and opt.mask is None and all(getattr(opt, name) is None for name in CHANGES):
             raise UserError(f"nothing to do: give --mask, or one of --{', --'.join(CHANGES)}")
         if not 1 <= opt.mask_threshold <= 255:
@@ -117,6 +131,19 @@ class EditOptions(RunOptions):
             raise UserError(f"--output {opt.output}: write a .png, which keeps every known pixel as it is")
         if Path(opt.output).resolve() == Path(opt.image).resolve():
             raise UserError(f"--output {opt.output} would overwrite --image; give another name")
+
+    def _validate_labels(self, opt: Opt) -> None:
+        if opt.label is None and (not opt.segmenter or self.model.flow == "analogy"):
+            way_out = "" if self.model.flow == "analogy" else ", or let --segmenter make it"
+            raise UserError(f"--label is missing: give the label map of --image{way_out} (see docs/editing.md)")
+        if opt.label is None and opt.inst is not None:
+            raise UserError("--inst without --label: --segmenter makes both maps, so leave --inst out or give --label")
+        makes_labels = opt.label is None or (opt.style_image is not None and opt.style_label is None)
+        if opt.segmenter and not makes_labels:
+            raise UserError(f"--segmenter {opt.segmenter} makes what --label gives: leave one of the two out")
+        lone = [f for f in ("segmenter_weights", "segmenter_classes", "segmenter_rename", "trust") if getattr(opt, f)]
+        if lone and not opt.segmenter:
+            raise UserError(f"--{lone[0]} needs --segmenter")
 
     @staticmethod
     def _validate_changes(opt: Opt) -> None:
@@ -144,7 +171,8 @@ class EditOptions(RunOptions):
         if opt.interpolate and opt.num_samples > 1:
             raise UserError("--interpolate and --num_samples make different strips: give one of the two")
         given = [name for name in REFERENCE if getattr(opt, name) is not None]
-        missing = [name for name in ("style_image", "style_label", "style_class") if getattr(opt, name) is None]
+        needed = ("style_image", *([] if opt.segmenter else ["style_label"]), "style_class")
+        missing = [name for name in needed if getattr(opt, name) is None]
         if given and missing:
             raise UserError(f"--{given[0]} needs --{missing[0]} too")
         if opt.style_source == "reference" and not given:

@@ -22,8 +22,9 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 import numpy as np
 
 from data.edit.changes import box_shape, scaled_shape
+from data.edit.masks import WHITE, MaskRule
 from data.edit.objects import numbered_overlay, object_table, scene_objects
-from data.edit.scenes import Margin, Scene, SceneFiles, load_scene, pair_files
+from data.edit.scenes import NO_FILE, Margin, Scene, SceneFiles, load_scene, pair_files
 from data.masks import inverted_note
 from data.records import Record
 from data.transforms import nearest
@@ -45,10 +46,19 @@ STRIP_SIDE = 2048  # pixels, the longest side of a picture in a strip
 WIDE = 2  # pictures wider than this times their height are stacked in a strip
 
 
+def read_scene(editor: Editor, files: SceneFiles, margin: Margin | None = None, rule: MaskRule = WHITE) -> Scene:
+    """Read a scene; one without a label map gets its maps from the segmenter, which is said."""
+    labeller = editor.labeller if files.record.label is NO_FILE else None
+    scene = load_scene(files, editor.rules, margin, rule, labelling=labeller)
+    if labeller is not None:
+        print(f"{scene.name}: {labeller.found(scene.maps)}")
+    return scene
+
+
 def changed_scene(editor: Editor, opt: Opt, files: SceneFiles) -> Scene:
     """Read a scene and make the changes that the flags ask for."""
     margin, maps = margin_of(opt, files.record), editor.map_editor(opt.dilate)
-    scene = load_scene(files, editor.rules, margin, mask_rule(opt))
+    scene = read_scene(editor, files, margin, mask_rule(opt))
     for note in scene.notes:
         print(f"note: {note}")
     if files.mask is not None and (note := inverted_note(scene.mask.mean(), f"--mask {files.mask}")):
@@ -71,7 +81,7 @@ def changed_scene(editor: Editor, opt: Opt, files: SceneFiles) -> Scene:
 
 def list_objects(editor: Editor, files: SceneFiles, output: Path) -> None:
     """Print what a scene shows, and write the picture with the ids of its instances."""
-    scene = load_scene(files, editor.rules)
+    scene = read_scene(editor, files)
     objects = scene_objects(scene, editor.names)
     print(f"{scene.name}: {len(objects)} instances", *object_table(objects), sep="\n  ")
     save_png(numbered_overlay(scene, objects, editor.classes.palette), output)
@@ -100,7 +110,7 @@ def planned_frames(editor: Editor, opt: Opt) -> list[Frame]:
     if editor.bank is None and asked:
         raise UserError(f"--{asked[0]}: --model {opt.model} of this run draws no style codes; leave the flag out")
     style: str | StyleReference = "mean" if opt.style_source == "mean" else "bank"
-    if opt.style_image is not None and opt.style_label is not None and opt.style_class is not None:
+    if opt.style_image is not None and opt.style_class is not None:
         style = StyleReference(opt.style_class, opt.style_image, opt.style_label, opt.style_inst)
     count = opt.num_samples if opt.interpolate is None else opt.interpolate
     return editor.frames(count, editor.source(style, "--style_class"), interpolate=opt.interpolate is not None)

@@ -24,15 +24,16 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 import numpy as np
 
 from data.camvid_dataset import CLASSES, THINGS
+from data.instances import LEAST_THING, thing_components
 from data.prepare.data_set import write_data_set
-from data.prepare.writing import Job, add_common_flags, target_files, thing_components
+from data.prepare.writing import Job, add_common_flags, target_files
 from data.transforms import scale_short_side
 from options.parser import script_parser
 from util.errors import EXIT_OK, UserError, run_main
 from util.listing import entries
 
 SPLITS = ("train", "val", "test")
-SHORT_SIDE, LEAST_AREA = 256, 10
+SHORT_SIDE = 256
 OFFICIAL = {"train": 367, "val": 101, "test": 233}
 
 
@@ -40,7 +41,7 @@ def derive_instances(label: np.ndarray) -> np.ndarray:
     """Return (H, W) uint16 ids of a label map: class * 1000 + k for components of things, else the class."""
     inst = label.astype(np.uint16)
     for thing in THINGS:
-        for k, (_, component) in enumerate(thing_components(label, [thing], least_area=LEAST_AREA)):
+        for k, (_, component) in enumerate(thing_components(label, [thing], least_area=LEAST_THING)):
             inst[component] = thing * 1000 + k
     return inst
 

@@ -28,8 +28,9 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 
 import numpy as np
 
+from data.instances import MOST_IDS, derived_ids
 from data.prepare.data_set import write_data_set
-from data.prepare.writing import Job, add_common_flags, target_files, thing_components
+from data.prepare.writing import Job, add_common_flags, target_files
 from data.records import MOST_CLASSES, MapRules, parse_label_map, read_class_table
 from data.transforms import scale_short_side
 from options.parser import script_parser
@@ -42,7 +43,6 @@ from util.registry import did_you_mean
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAPS = (".png", ".bmp", ".tif", ".tiff")
-MOST_IDS = 1 << 16  # in an instance map
 
 
 # --- files and splits -------------------------------------------------------------------------------------------------
@@ -176,15 +176,6 @@ def parse_things(text: str, names: Sequence[str]) -> list[int]:
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
-def derived_ids(label: np.ndarray, table: ClassTable) -> np.ndarray:
-    """Return (H, W) uint16: components of things get ids from the number of classes on, all else its label."""
-    inst = label.copy()
-    first = max(len(table.names), int(label.max()) + 1)
-    for number, (_, component) in enumerate(thing_components(label, sorted(table.things), least_area=10)):
-        inst[component] = first + number
-    return inst.astype(np.uint16)
-
-
 def as_16_bit(inst: np.ndarray) -> np.ndarray:
     """Return ids as uint16: as they are where they fit, else numbered in ascending order."""
     if inst.max() >= MOST_IDS:

@@ -4,6 +4,7 @@
     python test.py --name RUN --segmenter camvid_unet
 
 Writes <checkpoints_dir>/<name>/segmenter.{safetensors,yaml}; the second holds the score on the real test pictures.
+Beside them is the data set's classes.json, for scripts/label.py.
 The one that ships for `streets` was made by `--dataset_mode streets --streets_train_size 1000 --crop_size 64 --width 12
 --max_steps 2000 --batch_size 16 --name streets --checkpoints_dir metrics/segments/weights --overwrite`, 10 minutes
 on two cores.
@@ -33,6 +34,7 @@ from torch.nn import functional as F
 from data import DATASETS, scene_dataset
 from data.base_dataset import BaseDataset
 from data.loader import make_loader
+from data.prepare.writing import save_classes
 from metrics.segments.confusion import Confusion
 from metrics.segments.segmenter import IGNORED, label_table
 from metrics.segments.segmenters import CARD_FILE, WEIGHTS_FILE, is_reserved, load_trained
@@ -117,6 +119,7 @@ def main(argv: list[str] | None = None) -> int:
         save(net, card, Path(trial))
         card["real_test"] = score(opt, test_set, device, Path(trial))
     save(net, card, folder)
+    save_classes(train_set, folder)
     print(f"{folder / WEIGHTS_FILE}: {opt.max_steps} steps; real test pictures: {card['real_test']}")
     return EXIT_OK
 

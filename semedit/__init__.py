@@ -1,6 +1,7 @@
 """Semantic image editing from Python: `semedit.load("checkpoints/cv").fill(image, label, inst, mask, n=5, seed=0)`."""
 
-from semedit.editor import Editor, StyleReference, load
+from semedit.editor import Editor, StyleReference
+from semedit.loading import load
 from util.errors import DataError, UserError
 from util.versions import VERSION
 

@@ -29,7 +29,7 @@ from models import MODELS
 from models.style_bank import StyleBank
 from models.style_sources import Frame, MeanSource, ReferenceSource, StrictSource, StyleSource, draws, steps
 from options.base_options import run_folder
-from options.run_options import RunOptions
+from semedit.labels import Labeller, make_labeller
 from semedit.sources import Source, ids_from, mask_from, name_of, picture_from
 from trainers.restore import load_run
 from util.batch import Batch, to_device
@@ -52,7 +52,7 @@ class StyleReference:
 
     object_class: str | int
     image: Source
-    label: Source
+    label: Source | None = None
     inst: Source | None = None
 
 
@@ -62,38 +62,6 @@ class Painted:
 
     picture: np.ndarray
     drawn: Counter[str]
-
-
-class EditorOptions(RunOptions):
-    """Options of a run that is loaded for editing."""
-
-    description = "Load a run for editing."
-
-
-def load(
-    run: str | Path,
-    *,
-    device: str = "auto",
-    step: int | None = None,
-    raw_weights: bool = False,
-    precision: str = "fp32",
-) -> Editor:
-    """Load a run for editing.
-
-    Args:
-        run: its folder, such as "checkpoints/cv".
-        device: "auto" (a GPU if there is one), "cpu" or "cuda".
-        step: take step_<N>.pt; None takes the latest checkpoint.
-        raw_weights: take the last weights even where the run has averaged ones.
-        precision: "fp32", or "bf16" for mixed precision.
-
-    Raises:
-        UserError: there is no such run, or its method edits no scenes.
-    """
-    folder = Path(run).absolute()
-    line = ["--checkpoints_dir", str(folder.parent), "--name", folder.name, "--device", device, "--num_workers", "0"]
-    line += ["--precision", precision, *(["--step", str(step)] if step is not None else [])]
-    return Editor(EditorOptions().parse([*line, *(["--raw_weights"] if raw_weights else [])]))
 
 
 class Editor:
@@ -121,29 +89,46 @@ class Editor:
         training = lambda limit: plain_pictures(opt, "train", limit)  # noqa: E731
         self.model.prepare_inference(run_dir, training, weights=loaded.name)
         self.painter = Painter(rules=self.rules, inst_class_rule=opt.inst_class_rule, crop_size=opt.crop_size)
+        #: Makes the maps of pictures that come without, by --segmenter; None without one.
+        self.labeller: Labeller | None = None
+        if opt.segmenter:  # "mod120" reads an instance's class from its id, which derived ids do not hold
+            self.labeller = make_labeller(opt, self.classes, instances=opt.inst_class_rule != "mod120")
         #: The run's style bank; None for a model without style codes.
         self.bank: StyleBank | None = getattr(self.model, "bank", None)
 
     # --- scenes ----------------------------------------------------------------------------------------------------
     def scene(
-        self, image: Source, label: Source, inst: Source | None = None, mask: Source | None = None, *, name: str = ""
-    ) -> Scene:
+        self, image: Source, label: Source | None = None, inst: Source | None = None, mask: Source | None = None, *,
+        name: str = "",
+    ) -> Scene:  # fmt: skip
         """Check a picture with its maps and return them as a scene; without `mask`, nothing of it is erased.
 
         Args:
             image, label, inst, mask: see the module. Label ids are those of the run's classes; without instance ids
-                each class is one instance.
+                each class is one instance. Without `label` the segmenter that the run was loaded with makes both maps.
             name: enters the seeds of the draws; the file's name without its ending if `image` is a file.
 
         Raises:
             DataError: sizes that differ, ids outside the classes, values that a mask does not have.
+            UserError: no label map and no segmenter, or an instance map without a label map.
         """
+        picture = picture_from(image)
+        if label is None:
+            maps = self._labelled(picture, inst)
+        else:
+            ids = None if inst is None else ids_from(inst, "instance map", rgb_ids=self.rules.inst_rgb)
+            maps = Maps(picture, ids_from(label, "label map"), ids)
         files = [Path(name_of(source, what)) for source, what in ((image, "image"), (label, "label"), (inst, "inst"))]
         record = Record(name or files[0].stem, *files)
-        ids = None if inst is None else ids_from(inst, "instance map", rgb_ids=self.rules.inst_rgb)
-        maps = Maps(picture_from(image), ids_from(label, "label map"), ids)
         erased = None if mask is None else mask_from(mask)
         return make_scene(record, maps, erased, self.rules)
+
+    def _labelled(self, picture: np.ndarray, inst: Source | None) -> Maps:
+        if self.labeller is None:
+            raise UserError("label is missing: give one, or load the run with a segmenter, as in segmenter='streets'")
+        if inst is not None:
+            raise UserError("inst is given without label: the segmenter makes both, so leave inst out or give label")
+        return self.labeller(picture)
 
     def map_editor(self, dilate: int | None = None) -> MapEditor:
         """Return what changes maps, with masks that reach `dilate` pixels further (3 % of the crop size for None)."""
@@ -158,7 +143,7 @@ class Editor:
 
     # --- edits -----------------------------------------------------------------------------------------------------
     def fill(
-        self, image: Source, label: Source, inst: Source | None, mask: Source, *, n: int = 1, seed: int = 0,
+        self, image: Source, label: Source | None, inst: Source | None, mask: Source, *, n: int = 1, seed: int = 0,
         style: str | StyleReference = "bank",
     ) -> list[Any]:  # fmt: skip
         """Generate what `mask` erases, so that it follows label and instance map, and return `n` results.
@@ -173,15 +158,15 @@ class Editor:
         return self._results(image, self.scene(image, label, inst, mask), n, seed, style)
 
     def remove(
-        self, image: Source, label: Source, inst: Source, number: int, *, dilate: int | None = None, n: int = 1,
-        seed: int = 0, style: str | StyleReference = "bank",
+        self, image: Source, label: Source | None, inst: Source | None, number: int, *, dilate: int | None = None,
+        n: int = 1, seed: int = 0, style: str | StyleReference = "bank",
     ) -> list[Any]:  # fmt: skip
         """Remove the instance with this id; its surroundings take its place. The other arguments as in `fill`."""
         scene = self.map_editor(dilate).remove(self.scene(image, label, inst), number)
         return self._results(image, scene, n, seed, style)
 
     def add(
-        self, image: Source, label: Source, inst: Source | None, object_class: str | int, *,
+        self, image: Source, label: Source | None, inst: Source | None, object_class: str | int, *,
         box: tuple[int, int, int, int], shape: str = "ellipse", dilate: int | None = None, n: int = 1, seed: int = 0,
         style: str | StyleReference = "bank",
     ) -> list[Any]:  # fmt: skip
@@ -198,7 +183,7 @@ class Editor:
         return self._results(image, added, n, seed, style)
 
     def replace(
-        self, image: Source, label: Source, inst: Source | None, old: str | int, new: str | int, *,
+        self, image: Source, label: Source | None, inst: Source | None, old: str | int, new: str | int, *,
         dilate: int | None = None, n: int = 1, seed: int = 0, style: str | StyleReference = "bank",
     ) -> list[Any]:  # fmt: skip
         """Replace one class by another, both given by name or id. The other arguments as in `fill`."""
@@ -207,8 +192,8 @@ class Editor:
         return self._results(image, changed, n, seed, style)
 
     def outpaint(
-        self, image: Source, label: Source, inst: Source | None, side: str, pixels: int, *, extend: str | None = None,
-        n: int = 1, seed: int = 0, style: str | StyleReference = "bank",
+        self, image: Source, label: Source | None, inst: Source | None, side: str, pixels: int, *,
+        extend: str | None = None, n: int = 1, seed: int = 0, style: str | StyleReference = "bank",
     ) -> list[Any]:  # fmt: skip
         """Extend the picture to one side. The other arguments as in `fill`.
 

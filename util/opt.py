@@ -157,6 +157,7 @@ class Opt:
     seed: int
     segmenter: str
     segmenter_classes: str | None
+    segmenter_rename: str | None
     segmenter_weights: str | None
     semantic_alignment: str
     separation: bool

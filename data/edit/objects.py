@@ -9,12 +9,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data.edit.scenes import Scene
-from data.instances import dense_instances
+from data.instances import dense_instances, unique_ids
 from util.images import colour_labels
 from util.regions import bounding_box
 
 TINT = 0.45  # share of a class's colour in the overlay
 LEAST_TEXT, TEXT_SHARE = 10, 40  # pixels; the short side over this is the size of the numbers
+LEAST_SIDE = 512  # pixels of an overlay's short side; smaller pictures are enlarged, so that names have room
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,13 @@ def object_table(objects: Sequence[SceneObject]) -> list[str]:
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
-def numbered_overlay(scene: Scene, objects: Sequence[SceneObject], palette: np.ndarray) -> np.ndarray:
-    """Return the picture (H, W, 3) uint8 tinted by class, with outlines and the ids of those objects that have room."""
+def numbered_overlay(
+    scene: Scene, objects: Sequence[SceneObject], palette: np.ndarray, *, named: bool = False
+) -> np.ndarray:
+    """Return the picture (H, W, 3) uint8 tinted by class, with outlines and the ids of those objects that have room.
+
+    With `named`, the class's name stands beside the id where there is room for both.
+    """
     tinted = (1 - TINT) * scene.image + TINT * colour_labels(scene.label, palette)
     inst = scene.inst
     border = np.zeros(inst.shape, bool)
@@ -65,11 +71,42 @@ def numbered_overlay(scene: Scene, objects: Sequence[SceneObject], palette: np.n
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(max(LEAST_TEXT, min(inst.shape) // TEXT_SHARE))
     for entry in objects:
         x0, y0, x1, y1 = entry.box
-        left, top, right, bottom = draw.textbbox((0, 0), str(entry.number), font)
-        if right - left > 2 * (x1 - x0) or bottom - top > y1 - y0:
+        for text in ([f"{entry.number} {entry.class_name}"] if named else []) + [str(entry.number)]:
+            left, top, right, bottom = draw.textbbox((0, 0), text, font)
+            if right - left <= 2 * (x1 - x0) and bottom - top <= y1 - y0:
+                break
+        else:
             continue  # too small: its number would hide others
         rows, columns = np.nonzero(inst == entry.number)
         nearest = np.hypot(rows - rows.mean(), columns - columns.mean()).argmin()  # a point of its own, if it is hollow
-        place = int(columns[nearest]), int(rows[nearest])
-        draw.text(place, str(entry.number), "white", font, anchor="mm", stroke_width=2, stroke_fill="black")
+        half = (right - left) // 2
+        place = min(max(int(columns[nearest]), half), max(half, inst.shape[1] - half)), int(rows[nearest])
+        draw.text(place, text, "white", font, anchor="mm", stroke_width=2, stroke_fill="black")
     return np.asarray(picture)
+
+
+def label_overlay(scene: Scene, names: Sequence[str], palette: np.ndarray) -> np.ndarray:
+    """Return the picture (H, W, 3) uint8 tinted by class, with the instances' ids and names, above a legend."""
+    factor = -(-LEAST_SIDE // min(scene.label.shape))
+    image, label, inst = (ids.repeat(factor, 0).repeat(factor, 1) for ids in (scene.image, scene.label, scene.inst))
+    large = Scene(scene.name, image, label, inst, np.zeros(label.shape, bool))
+    shown = numbered_overlay(large, scene_objects(large, names), palette, named=True)
+    return np.concatenate([shown, _legend(unique_ids(label), names, palette, shown.shape[1])])
+
+
+def _legend(ids: np.ndarray, names: Sequence[str], palette: np.ndarray, width: int) -> np.ndarray:
+    """Return (h, width, 3) uint8: the classes' colours with id and name, in as many rows as they need."""
+    font = ImageFont.load_default(LEAST_SIDE // TEXT_SHARE + 2)
+    gap, box, row = 8, 14, 22
+    canvas = Image.new("RGB", (width, row * (len(ids) + 1)), "white")
+    draw, x, y = ImageDraw.Draw(canvas), gap, 0
+    for number in ids.tolist():
+        text = f"{number} {names[number] if number < len(names) else ''}"
+        needed = box + gap + round(draw.textlength(text, font)) + 2 * gap
+        if x + needed > width and x > gap:
+            x, y = gap, y + row
+        colour = tuple(colour_labels(np.array([[number]]), palette)[0, 0].tolist())
+        draw.rectangle((x, y + 4, x + box, y + 4 + box), fill=colour, outline="black")
+        draw.text((x + box + gap, y + row / 2), text, "black", font, anchor="lm")
+        x += needed
+    return np.asarray(canvas)[: y + row]

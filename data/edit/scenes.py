@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from util.images import read_id_map, read_image
 from util.listing import files_by_name
 
 SIDES = ("left", "right", "up", "down")
+NO_FILE = Path("label")  # of a label map that comes from no file
+Labelling = Callable[[np.ndarray], Maps]  # makes the maps of a picture (H, W, 3) uint8
 
 
 @dataclass
@@ -74,6 +76,8 @@ class Margin:
 def pair_files(flags: Mapping[str, str | None]) -> list[SceneFiles]:
     """Return the scenes that `image`, `label`, `inst` and `mask` name: a file each, or folders paired by base name.
 
+    Without `label`, the records have `NO_FILE`.
+
     Raises:
         UserError: a path that does not exist, files and folders mixed, or a picture without its counterpart.
     """
@@ -86,7 +90,7 @@ def pair_files(flags: Mapping[str, str | None]) -> list[SceneFiles]:
         folders = ", ".join(f"--{flag}" for flag, is_folder in kinds.items() if is_folder)
         raise UserError(f"{folders} is a folder, the others are files: give files alone or folders alone")
     if not kinds["image"]:
-        record = Record(paths["image"].stem, paths["image"], paths["label"], paths.get("inst"))
+        record = Record(paths["image"].stem, paths["image"], paths.get("label", NO_FILE), paths.get("inst"))
         return [SceneFiles(record, paths.get("mask"))]
     problems: list[str] = []
     files_of = {
@@ -102,14 +106,17 @@ def pair_files(flags: Mapping[str, str | None]) -> list[SceneFiles]:
         problems += [f"--{flag} {path}: no picture of this name in --image" for path in extra]
     if problems:
         raise UserError(first_problem(problems))
-    insts, masks = files_of.get("inst", {}), files_of.get("mask", {})
+    labels, insts, masks = (files_of.get(flag, {}) for flag in ("label", "inst", "mask"))
     return [
-        SceneFiles(Record(name, image, files_of["label"][name], insts.get(name)), masks.get(name))
+        SceneFiles(Record(name, image, labels.get(name, NO_FILE), insts.get(name)), masks.get(name))
         for name, image in files_of["image"].items()
     ]
 
 
-def load_scene(files: SceneFiles, rules: MapRules, margin: Margin | None = None, mask_rule: MaskRule = WHITE) -> Scene:
+def load_scene(
+    files: SceneFiles, rules: MapRules, margin: Margin | None = None, mask_rule: MaskRule = WHITE, *,
+    labelling: Labelling | None = None,
+) -> Scene:  # fmt: skip
     """Read and check a scene by the rules of a data set.
 
     Args:
@@ -118,19 +125,24 @@ def load_scene(files: SceneFiles, rules: MapRules, margin: Margin | None = None,
         mask_rule: how the mask is read.
         margin: the picture will be extended by this: maps that have the extended size already are accepted, and then
             the margin is part of the scene, erased.
+        labelling: makes the maps instead of their files.
 
     Raises:
         DataError: a file that cannot be read, sizes that differ, ids outside the classes.
     """
     record = files.record
-    inst = read_inst(record, rules)
-    image, label = read_image(record.image), read_id_map(record.label, "label map").ids
+    image, bits = read_image(record.image), None
+    if labelling is not None:
+        maps = labelling(image)
+    else:
+        inst = read_inst(record, rules)
+        bits = None if inst is None else inst.bits
+        label = read_id_map(record.label, "label map").ids
+        maps = Maps(image, label, None if inst is None else inst.ids)
     mask, notes = None, list(filter(None, [rotation_note(record.image)]))
     if files.mask is not None:
         mask, more = read_drawn_mask(files.mask, image.shape[:2], mask_rule)
         notes += more
-    bits = None if inst is None else inst.bits
-    maps = Maps(image, label, None if inst is None else inst.ids)
     return make_scene(record, maps, mask, rules, margin, mask_file=files.mask or Path(), inst_bits=bits, notes=notes)
 
 

@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -148,22 +148,6 @@ class Job:
 def target_files(folder: Path, name: str, kinds: Sequence[str], *, picture: str = ".jpg") -> dict[str, Path]:
     """Return <folder>/<kind>/<name> with the ending of its kind."""
     return {kind: folder / kind / f"{name}{picture if kind.startswith('images') else '.png'}" for kind in kinds}
-
-
-def thing_components(label: np.ndarray, things: Sequence[int], *, least_area: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (class, (H, W) bool) of every connected component (8 neighbours) of the things.
-
-    They come by class in the given order, then by falling area, equal ones in reading order; those under `least_area`
-    pixels are left out.
-    """
-    from scipy.ndimage import label as connected
-
-    for thing in things:
-        components, _ = connected(label == thing, structure=np.ones((3, 3)))
-        areas = np.bincount(components.ravel())[1:]
-        for component in np.argsort(-areas, kind="stable"):
-            if areas[component] >= least_area:
-                yield thing, components == component + 1
 
 
 Convert = Callable[[Job], Mapping[str, np.ndarray]]  # the arrays of a job's targets, by kind; picklable

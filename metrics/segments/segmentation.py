@@ -19,7 +19,7 @@ from metrics.pictures import Distinct, Pictures
 from metrics.registry import EDITING, METRICS
 from metrics.segments.confusion import Tally, score
 from metrics.segments.segmenter import IGNORED, Segmenter, label_table
-from metrics.segments.segmenters import load_segmenter
+from metrics.segments.segmenters import LOADING_FLAGS, read_segmenter
 from util.errors import DataError
 from util.opt import Opt
 
@@ -30,14 +30,10 @@ NO_SEGMENTER = (
     "hf:ID|export:FILE; "
     "`python scripts/train_segmenter.py --dataset_mode MODE --dataroot DIR --name RUN` trains one."
 )
-_SEGMENTER = "for mIoU: a run of train_segmenter.py, espnet_camvid, espnet_cityscapes, streets, hf:ID or export:FILE"
 _PER_CLASS = "accuracy of each class and the confusion matrix"
 SEGMENTER_FLAGS = (
     Flag("per_class", {"action": argparse.BooleanOptionalAction, "default": False, "help": _PER_CLASS}),
-    Flag("segmenter", {"help": _SEGMENTER}),
-    Flag("segmenter_weights", {"metavar": "FILE", "help": "weights of the ESPNet segmenters"}),
-    Flag("segmenter_classes", {"metavar": "FILE", "help": "class map of an hf: or export: segmenter"}),
-    Flag("trust", {"metavar": "SHA256", "help": "of an export: segmenter, which can run any code"}),
+    *LOADING_FLAGS,
 )
 
 
@@ -226,14 +222,6 @@ class SegmentationMetric(Metric):
     def _per_class(self, shares: Tensor) -> dict[str, float]:
         named = zip(self.segmenter.class_names, shares.tolist(), strict=True)
         return {name: round(100 * value, 3) for name, value in named if value == value}
-
-
-def read_segmenter(opt: Opt, device: torch.device) -> Segmenter:
-    """Load the network that the segmenter's flags name."""
-    return load_segmenter(
-        opt.segmenter, weights=opt.segmenter_weights, checkpoints_dir=opt.checkpoints_dir, device=device,
-        classes=opt.segmenter_classes, trust=opt.trust,
-    )  # fmt: skip
 
 
 def class_table(values: Mapping[str, MetricValue]) -> str:

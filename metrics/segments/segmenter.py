@@ -17,6 +17,7 @@ from util.errors import UserError
 
 IGNORED = -1  # in a label table: the pixel is left out
 CHUNK = 8  # pictures per forward pass
+MOST_SCORES = 1 << 27  # numbers in memory when the classes of large pictures are compared: 512 MB
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,27 @@ class Segmenter:
                 f"--segmenter {self.name}: the network gives {logits.shape[1]} channels, its class map names "
                 f"{self.num_classes} classes; name one per channel"
             )
-        return F.interpolate(logits, size=(h, w), mode="bilinear", align_corners=False).argmax(1)
+        return likeliest(logits, (h, w))
+
+
+def likeliest(logits: Tensor, size: tuple[int, int], most: int = MOST_SCORES) -> Tensor:
+    """Return the largest channel (B,H,W) of logits (B,C,h,w) enlarged bilinearly to `size`.
+
+    With more than `most` numbers in the enlarged logits, channels are enlarged and compared one by one.
+    """
+
+    def enlarged(part: Tensor) -> Tensor:
+        return F.interpolate(part, size=size, mode="bilinear", align_corners=False)
+
+    if logits[..., 0, 0].numel() * size[0] * size[1] <= most:
+        return enlarged(logits).argmax(1)
+    highest = enlarged(logits[:, :1])
+    chosen = torch.zeros_like(highest, dtype=torch.int64)
+    for channel in range(1, logits.shape[1]):
+        score = enlarged(logits[:, channel : channel + 1])
+        chosen[score > highest] = channel
+        highest = torch.maximum(highest, score)
+    return chosen[:, 0]
 
 
 def label_table(
@@ -117,8 +138,8 @@ def label_table(
 
 def _check_classes(segmenter: Segmenter, label_nc: int, class_names: list[str] | None) -> None:
     fits = label_nc == segmenter.num_classes or (segmenter.void == label_nc == segmenter.num_classes - 1)
-    theirs = [_plain(name) for name in segmenter.class_names[:label_nc]]
-    if fits and (not class_names or [_plain(name) for name in class_names] == theirs):
+    theirs = [plain_name(name) for name in segmenter.class_names[:label_nc]]
+    if fits and (not class_names or [plain_name(name) for name in class_names] == theirs):
         return
     _refuse(segmenter, label_nc, class_names)
 
@@ -132,6 +153,6 @@ def _refuse(segmenter: Segmenter, label_nc: int, class_names: list[str] | None) 
     )
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A class's first name, without regard to case: 'Building;edifice' is 'building'."""
     return name.replace(",", ";").split(";")[0].strip().lower()

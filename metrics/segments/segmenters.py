@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 
+from metrics.declaration import Flag
 from metrics.segments.espnet import ESPNet
 from metrics.segments.external import load_external
 from metrics.segments.released import ESPNETS
 from metrics.segments.segmenter import Segmenter
 from metrics.segments.unet import build_segmenter_net
 from util.errors import UserError
+from util.opt import Opt
 from util.registry import did_you_mean
 from util.sealed import load_tensors
 from util.text_files import load_yaml
@@ -24,6 +26,21 @@ from util.weight_files import file_hash, load_exactly, read_weights
 
 WEIGHTS_FILE, CARD_FILE = "segmenter.safetensors", "segmenter.yaml"
 BUILT_IN = {"streets": Path(__file__).parent / "weights" / "streets"}
+_NAMED = "a run of train_segmenter.py, espnet_camvid, espnet_cityscapes, streets, hf:ID or export:FILE"
+LOADING_FLAGS = (  # what `read_segmenter` reads
+    Flag("segmenter", {"help": f"network that tells classes: {_NAMED}"}),
+    Flag("segmenter_weights", {"metavar": "FILE", "help": "weights of the ESPNet segmenters"}),
+    Flag("segmenter_classes", {"metavar": "FILE", "help": "class map of an hf: or export: segmenter"}),
+    Flag("trust", {"metavar": "SHA256", "help": "of an export: segmenter, which can run any code"}),
+)
+
+
+def read_segmenter(opt: Opt, device: torch.device) -> Segmenter:
+    """Load the network that the segmenter's flags name."""
+    return load_segmenter(
+        opt.segmenter, weights=opt.segmenter_weights, checkpoints_dir=opt.checkpoints_dir, device=device,
+        classes=opt.segmenter_classes, trust=opt.trust,
+    )  # fmt: skip
 
 
 def load_segmenter(

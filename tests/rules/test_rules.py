@@ -29,8 +29,8 @@ MAY_IMPORT = {
     "models/released_weights": ("models.released_weights", "util"),
     "models": ("models", "util"),
     "trainers": ("trainers", "models.base_model", "metrics", "util"),
-    "options": ("options", "testing.flow", "models", "data", "util"),
-    "semedit": ("semedit", "options", "models", "data", "trainers", "util", "train", "test", "scripts"),
+    "options": ("options", "testing.flow", "metrics.segments.segmenters", "models", "data", "util"),
+    "semedit": ("semedit", "options", "models", "data", "metrics", "trainers", "util", "train", "test", "scripts"),
     "testing": ("testing", "options", "models", "data", "metrics", "trainers", "util"),
 }
 HEAVY = {"tensorboard", "pytorch_fid", "torchvision", "scipy"}  # GPU machines lack some of them

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from data import DATASETS
+from data.records import read_class_table
 from metrics.segments.segmenters import BUILT_IN, load_segmenter
 from options.train_options import TrainOptions
 from util.errors import EXIT_ABORTED, UserError
@@ -43,6 +44,8 @@ def test_a_short_run_leaves_a_segmenter_that_loads(tmp_path: Path) -> None:
     segmenter = load_segmenter("seg", weights=None, checkpoints_dir=str(tmp_path), device=CPU)
     card = yaml.safe_load((tmp_path / "seg" / "segmenter.yaml").read_text())
     assert segmenter.short_side == 32
+    table = read_class_table(tmp_path / "seg" / "classes.json")
+    assert table is not None and table.things == DATASETS.get("streets").class_table(None).things
     assert 0 < card["real_test"]["acc"] < 100
     assert card["real_test"]["num_images"] == 4
     assert card["trained_on"]["steps"] == 3
