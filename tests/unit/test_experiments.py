@@ -26,7 +26,7 @@ from options.base_options import OPTIONS_FILE
 from options.experiment import Experiment, Row, read_experiment, to_args
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
-from scripts import baselines, pack_benchmark, prepare_analogy
+from scripts import baselines, pack_benchmark, prepare_analogy, prepare_cityscapes
 from testing.fills.plain import FILLS
 from util.errors import UserError
 
@@ -57,10 +57,14 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path in FILES:
         for line in read(path).prepare:
             words = line.split()
-            flags = dict(zip(words[1::2], words[2::2], strict=True))
+            if words[0] == "scripts/prepare_cityscapes.py":
+                with pytest.raises(UserError, match=r"leftImg8bit_trainvaltest\.zip: no such archive"):
+                    prepare_cityscapes.main(words[1:])
+                continue
             if words[0] != "scripts/prepare_objects.py":
                 assert prepare_analogy.main(words[1:]) == 0
                 continue
+            flags = dict(zip(words[1::2], words[2::2], strict=True))
             scenes = DATASETS.get(flags["--dataset_mode"]).class_table(None)
             entries = [
                 {"id": k, "name": scenes.names[rule.label], "scene_id": rule.label}
