@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +18,6 @@ from models.networks.cascade import stages
 from models.networks.cascade.context import dense_context
 from models.networks.cascade.stages import Cascade, CascadeGenerator
 from models.networks.cascade.style_encoder import StyleEncoder
-from scripts import benchmark
 
 
 def equal(a: Tensor, b: Tensor) -> bool:
@@ -122,13 +119,3 @@ def test_generator_with_context_as_lookups(styles: bool, edge_input: bool, monke
     for a, b in zip(of_fast, of_plain, strict=True):
         assert (a is None) == (b is None)
         assert a is None or b is None or torch.allclose(a, b, rtol=1e-4, atol=1e-6 * scale)
-
-
-@pytest.mark.parametrize("what", ["infer", "train"])
-def test_benchmark_times_both_forms(what: str, tmp_path: Path) -> None:
-    out = tmp_path / "out.json"
-    assert benchmark.main([what, "--size", "64", "--ngf", "2", "--repeats", "1", "--json", str(out)]) == 0
-    for row in json.loads(out.read_text(encoding="utf-8"))["rows"].values():
-        assert 0 < row["ours"]["gflop"] < row["plain"]["gflop"]
-        assert row["ratio"] == pytest.approx(row["plain"]["wall_s"] / row["ours"]["wall_s"])
-        assert row.get("difference", 0.0) < 1e-4

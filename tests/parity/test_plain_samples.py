@@ -1,4 +1,4 @@
-"""Samples equal those of a plain form that works as SPMPGAN's release (scripts/benchmark_data.py)."""
+"""Samples equal those of a plain form that works as SPMPGAN's release (scripts/benchmarks/data.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scripts import benchmark, prepare_streets
-from scripts.benchmark_data import open_split, plain_sample
+from scripts.benchmarks.data import open_split, plain_sample
 from util.batch import one_hot
 
 

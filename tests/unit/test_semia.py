@@ -21,7 +21,7 @@ from models.networks.semia.discriminator import PyramidDiscriminator
 from models.networks.semia.generator import SemIAGenerator
 from models.networks.semia.segmenter import LayoutSegmenter
 from models.semia_model import NETWORK_INPUTS, SemIAModel
-from scripts.benchmark_semia import PlainSemIA
+from scripts.benchmarks.semia import PlainSemIA
 from util.errors import UserError
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.losses import patch as patch_module
 from models.losses.patch import PatchFeatures, PatchLoss
 from models.losses.perceptual import build_features
-from scripts.benchmark_semia import plain_patch_loss
+from scripts.benchmarks.semia import plain_patch_loss
 from util.errors import UserError
 
 

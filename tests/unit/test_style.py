@@ -16,17 +16,8 @@ from models.networks.blocks.segments import Segments
 from models.networks.cascade.mask_aware import StylePolicy
 from models.networks.cascade.style_encoder import StyleEncoder
 from models.style_bank import BankBuilder, StyleBank
+from scripts.benchmarks.style import plain_means, plain_paint
 from util.errors import UserError
-
-
-def loop_means(x: Tensor, inst: Tensor, count: int, weight: Tensor) -> Tensor:
-    out = torch.zeros(x.shape[0], count, x.shape[1])
-    for b in range(x.shape[0]):
-        for i in range(count):
-            keep = (inst[b] == i) & (weight[b, 0] > 0)
-            if keep.any():
-                out[b, i] = x[b][:, keep].mean(1)
-    return out
 
 
 @given(seed=integers(0, 10_000), count=integers(1, 9), side=integers(1, 20))
@@ -37,12 +28,11 @@ def test_segment_means_equal_a_plain_loop(seed: int, count: int, side: int) -> N
     inst = torch.randint(0, count, (2, side, side + 1), generator=g)
     valid = (torch.rand(2, 1, side, side + 1, generator=g) > 0.4).float()
     segments = Segments(inst, count + 2)  # two rows of padding
-    ones = torch.ones_like(valid)
-    assert torch.allclose(segments.mean(x), loop_means(x, inst, count + 2, ones), atol=1e-5)
-    assert torch.allclose(segments.mean(x, valid), loop_means(x, inst, count + 2, valid), atol=1e-5)
+    assert torch.allclose(segments.mean(x), plain_means(x, inst, count + 2), atol=1e-5)
+    assert torch.allclose(segments.mean(x, valid), plain_means(x, inst, count + 2, valid), atol=1e-5)
     codes = torch.randn(2, count + 2, 4, generator=g)
     painted = segments.paint(codes)
-    assert torch.equal(painted.movedim(1, -1), torch.stack([codes[b][inst[b]] for b in range(2)]))
+    assert torch.equal(painted, plain_paint(codes, inst))
 
 
 def encoder(style_pool: str = "valid") -> StyleEncoder:

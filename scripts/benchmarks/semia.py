@@ -8,12 +8,9 @@ segmentation network's forward pass even where its loss has no gradient. Both se
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,8 +23,9 @@ from models.networks.semia.discriminator import PyramidDiscriminator
 from models.networks.semia.generator import Rendering, SemIAGenerator, init_semia
 from models.networks.semia.segmenter import LayoutSegmenter
 from models.semia_model import SemIAModel, SemIAStep
+from scripts.benchmarks.measure import OURS, PLAIN, Figures, machine, save, told
 from trainers.step import frozen
-from util.files import write_text
+from util.errors import UserError
 from util.seeds import torch_generator
 
 
@@ -104,26 +102,36 @@ class PlainSemIA(SemIAModel):
 # --- measuring --------------------------------------------------------------------------------------------------------
 def main(opt: argparse.Namespace) -> None:
     """Print the table and write the JSON."""
-    figures: dict[str, Any] = {"size": [opt.height, opt.width], "threads": torch.get_num_threads()}
-    print(f"{opt.height}x{opt.width}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads; CPU (wall) seconds")
+    if min(opt.height, opt.width) < 32 or opt.height % 8 or opt.width % 8:
+        raise UserError(f"--height {opt.height} --width {opt.width}: multiples of 8, at least 32")
+    found, rows = machine(opt), {}
+    print(f"{opt.height}x{opt.width}, {told(found)}; CPU (wall) seconds")
     for semantic in (False, True):
-        name = "semantic" if semantic else "released"
-        figures[name] = compare_losses(opt, semantic=semantic)
-        show(f"patch loss, {name}", figures[name])
+        name = f"patch loss, {'semantic' if semantic else 'released'}"
+        rows[name] = compare_losses(opt, semantic=semantic)
+        show(name, rows[name])
     if not opt.loss_only:
-        figures["iteration"] = compare_iterations(opt)
-        for mode, pair in figures["iteration"].items():
-            show(f"iteration, {mode}", pair)
-    if opt.json:
-        write_text(Path(opt.json), json.dumps(figures, indent=1))
+        for mode, row in compare_iterations(opt).items():
+            rows[f"iteration, {mode}"] = row
+            show(f"iteration, {mode}", row)
+    save(opt, {**found, "size": [opt.height, opt.width], "rows": rows})
 
 
-def show(name: str, pair: dict[str, Any]) -> None:
-    plain, fast = pair["plain"], pair["ours"]
-    ratio = f"{plain['cpu_s'] / fast['cpu_s']:5.1f}x ({plain['wall_s'] / fast['wall_s']:.1f}x)"
-    values = f"  values {pair['values'][0]:.7f}, {pair['values'][1]:.7f}" if "values" in pair else ""
-    cells = (f"{side['cpu_s']:8.3f} ({side['wall_s']:.3f})" for side in (plain, fast))
-    print(f"{name:28} plain {next(cells)}  ours {next(cells)}  {ratio}{values}")
+def forms(opt: argparse.Namespace) -> tuple[str, ...]:
+    """Return what is timed."""
+    return (PLAIN, OURS) if opt.against == PLAIN else (OURS,)
+
+
+def show(name: str, row: Figures) -> None:
+    """Print a row, and enter its ratios."""
+    told = "".join(
+        f"  {form} {row[form]['cpu_s']:8.3f} ({row[form]['wall_s']:.3f})" for form in row if form != "values"
+    )
+    if PLAIN in row:
+        row["cpu_ratio"], row["ratio"] = (row[PLAIN][key] / row[OURS][key] for key in ("cpu_s", "wall_s"))
+        told += f"  {row['cpu_ratio']:5.1f}x ({row['ratio']:.1f}x)"
+    values = f"  values {', '.join(f'{value:.7f}' for value in row['values'])}" if "values" in row else ""
+    print(f"{name:28}{told}{values}")
 
 
 def timed(work: Callable[[], Any], repeats: int) -> tuple[dict[str, float], Any]:
@@ -146,10 +154,11 @@ def halves(opt: argparse.Namespace) -> Tensor:
     return rows[:, None] * 2 + columns
 
 
-def losses(opt: argparse.Namespace, *, semantic: bool) -> tuple[PatchLoss, PatchLoss]:
-    """Return plain and fast loss with the same features, of random weights where no file is given (equal cost)."""
+def losses(opt: argparse.Namespace, *, semantic: bool) -> dict[str, PatchLoss]:
+    """Return plain and our loss with the same features, of random weights where no file is given (equal cost)."""
     features = VGGOfCost() if opt.vgg_weights is None else PatchFeatures(weights=opt.vgg_weights)
-    return PlainPatchLoss(features=features, semantic=semantic), PatchLoss(features=features, semantic=semantic)
+    kinds = {PLAIN: PlainPatchLoss, OURS: PatchLoss}
+    return {name: kinds[name](features=features, semantic=semantic) for name in forms(opt)}
 
 
 class VGGOfCost(PatchFeatures):
@@ -167,10 +176,10 @@ def compare_losses(opt: argparse.Namespace, *, semantic: bool) -> dict[str, Any]
     source, classes = picture(opt, "source"), halves(opt)
     figures: dict[str, Any] = {"values": []}
     corners = None
-    for name, loss in zip(("plain", "ours"), losses(opt, semantic=semantic), strict=True):
+    for name, loss in losses(opt, semantic=semantic).items():
         torch.manual_seed(0)
         corners = corners or loss.draw((opt.height, opt.width))
-        fakes = [picture(opt, "fake").requires_grad_() for _ in range(1 if name == "plain" else 10)]
+        fakes = [picture(opt, "fake").requires_grad_() for _ in range(1 if name == PLAIN else 10)]
 
         def work(loss: PatchLoss = loss, fakes: list[Tensor] = fakes, corners: Any = corners) -> float:
             banks = loss.banks(source, classes)
@@ -188,9 +197,10 @@ def compare_losses(opt: argparse.Namespace, *, semantic: bool) -> dict[str, Any]
 def compare_iterations(opt: argparse.Namespace) -> dict[str, Any]:
     """Time whole iterations of both modes, and their mean over the cycle of one reconstruction and four samplings."""
     figures: dict[str, Any] = {"reconstruction": {}, "sampling": {}, "mean of the cycle": {}}
-    for name, kind in (("plain", PlainSemIA), ("ours", SemIAModel)):
+    kinds = {PLAIN: PlainSemIA, OURS: SemIAModel}
+    for name in forms(opt):
         torch.manual_seed(0)
-        model = build(opt, kind, losses(opt, semantic=opt.patch_loss == "semantic")[name == "ours"])
+        model = build(opt, kinds[name], losses(opt, semantic=opt.patch_loss == "semantic")[name])
         for step, mode in enumerate(("reconstruction", "sampling")):
             figures[mode][name] = timed(partial(iterate, opt, model, step), opt.repeats)[0]
         pair = [figures[mode][name] for mode in ("reconstruction", "sampling")]

@@ -8,7 +8,6 @@ same numbers, and its samples are equal.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,7 +26,8 @@ from data.masks import make_mask
 from data.records import MapRules
 from data.sampling import Sampling
 from scripts import prepare_streets
-from util.files import write_text
+from scripts.benchmarks.measure import OURS, PLAIN, save
+from util.errors import UserError
 from util.seeds import random_pair
 
 SCENES = 24  # made where no data set is given
@@ -84,6 +84,8 @@ def open_split(dataroot: str, size: int, *, cache: str) -> FolderDataset:
 # --- measuring --------------------------------------------------------------------------------------------------------
 def main(opt: argparse.Namespace) -> None:
     """Print the table and write the JSON."""
+    if opt.num_images < 1:
+        raise UserError(f"--num_images {opt.num_images}: must be at least 1")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         dataroot = opt.dataroot
@@ -94,21 +96,25 @@ def main(opt: argparse.Namespace) -> None:
             )
         plain, cached = (open_split(dataroot, opt.size, cache=cache) for cache in ("none", "ram"))
         forms: dict[str, Callable[[int], Any]] = {
-            "plain": lambda i: plain_sample(plain, 0, i),
-            "ours": lambda i: plain[0, i],
+            PLAIN: lambda i: plain_sample(plain, 0, i),
+            OURS: lambda i: plain[0, i],
             "ours, --cache ram": lambda i: cached[0, i],
             "decoding alone": lambda i: load_record(plain.records[i], plain.rules),
         }
+        if opt.against != PLAIN:
+            del forms[PLAIN]
         seconds = measure(forms, range(min(len(plain), opt.num_images)), opt.repeats)
-    rows = {
-        name: {"cpu_ms": 1e3 * s, "images_per_s": 1 / s, "ratio": seconds["plain"] / s} for name, s in seconds.items()
-    }
     print(f"{opt.size}x{opt.size}, one thread, CPU time of a sample")
     print(f"{'':22}{'ms':>9}{'images/s':>10}{'ratio':>7}")
-    for name, row in rows.items():
-        print(f"{name:22}{row['cpu_ms']:9.2f}{row['images_per_s']:10.0f}{row['ratio']:6.2f}x")
-    if opt.json:
-        write_text(Path(opt.json), json.dumps({"size": opt.size, "rows": rows}, indent=1))
+    rows = {}
+    for name, spent in seconds.items():
+        rows[name] = {"cpu_ms": 1e3 * spent, "images_per_s": 1 / spent}
+        ratio = ""
+        if PLAIN in seconds:
+            rows[name]["ratio"] = seconds[PLAIN] / spent
+            ratio = f"{rows[name]['ratio']:6.2f}x"
+        print(f"{name:22}{1e3 * spent:9.2f}{1 / spent:10.0f}{ratio}")
+    save(opt, {"size": opt.size, "rows": rows})
 
 
 def measure(forms: dict[str, Callable[[int], Any]], indices: range, repeats: int) -> dict[str, float]:
