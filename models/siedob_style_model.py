@@ -16,7 +16,9 @@ from models.base_gan import GANTraining
 from models.base_siedob import ObjectModel
 from models.losses.style import code_spread, style_consistency
 from models.networks.siedob.object_generators import StyleObjectGenerator
+from models.style_sources import NoiseSource
 from util.batch import Batch
+from util.device import send
 from util.flags import weight
 from util.opt import Opt
 from util.shared_flags import add_shared
@@ -24,7 +26,7 @@ from util.shared_flags import add_shared
 
 @dataclass(frozen=True)
 class StyleStep:
-    """What the phases of a step share: each object twice, first in its own style, then in that of another of its class.
+    """What the phases of a step share: each object twice, first in its own style, then in a strange one.
 
     Args:
         real, raw: the objects and the network's pictures of them, (2B, 3, S, S).
@@ -46,18 +48,24 @@ class StyleStep:
 
 @MODELS.register("siedob_style")
 class SIEDOBStyleModel(ObjectModel, BankedModel):
-    """Step 2. Shape and class are given, the style is drawn from the codes of training objects of that class."""
+    """Step 2. Shape and class are given, the style is drawn from the codes of training objects of that class.
+
+    Args:
+        scc_target: "detached" or "released", see the flag.
+        style_source: of the strange style in training: "bank", another object of the class; "noise", N(0, 1).
+    """
 
     summary = "SIEDOB (CVPR 2023), step 2: makes whole objects in styles of a bank"
-    formerly = {**ObjectModel.formerly, "scc_target": "released"}
+    formerly = {**ObjectModel.formerly, "scc_target": "released", "style_source": "bank"}
     own_styles = False  # objects are made anew, as the paper's FID of objects has it
 
     def __init__(
         self, *, netG: StyleObjectGenerator, label_nc: int, training: GANTraining | None = None,
-        bank: BankSettings = BANK_SETTINGS, scc_target: str = "detached",
+        bank: BankSettings = BANK_SETTINGS, scc_target: str = "detached", style_source: str = "bank",
     ) -> None:  # fmt: skip
         super().__init__(netG=netG, label_nc=label_nc, training=training)
         self.style_dim, self.bank_settings, self.scc_target = netG.style_dim, bank, scc_target
+        self.noise = NoiseSource(netG.style_dim) if style_source == "noise" else None
         self.loss_weights |= {"codes/cosine": 0.0, "codes/first_component": 0.0}  # are logged
 
     @classmethod
@@ -72,6 +80,10 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
                 help="detached: the codes that pictures were made of are its fixed target; released: it trains their "
                 "encoder too, which lets all codes fall onto one ray",
             )  # fmt: skip
+            add_shared(
+                group, "style_source", choices=("bank", "noise"),
+                help="of an object's second style: that of another of its class, as those of the bank are, or N(0, 1)",
+            )  # fmt: skip
 
     @classmethod
     def from_options(cls, opt: Opt, *, is_train: bool) -> SIEDOBStyleModel:
@@ -82,15 +94,21 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
         if not opt.lambda_scc:
             netG.cycle_encoder.requires_grad_(False)  # no loss reaches it; DDP would wait for its gradients
         training = cls.training(opt, judged=3 + opt.label_nc, weights={"G/scc": opt.lambda_scc})
-        return cls(netG=netG, label_nc=opt.label_nc, training=training, bank=bank, scc_target=opt.scc_target)
+        chosen = {"scc_target": opt.scc_target, "style_source": opt.style_source}
+        return cls(netG=netG, label_nc=opt.label_nc, training=training, bank=bank, **chosen)
 
     # --- training --------------------------------------------------------------------------------------------------
     def begin_step(self, batch: Batch) -> StyleStep:
         shape, cls = self.object_maps(batch["label"])
-        partner = batch["style_image"], self.object_maps(batch["style_label"])[1]  # type: ignore[typeddict-item]
         both_cls, real = torch.cat([cls, cls]), torch.cat([batch["image"], batch["image"]])
-        styles, style_cls = torch.cat([batch["image"], partner[0]]), torch.cat([cls, partner[1]])
-        raw, code, cycle = self.call("netG")(both_cls, styles, style_cls, cycle=self.weighted("G/scc"))
+        styles, style_cls, drawn = batch["image"], cls, None
+        if self.noise is not None:
+            codes = [self.noise.draw(0, random.Random(seed)) for seed in batch["draw"]]
+            drawn = send(torch.stack(codes), styles.device)
+        else:
+            partner = batch["style_image"], self.object_maps(batch["style_label"])[1]  # type: ignore[typeddict-item]
+            styles, style_cls = torch.cat([styles, partner[0]]), torch.cat([cls, partner[1]])
+        raw, code, cycle = self.call("netG")(both_cls, styles, style_cls, drawn=drawn, cycle=self.weighted("G/scc"))
         return StyleStep(real, raw, both_cls, torch.cat([shape, shape]), code, cycle)
 
     def losses_D(self, shared: StyleStep) -> dict[str, Tensor]:
@@ -107,7 +125,8 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
             # Differs from SIEDOB's release, unless asked for: the two encoders agree most easily on codes of one ray
             target = shared.code if self.scc_target == "released" else shared.code.detach()
             losses["G/scc"] = style_consistency(target, shared.cycle)
-        losses["codes/cosine"], losses["codes/first_component"] = code_spread(shared.code)
+        encoded = shared.code if self.noise is None else shared.code[:count]
+        losses["codes/cosine"], losses["codes/first_component"] = code_spread(encoded)
         return losses
 
     # --- inference -------------------------------------------------------------------------------------------------

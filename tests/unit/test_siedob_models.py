@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from torch import Tensor
 from models.losses.style import code_spread
 from models.siedob_fusion_model import SIEDOBFusionModel
 from models.style_bank import StyleBank
+from models.style_sources import NoiseSource
+from options.test_options import TestOptions
 from util.batch import Batch
 from util.errors import UserError
 
@@ -308,6 +311,29 @@ def test_style_consistency_trains_the_encoder_of_its_target_only_as_released(
     losses = model.losses_G(replace(shared, code=code, cycle=cycle))
     losses["G/scc"].backward()
     assert (code.grad is not None, cycle.grad is not None) == (reached, True)
+
+
+def test_noise_codes_in_training_take_the_place_of_the_partners(root: Path) -> None:
+    """The object's own style stays encoded, what L_SCC compares with the noise is read off the picture made of it."""
+    model, batch = build(root, "siedob_style", "--style_source", "noise"), crop_batch()
+    model.eval()  # spectral norms stay
+    shared = model.begin_step(batch)
+    own = model.netG.encode(batch["image"], model.object_maps(batch["label"])[1])
+    noise = NoiseSource(model.style_dim).draw(0, random.Random(batch["draw"][0]))
+    assert torch.equal(shared.code, torch.cat([own, noise[None]]))
+    assert torch.equal(model.begin_step({**batch, "style_image": batch["image"] * 0}).raw, shared.raw)
+    assert not torch.equal(model.begin_step({**batch, "draw": [batch["draw"][0] + 1]}).raw, shared.raw)
+    losses = model.losses_G(shared)
+    bank = build(root, "siedob_style")
+    assert losses.keys() == bank.losses_G(bank.begin_step(batch)).keys()
+    assert losses["codes/cosine"] == code_spread(own)[0], "of the encoder's codes alone"
+
+
+def test_a_run_trained_with_noise_is_tested_with_noise(root: Path) -> None:
+    train(root, "siedob_style", "noisy", "--style_source", "noise", "--max_steps", "0")
+    tested = ["--name", "noisy", "--checkpoints_dir", str(root), "--task", "instance"]
+    assert TestOptions().parse(tested).style_source == "noise"
+    assert TestOptions().parse([*tested, "--style_source", "own"]).style_source == "own"
 
 
 def test_the_spread_of_codes_is_logged_and_moves_nothing(root: Path) -> None:

@@ -125,18 +125,21 @@ class StyleObjectGenerator(nn.Module):
         return self.cycle_encoder(image, cls)
 
     def forward(
-        self, cls: Tensor, style_image: Tensor, style_cls: Tensor, *, cycle: bool = True
+        self, cls: Tensor, style_image: Tensor, style_cls: Tensor, *, drawn: Tensor | None = None, cycle: bool = True
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Make objects in the styles of others, as in training.
 
         Args:
-            cls: (N, K, S, S); style_image: (N, 3, S, S), zero outside its object; style_cls: (N, K, S, S).
+            cls: (N, K, S, S).
+            style_image: (N - M, 3, S, S), zero outside its object; style_cls: (N - M, K, S, S).
+            drawn: codes (M, D) of the last M objects; None: M is 0.
             cycle: whether to read the codes of what was made.
 
         Returns:
             Pictures (N, 3, S, S), the codes (N, D) that they were made of, and those read off them (N, D) or None.
         """
         code = self.encode(style_image, style_cls)
+        code = code if drawn is None else torch.cat([code, drawn])
         picture = self.render(cls, code)
         return picture, code, self.cycle(picture * cls.sum(1, keepdim=True), cls) if cycle else None
 
