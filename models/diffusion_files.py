@@ -36,6 +36,7 @@ CLIP_NEEDED = (
     "openai/clip-vit-large-patch14), or a hub id"
 )
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
+PICKLE = b"\x80"  # its first byte, in files of PyTorch before 1.6
 HEADS, HEAD_WIDTH, SCALE = 8, 64, 0.18215  # of Stable Diffusion v1: UNet's heads, text encoder's head, latents' scale
 
 
@@ -94,15 +95,27 @@ def _read_folder(base_model: str) -> dict[str, Any]:
     }
     try:
         schedule = diffusers.DDIMScheduler.load_config(base_model, subfolder="scheduler")
-    except (OSError, ValueError):  # not needed: Stable Diffusion v1's is known
+    except (OSError, ValueError):
+        print(f"note: --base_model {base_model} has no scheduler/ that can be read: taken to predict noise on Stable "
+              "Diffusion v1's schedule. A model that predicts v would give noise")  # fmt: skip
         return parts
     check_schedule(schedule, base_model)
     return parts
 
 
 def _network(kind: Any, place: str, settings: Mapping[str, Any]) -> Any:
-    """Load a network by the libraries' `settings`; raises `ValueError` where they would leave tensors random."""
-    network, report = kind.from_pretrained(place, output_loading_info=True, **settings)
+    """Load a network by the libraries' `settings`, from the files of half precision where there are no others.
+
+    Raises:
+        ValueError: they would leave tensors random.
+    """
+    try:
+        network, report = kind.from_pretrained(place, output_loading_info=True, **settings)
+    except OSError as error:
+        try:
+            network, report = kind.from_pretrained(place, output_loading_info=True, variant="fp16", **settings)
+        except OSError:
+            raise error from None
     missing = [key for key in report["missing_keys"] if not key.endswith("position_ids")]
     if missing or report.get("mismatched_keys"):
         lacking = ", ".join(sorted(map(str, missing or report["mismatched_keys"]))[:3])
@@ -138,7 +151,22 @@ def _part(flag: str, place: str, needed: str, load: Callable[[], Any]) -> Any:
         with weights_only():
             return load()
     except Exception as error:  # the libraries raise many kinds of errors for invalid files
+        if damaged := _damaged_file(Path(place)):
+            raise UserError(f"{flag} {place}: {damaged} is cut short or damaged; copy it again") from error
         raise UserError(f"{flag} {place} cannot be loaded: {cause(error)}. Needed is {needed}") from error
+
+
+def _damaged_file(folder: Path) -> Path | None:
+    """Return a .safetensors file below a folder whose header does not fit its size; None: there is none."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(folder.rglob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (SafetensorError, OSError):
+            return file
+    return None
 
 
 # --- one file --------------------------------------------------------------------------------------------------------
@@ -190,8 +218,12 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals(HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch raises many kinds of errors for other files
+        with path.open("rb") as file:
+            pickled = file.read(1) == PICKLE or zipfile.is_zipfile(path)
+        if path.suffix == ".safetensors" or not pickled:
+            raise UserError(f"--base_model {path} is empty, cut short or no file of weights; copy it again") from error
         raise UserError(
-            f"--base_model {path} cannot be read ({str(error).splitlines()[0]}); only tensors and plain values are "
+            f"--base_model {path} cannot be read ({cause(error)}); only tensors and plain values are "
             "accepted, a file that holds other Python objects could run any code"
         ) from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,76 @@ def test_a_hub_that_cannot_be_reached_is_told(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(diffusers.AutoencoderKL, "from_pretrained", offline)
     with pytest.raises(UserError, match=r"a/b cannot be loaded: cannot connect\. Needed is a folder with vae/"):
         diffusion_files.load_diffusion("a/b", str(clip))
+
+
+def changed_unet(base: Path, **config: Any) -> None:
+    import diffusers
+
+    unet = diffusers.UNet2DConditionModel.load_config(base / "unet")
+    diffusers.UNet2DConditionModel.from_config({**unet, **config}).save_pretrained(base / "unet")
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:5000])
+
+
+SDXL = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 80}
+FAULTS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
+    "a text encoder cut short": (
+        lambda base, clip: cut(base / "text_encoder" / "model.safetensors"),
+        r"text_encoder/model\.safetensors is cut short or damaged; copy it again$",
+    ),
+    "an image tower cut short": (
+        lambda base, clip: cut(clip / "model.safetensors"),
+        r"--clip_model .*clip/model\.safetensors is cut short or damaged; copy it again$",
+    ),
+    "a UNet for inpainting": (
+        lambda base, clip: changed_unet(base, in_channels=9),
+        "takes 9 channels instead of 4, as those for inpainting",
+    ),
+    "a UNet of SDXL": (lambda base, clip: changed_unet(base, **SDXL), "wants more than a text, as SDXL's does"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_models_that_cannot_be_used_are_told_in_a_sentence(fault: str, tmp_path: Path) -> None:
+    change, told = FAULTS[fault]
+    base, clip = save_tiny(tmp_path)
+    change(base, clip)
+    with pytest.raises(UserError, match=told):
+        diffusion_files.load_diffusion(str(base), str(clip))
+
+
+@pytest.mark.parametrize("ending", [".ckpt", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"junk" * 100])
+def test_a_file_without_weights_is_told_in_a_sentence(ending: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / f"x{ending}"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"is empty, cut short or no file of weights; copy it again$"):
+        diffusion_files.read_single_file(path)
+
+
+def test_files_of_half_precision_load_where_there_are_no_others(tmp_path: Path) -> None:
+    base, clip = save_tiny(tmp_path)
+    parts = diffusion_files.load_diffusion(str(base), str(clip)).parts()
+    for name, part in parts.items():
+        folder = clip if name == "vision" else base / name
+        for file in folder.glob("*.safetensors"):
+            file.unlink()
+        half: Any = part.half()
+        half.save_pretrained(folder, variant="fp16")
+    for name, part in diffusion_files.load_diffusion(str(base), str(clip)).parts().items():
+        wanted = parts[name].float().state_dict()
+        assert all(torch.equal(wanted[key], value) for key, value in part.state_dict().items())
+
+
+def test_a_model_without_scheduler_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, clip = save_tiny(tmp_path)
+    diffusion_files.load_diffusion(str(base), str(clip))
+    assert not capsys.readouterr().out
+    shutil.rmtree(base / "scheduler")
+    diffusion_files.load_diffusion(str(base), str(clip))
+    assert "A model that predicts v would give noise" in capsys.readouterr().out
 
 
 def test_a_missing_tokenizer_is_told(tmp_path: Path) -> None:

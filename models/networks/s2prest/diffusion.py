@@ -6,6 +6,7 @@ Shapes: B pictures; latents (B, 4, h, w); conditioning (B, 77, D); pictures (B, 
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -18,6 +19,7 @@ from models.networks.s2prest.clip_input import embed
 from util.errors import UserError
 
 PLACEHOLDER = "*"
+LATENT_CHANNELS = 4
 REQUIREMENTS = "requirements-diffusion.txt"
 PARTS = ("vae", "unet", "text_encoder", "vision")
 
@@ -29,7 +31,8 @@ def libraries() -> tuple[Any, Any]:
     except ImportError as error:
         raise UserError(f"--model s2prest needs `pip install -r {REQUIREMENTS}` ({error})") from error
     found[1].utils.logging.disable_progress_bar()
-    found[1].utils.logging.set_verbosity_error()  # no warnings about extra tensors in a file
+    for library in found:
+        library.utils.logging.set_verbosity(logging.CRITICAL)  # what goes wrong is raised, and told in our words
     return found
 
 
@@ -56,8 +59,19 @@ class Diffusion:
         self.placeholder_id = int(self.prompt[1])
 
     def _check(self) -> None:
+        unet = self.unet.config
+        if unet.in_channels != LATENT_CHANNELS:
+            raise UserError(
+                f"--base_model: its UNet takes {unet.in_channels} channels instead of {LATENT_CHANNELS}, as those for "
+                "inpainting or depth do; name a Stable Diffusion v1 that makes pictures from text alone"
+            )
+        if unet.get("addition_embed_type") or not isinstance(unet.cross_attention_dim, int):
+            raise UserError(
+                "--base_model: its UNet wants more than a text, as SDXL's does; name a Stable Diffusion v1 (v1.4, v1.5 "
+                "or one trained further from these)"
+            )
         widths = {
-            "the UNet's conditioning": int(self.unet.config.cross_attention_dim),
+            "the UNet's conditioning": int(unet.cross_attention_dim),
             "the text encoder": self.width,
             "CLIP's image embedding": int(self.vision.config.projection_dim),
         }
