@@ -17,8 +17,8 @@ from data.sampling import Sampling
 from util.batch import Sample
 from util.class_table import EMPTY_TABLE
 from util.errors import DataError, UserError
-from util.images import read_image
 from util.opt import Opt
+from util.pictures import read_photo
 from util.seeds import derive_seed, random_pair
 from util.shared_flags import add_shared
 
@@ -61,7 +61,7 @@ class StyleImageDataset(BaseDataset):
         return cls(path=path, split=split, sampling=Sampling.from_options(opt, augment=augment, task=task))
 
     def decode(self, index: int) -> Maps:
-        picture = read_image(self.path)
+        picture = read_photo(self.path).rgb
         height, width = picture.shape[:2]
         if min(height, width) < SMALLEST:
             raise DataError(f"{self.path}: {width}x{height}; a style picture needs at least {SMALLEST} pixels a side")

@@ -31,7 +31,7 @@ from util.edge_maps import EDGES, edge_picture
 from util.errors import UserError
 from util.images import picture_grid, read_image, save_png, to_tensor, to_uint8
 from util.opt import Opt
-from util.pictures import resized
+from util.pictures import read_photo, resized
 from util.shared_flags import add_shared
 
 STYLE_FILE, BASE_FILE = "style.png", "base_model.json"  # in a run's folder
@@ -95,7 +95,7 @@ class S2PreSTModel(BaseModel):
         width = frozen.width
         dim_head = 64 if width == RELEASED_WIDTH else max(1, width // HEADS)
         netE = StyleAttention(dim=width, heads=HEADS, dim_head=dim_head)
-        lr, style = (opt.lr, read_image(opt.style_image)) if is_train else (None, None)
+        lr, style = (opt.lr, read_photo(opt.style_image).rgb) if is_train else (None, None)
         return cls(frozen=frozen, netE=netE, clip_input=opt.clip_input, lr=lr, style=style, size=opt.crop_size)
 
     @classmethod
@@ -167,7 +167,7 @@ class S2PreSTModel(BaseModel):
     def stylise(
         self, contents: Sequence[np.ndarray], edges: Sequence[np.ndarray], seeds: Sequence[int], how: Coefficients
     ) -> list[np.ndarray]:
-        """Return the stylised pictures (H, W, 3) uint8.
+        """Return the stylised pictures (H, W, 3) uint8; raises `UserError` where a network gives NaN or infinity.
 
         Args:
             contents: pictures (H, W, 3) uint8, of one size that the VAE takes.
@@ -191,7 +191,13 @@ class S2PreSTModel(BaseModel):
             free, bound = self.frozen.predict(torch.cat([x, x]), t, both).float().chunk(2)
             return free + guidance * (bound - free)
 
-        return list(truncated(self.frozen.pictures(stylise(z, denoise, how))).movedim(1, -1).cpu().numpy())
+        painted = self.frozen.pictures(stylise(z, denoise, how)).cpu()
+        if not painted.isfinite().all():
+            raise UserError(
+                "the stylised picture has NaN or infinite values, which would be saved as black: weights of "
+                "--base_model are damaged, or overflow; name another copy, or try --precision fp32, a lower --guidance"
+            )
+        return list(truncated(painted).movedim(1, -1).numpy())
 
     def _condition(self, contents: Sequence[np.ndarray], edges: Sequence[np.ndarray], share: float) -> Tensor:
         """Return the conditioning: a `share` from the contents, the rest from their edge maps."""

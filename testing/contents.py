@@ -9,9 +9,9 @@ import numpy as np
 
 from util.edge_maps import edge_picture
 from util.errors import DataError, UserError
-from util.images import read_binary, read_image, read_map
+from util.images import read_binary, read_map
 from util.opt import Opt
-from util.pictures import find_pictures
+from util.pictures import Photo, find_pictures, read_photo
 from util.progress import progress
 
 SMALLEST = 32  # pixels a side of a content
@@ -37,9 +37,13 @@ class Content:
     region: Path | None
     classes: str | None
 
+    def photo(self) -> Photo:
+        """Return the picture with its alpha."""
+        return read_photo(self.path)
+
     def picture(self) -> np.ndarray:
         """Return (H, W, 3) uint8."""
-        return read_image(self.path)
+        return self.photo().rgb
 
     def edges(self) -> np.ndarray:
         """Return the edge map (H, W, 3) uint8, drawn at the picture's own size."""
@@ -56,7 +60,7 @@ def read_contents(opt: Opt) -> list[Content]:
     masks = mask_files(opt, files)
     contents, untouched = [], []
     for name, path in progress(files.items(), desc="contents", unit="picture", shown=len(files) > 1):
-        height, width = read_image(path).shape[:2]
+        height, width = read_photo(path).rgb.shape[:2]
         if min(height, width) < SMALLEST:
             raise DataError(f"{path}: {width}x{height}; a content needs at least {SMALLEST} pixels a side")
         content = Content(name, path, (width, height), opt.edge, masks.get(name), opt.mask_classes)

@@ -219,12 +219,14 @@ def stylise_all(opt: Opt, model: S2PreSTModel, contents: list[Content], folder: 
     """Stylise all contents, and save results and edge maps at the contents' own sizes."""
     with progress(total=len(contents), desc=name, unit="picture") as bar:
         for size, group in batches(opt, model, contents):
-            pictures, edges = [content.picture() for content in group], [content.edges() for content in group]
-            scaled, lines = ([resized(each, size) for each in whole] for whole in (pictures, edges))
+            photos, edges = [content.photo() for content in group], [content.edges() for content in group]
+            scaled, lines = [resized(photo.rgb, size) for photo in photos], [resized(drawn, size) for drawn in edges]
             with autocast(model.frozen.device, opt.precision):
                 stylised = model.stylise(scaled, lines, [opt.seed] * len(group), coefficients(opt))
-            for content, picture, drawn, result in zip(group, pictures, edges, stylised, strict=True):
-                whole = composite(picture, resized(result, content.size), content.mask())
+            for content, photo, drawn, result in zip(group, photos, edges, stylised, strict=True):
+                whole = composite(photo.rgb, resized(result, content.size), content.mask())
+                if photo.alpha is not None:
+                    whole = np.dstack([whole, photo.alpha])
                 save_png(whole, folder / "stylized" / f"{content.name}.png")
                 save_png(drawn, folder / "canny" / f"{content.name}.png")
             bar.update(len(group))

@@ -122,7 +122,7 @@ def read_binary(path: PictureFile) -> np.ndarray:
 
 
 def save_png(array: np.ndarray, path: str | os.PathLike[str]) -> None:
-    """Write (H, W, 3) uint8 RGB, (H, W) uint8 or (H, W) uint16 as PNG, whole or not at all; folders are made."""
+    """Write (H, W), RGB or RGBA uint8, or (H, W) uint16 as PNG, whole or not at all; folders are made."""
     _save(Image.fromarray(array), path)
 
 

@@ -1,16 +1,21 @@
-"""Pictures from a file or folder, and their sizes for networks that take multiples of some number of pixels."""
+"""Users' pictures, from a file or folder, and their sizes for networks that take multiples of some pixels."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from util.decode import decode
 from util.errors import DataError, UserError
+from util.images import rgb_of
 from util.listing import files_by_name
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+DEEP = ("I;16", "I;16L", "I;16B")  # modes of 16-bit grey
 
 
 def find_pictures(place: str, flag: str) -> dict[str, Path]:
@@ -32,6 +37,29 @@ def find_pictures(place: str, flag: str) -> dict[str, Path]:
     if not by_name:
         raise UserError(f"{flag} {path}: no picture there ({', '.join(ENDINGS)})")
     return by_name
+
+
+class Photo(NamedTuple):
+    """A picture (H, W, 3) uint8 RGB, and its alpha (H, W) uint8; None: it is opaque."""
+
+    rgb: np.ndarray
+    alpha: np.ndarray | None
+
+
+def read_photo(path: str | os.PathLike[str]) -> Photo:
+    """Return a picture turned as its EXIF orientation says; of 16 bit the upper 8, as Pillow does for colours.
+
+    Raises:
+        DataError: what `decode` refuses, or a picture of another kind, such as one of floats.
+    """
+    picture, alpha = decode(path, "picture").picture, None
+    if picture.mode in DEEP:
+        picture = Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        alpha = np.array(picture.getchannel("A"))
+    opaque = alpha is None or alpha.min() == 255
+    return Photo(rgb_of(picture, path), None if opaque else alpha)
 
 
 def canvas_size(width: int, height: int, *, side: int, multiple: int, keep_aspect: bool) -> tuple[int, int]:

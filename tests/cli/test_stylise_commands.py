@@ -181,6 +181,24 @@ def test_masks_without_a_pixel_are_told(home: Path, capsys: pytest.CaptureFixtur
     assert "no ids 9 of --mask_classes" in told and "nothing would be stylised" in told
 
 
+def test_photographs_as_users_have_them(home: Path) -> None:
+    """Turned by EXIF, of 16 bit, transparent: the plain picture's result, upright, and with the content's alpha."""
+    plain, folder = disc(64, 96), home / "photos"
+    alpha = np.linspace(0, 255, 64 * 96).reshape(64, 96).astype(np.uint8)
+    save_png(plain, folder / "plain.png")
+    save_png(np.dstack([plain, alpha]), folder / "alpha.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned to the right
+    Image.fromarray(np.rot90(plain).copy()).save(folder / "turned.png", exif=exif)
+    save_png(plain[..., 0], folder / "grey.png")
+    save_png(plain[..., 0].astype(np.uint16) * 257, folder / "deep.png")
+    done = stylise(home, "--metrics", "none", content="photos") / "stylized"
+    for other, own in (("plain", "alpha"), ("plain", "turned"), ("grey", "deep")):
+        assert np.array_equal(read_image(done / f"{other}.png"), read_image(done / f"{own}.png")), own
+    assert np.array_equal(np.asarray(Image.open(done / "alpha.png"))[..., 3], alpha)
+    assert Image.open(done / "plain.png").mode == "RGB"
+
+
 def test_a_folder_of_contents_is_not_held_in_memory(tmp_path: Path) -> None:
     for k in range(8):
         save_png(disc(300, 300), tmp_path / f"{k}.png")

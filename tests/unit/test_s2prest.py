@@ -19,6 +19,7 @@ from models.networks.s2prest.inversion import Coefficients, alphas_cumprod
 from models.networks.s2prest.style_attention import DROPOUT, StyleAttention, dropout_factors
 from models.s2prest_model import S2PreSTModel, truncated
 from util.edge_maps import edge_picture
+from util.errors import UserError
 from util.images import to_tensor
 from util.pictures import canvas_size, resized
 
@@ -199,6 +200,13 @@ def test_offloading_moves_one_part_at_a_time() -> None:
     assert arrived[0] == "vae" and arrived[-1] == "vae" and arrived.count("unet") == 1
     left = [move.split()[0] for move in moves[1::2]]
     assert left == arrived[:-1]  # each leaves before the next comes
+
+
+def test_a_result_that_is_no_number_is_no_black_picture() -> None:
+    broken = tiny_model()
+    next(iter(broken.frozen.unet.parameters()))[:] = torch.nan
+    with pytest.raises(UserError, match="NaN or infinite values, which would be saved as black"):
+        run(broken, picture(1))
 
 
 def test_output_is_truncated_as_released() -> None:
