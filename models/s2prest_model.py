@@ -92,6 +92,7 @@ class S2PreSTModel(BaseModel):
     @classmethod
     def from_options(cls, opt: Opt, *, is_train: bool) -> S2PreSTModel:
         frozen = load_diffusion(opt.base_model, opt.clip_model)
+        frozen.hold(opt.precision)
         width = frozen.width
         dim_head = 64 if width == RELEASED_WIDTH else max(1, width // HEADS)
         netE = StyleAttention(dim=width, heads=HEADS, dim_head=dim_head)

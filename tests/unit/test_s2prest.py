@@ -172,6 +172,19 @@ def test_schedule_is_diffusers_own() -> None:
         assert scheduler.timesteps[steps - len(how.visited) :].tolist() == how.visited
 
 
+def test_weights_held_in_bf16_give_what_casting_them_at_every_call_gives() -> None:
+    cast, held = tiny_model(), tiny_model()
+    held.frozen.hold("fp32")
+    assert {p.dtype for part in held.frozen.parts().values() for p in part.parameters()} == {torch.float32}
+    held.frozen.hold("bf16")
+    sizes = [sum(p.nbytes for p in model.frozen.unet.parameters()) for model in (cast, held)]
+    assert sizes[1] < 0.52 * sizes[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert np.array_equal(run(cast, picture(1)), run(held, picture(1)))
+        losses = [model.losses(batch_of(model, [5]))["E/mse"] for model in (cast, held)]
+    assert torch.equal(*losses)
+
+
 def test_slicing_changes_nothing_but_memory(model: S2PreSTModel) -> None:
     content = picture(1)
     before = run(model, content)

@@ -103,6 +103,19 @@ class Diffusion:
         for part in self.parts().values():
             part.to("cpu" if self.offload else device)
 
+    def hold(self, precision: str) -> None:
+        """Keep weights in the type that autocast computes with under `--precision`; it would cast them at every call.
+
+        These are the linear and convolution layers of UNet and text encoder: no result changes. VAE and CLIP's image
+        tower always compute in float32.
+        """
+        if precision != "bf16":
+            return
+        for part in (self.unet, self.text_encoder):
+            for layer in part.modules():
+                if isinstance(layer, nn.Linear | nn.Conv2d):
+                    layer.to(torch.bfloat16)
+
     def save_memory(self) -> None:
         """Let the VAE work picture by picture and, above the size that it was trained at, in blended tiles.
 
