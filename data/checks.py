@@ -13,10 +13,12 @@ import numpy as np
 from data.instances import unique_ids
 from data.packed import PackedRecords, is_packed
 from data.records import MapRules, Maps, Record, find_records, first_problem
+from util.decode import rotation_note
 from util.errors import DataError, UserError
-from util.images import IdMap, read_id_map, read_image
+from util.images import IdMap, read_id_map, read_image, read_map
 
 T = TypeVar("T")
+Notes = dict[str, list[str]]  # what looks wrong and is not: sentences about single "maps" and "pictures"
 
 
 def check_sample(record: Record, rules: MapRules, maps: Maps, *, inst_bits: int | None) -> list[str]:
@@ -74,7 +76,7 @@ def label_problems(label: np.ndarray, rules: MapRules) -> str:
     )
 
 
-def read_record(record: Record, rules: MapRules, notes: list[str] | None = None) -> tuple[Maps | None, list[str]]:
+def read_record(record: Record, rules: MapRules, notes: Notes | None = None) -> tuple[Maps | None, list[str]]:
     """Decode a record and check it; the maps are None if one of the files cannot be decoded; `notes` are added to."""
     problems: list[str] = []
 
@@ -86,14 +88,27 @@ def read_record(record: Record, rules: MapRules, notes: list[str] | None = None)
             return None
 
     image = gathered(lambda: read_image(record.image))
-    label = gathered(lambda: read_id_map(record.label, "label map"))
+    label = gathered(lambda: read_label(record, rules))
     inst = gathered(lambda: read_inst(record, rules))
     if image is None or label is None or problems:
         return None, problems
-    if notes is not None and rules.inst_8bit and (note := bits_note(record.inst, inst)):
-        notes.append(note)
-    maps = Maps(image, rules.map_labels(label.ids), None if inst is None else inst.ids)
+    if notes is not None:
+        found = {
+            "maps": bits_note(record.inst, inst) if rules.inst_8bit else "",
+            "pictures": rotation_note(record.image),
+        }
+        for kind, note in found.items():
+            if note:
+                notes.setdefault(kind, []).append(note)
+    maps = Maps(image, rules.map_labels(label), None if inst is None else inst.ids)
     return maps, check_sample(record, rules, maps, inst_bits=None if inst is None else inst.bits)
+
+
+def read_label(record: Record, rules: MapRules) -> np.ndarray:
+    """Return the label map of a record, as stored; raises `DataError` as `read_map` and `LabelColours.read` do."""
+    return (
+        read_map(record.label, "label map") if rules.label_colours is None else rules.label_colours.read(record.label)
+    )
 
 
 def read_inst(record: Record, rules: MapRules) -> IdMap | None:
@@ -129,7 +144,7 @@ class SplitReport:
     instances: list[int] = field(default_factory=list)
     has_inst: bool = False
     problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: Notes = field(default_factory=dict)
 
 
 def check_split(folder: Path, rules: MapRules, *, min_side: int = 0, progress: Any = None) -> SplitReport:

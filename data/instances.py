@@ -101,14 +101,14 @@ def thing_components(label: np.ndarray, things: Sequence[int], *, least_area: in
                 yield thing, components == component + 1
 
 
-def derived_ids(label: np.ndarray, table: ClassTable) -> np.ndarray:
-    """Return (H, W) uint16: components of things get ids from the number of classes on, all else its label.
+def derived_ids(label: np.ndarray, table: ClassTable, *, first: int = 0) -> np.ndarray:
+    """Return (H, W) uint16: components of things get ids from the number of classes or `first` on, else their label.
 
     Raises:
         DataError: there are more things than 16 bits can number.
     """
     inst = label.copy()
-    first = max(len(table.names), int(label.max()) + 1)
+    first = max(first, len(table.names), int(label.max()) + 1)
     for number, (_, component) in enumerate(
         thing_components(label, sorted(table.things), least_area=LEAST_THING), start=first
     ):

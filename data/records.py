@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from data.label_colours import LabelColours
 from util.class_table import ClassTable
 from util.errors import DataError, UserError
 from util.images import default_palette
@@ -52,6 +53,7 @@ class MapRules:
         inst_8bit: 8-bit instance maps are accepted.
         inst_zero_is_none: id 0 means "no instance": such pixels take their label as id.
         first_instance: smaller ids are of regions, never of single things, whatever their label.
+        label_colours: label maps are colour files, and these are the classes' colours.
     """
 
     label_nc: int
@@ -61,6 +63,7 @@ class MapRules:
     inst_8bit: bool = False
     inst_zero_is_none: bool = False
     first_instance: int = 0
+    label_colours: LabelColours | None = None
 
     def map_labels(self, label: np.ndarray) -> np.ndarray:
         """Replace ids by `label_map`, all at once (3:4 and 4:3 swap)."""

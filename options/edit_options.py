@@ -7,10 +7,13 @@ from pathlib import Path
 
 from data.edit.masks import MaskRule
 from data.edit.scenes import SIDES
+from data.label_colours import LabelColours
+from data.records import read_class_table
 from metrics.segments.segmenters import LOADING_FLAGS
 from options.parser import StrictParser
 from options.run_options import RunOptions
 from util.errors import UserError
+from util.flags import weight
 from util.opt import Opt
 from util.shared_flags import add_shared
 
@@ -43,6 +46,22 @@ def parse_instance(text: str) -> tuple[str, int]:
     return path, int(number)
 
 
+def add_palette_flags(group: argparse._ActionsContainer) -> None:
+    """Add the flags of label maps that are painted in colours."""
+    group.add_argument("--palette", metavar="FILE", help="classes.json in whose colours the label maps are painted")
+    group.add_argument("--color_tolerance", type=weight, metavar="N",
+                       help="with --palette: a colour counts as the nearest class's up to this distance")  # fmt: skip
+
+
+def label_colours(opt: Opt) -> LabelColours | None:
+    """Return the colours of --palette; raises `UserError` if there is no such file."""
+    if opt.palette is None:
+        return None
+    if (table := read_class_table(Path(opt.palette))) is None:
+        raise UserError(f"--palette {opt.palette}: no such file; it is a classes.json (see datasets/README.md)")
+    return LabelColours.of(table, opt.palette, opt.color_tolerance or 0)
+
+
 def add_segmenter_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the network that makes label and instance maps."""
     group = parser.add_argument_group("labels of pictures that have none")
@@ -71,6 +90,7 @@ class EditOptions(RunOptions):
         group.add_argument("--image", metavar="I", help="picture")
         group.add_argument("--label", metavar="L",
                            help="label map, edited already where --mask erases; or --segmenter makes one")  # fmt: skip
+        add_palette_flags(group)
         group.add_argument("--inst", metavar="N", help="instance map; without it, each class is one instance")
         group.add_argument("--mask", metavar="M", help="white: generate. With changes below: in addition to theirs")
         group.add_argument("--mask_threshold", type=int, default=128, metavar="LEVEL",
@@ -141,6 +161,10 @@ class EditOptions(RunOptions):
         makes_labels = opt.label is None or (opt.style_image is not None and opt.style_label is None)
         if opt.segmenter and not makes_labels:
             raise UserError(f"--segmenter {opt.segmenter} makes what --label gives: leave one of the two out")
+        if opt.palette is not None and opt.label is None and opt.style_label is None:
+            raise UserError(f"--palette {opt.palette}: --segmenter makes ids, no colours; leave it out or give --label")
+        if opt.color_tolerance is not None and opt.palette is None:
+            raise UserError(f"--color_tolerance {opt.color_tolerance:g} needs --palette")
         lone = [f for f in ("segmenter_weights", "segmenter_classes", "segmenter_rename", "trust") if getattr(opt, f)]
         if lone and not opt.segmenter:
             raise UserError(f"--{lone[0]} needs --segmenter")

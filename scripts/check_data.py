@@ -91,9 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_report(report, names)
         for problem in report.problems:
             print(f"  PROBLEM {problem}")
-        if report.notes:
-            more = f" (and {len(report.notes) - 1} more such maps)" if len(report.notes) > 1 else ""
-            print(f"  note: {report.notes[0]}{more}")
+        for kind, notes in report.notes.items():
+            more = f" (and {len(notes) - 1} more such {kind})" if len(notes) > 1 else ""
+            print(f"  note: {notes[0]}{more}")
         problems += len(report.problems)
     print(f"\n{problems} problems" if problems else "\nno problems")
     return EXIT_USER_ERROR if problems else EXIT_OK

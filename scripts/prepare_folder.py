@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -29,6 +30,7 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 import numpy as np
 
 from data.instances import MOST_IDS, derived_ids
+from data.label_colours import LabelColours, coloured_name, stored_palette
 from data.prepare.data_set import write_data_set
 from data.prepare.writing import Job, add_common_flags, target_files
 from data.records import MOST_CLASSES, MapRules, parse_label_map, read_class_table
@@ -36,6 +38,7 @@ from data.transforms import scale_short_side
 from options.parser import script_parser
 from util.class_table import EMPTY_TABLE, ClassTable
 from util.errors import EXIT_OK, DataError, UserError, run_main
+from util.flags import weight
 from util.images import default_palette, read_map
 from util.listing import files_below
 from util.progress import progress
@@ -125,26 +128,42 @@ def listed_splits(names: Sequence[str], lists: Sequence[str]) -> dict[str, list[
 # --- classes ----------------------------------------------------------------------------------------------------------
 def class_table(opt: argparse.Namespace, labels: Sequence[Path]) -> ClassTable:
     """Return the classes of --classes or --label_nc, or as many as the ids found in the label maps."""
-    table = EMPTY_TABLE
+    table, coloured = EMPTY_TABLE, False
     if opt.classes is not None:
         if not opt.classes.is_file():
             raise UserError(f"--classes {opt.classes}: no such file")
-        table = read_names(opt.classes) if opt.classes.suffix != ".json" else read_class_table(opt.classes) or table
+        if opt.classes.suffix == ".json":
+            table, coloured = read_class_table(opt.classes) or table, True
+        else:
+            table, coloured = read_names(opt.classes)
     count = opt.label_nc or len(table.names) or highest_id(opt, labels) + 1
     if not (opt.label_nc or table.names) and count == 256:
         print("note: id 255 counts as a class here; if it means no class, start over with --ignore_label 255")
     table = table.resized(count)
+    if not coloured and (stored := stored_palette(labels[0])) is not None:
+        table.palette[: len(stored)] = stored[:count]
     things = table.things if opt.things is None else frozenset(parse_things(opt.things, table.names))
     ignore = table.ignore if opt.ignore_label is None else opt.ignore_label
     return ClassTable(table.names, table.palette, things, ignore)
 
 
-def read_names(path: Path) -> ClassTable:
-    """Read a text file with a class's name per line, id 0 first."""
-    names = read_lines(path, "--classes")
-    if not 0 < len(names) <= MOST_CLASSES:
-        raise UserError(f"--classes {path}: {len(names)} names; a data set has 1 to {MOST_CLASSES} classes")
-    return ClassTable(tuple(names), default_palette(len(names)))
+def read_names(path: Path) -> tuple[ClassTable, bool]:
+    """Read a text file with a class's name per line, id 0 first, each or none behind its colour: "128 64 128 road".
+
+    Returns:
+        The classes, and whether the file names their colours.
+    """
+    lines = read_lines(path, "--classes")
+    if not 0 < len(lines) <= MOST_CLASSES:
+        raise UserError(f"--classes {path}: {len(lines)} names; a data set has 1 to {MOST_CLASSES} classes")
+    try:
+        entries = [coloured_name(line) for line in lines]
+    except ValueError as error:
+        raise UserError(f"--classes {path}: {error}") from error
+    names, colours = tuple(name for name, _ in entries), [colour for _, colour in entries if colour is not None]
+    if colours and len(colours) < len(names):
+        raise UserError(f"--classes {path}: {len(colours)} of {len(names)} classes have a colour; give all or none one")
+    return ClassTable(names, np.array(colours, np.uint8) if colours else default_palette(len(names))), bool(colours)
 
 
 def read_lines(path: Path, flag: str) -> list[str]:
@@ -183,11 +202,13 @@ def as_16_bit(inst: np.ndarray) -> np.ndarray:
     return inst.astype(np.uint16)
 
 
-def convert(table: ClassTable, label_map: str | None, short_side: int, job: Job) -> Mapping[str, np.ndarray]:
+def convert(
+    table: ClassTable, label_map: str | None, label_colours: LabelColours | None, short_side: int, job: Job
+) -> Mapping[str, np.ndarray]:
     """Return the parts of one picture; raises `DataError`, naming the flags that help, for ids beyond the classes."""
     rules = MapRules(
         label_nc=len(table.names), ignore_label=table.ignore, label_map=parse_label_map(label_map),
-        inst_rgb=True, inst_8bit=True,
+        inst_rgb=True, inst_8bit=True, label_colours=label_colours,
     )  # fmt: skip
     maps = scale_short_side(job.load(rules), short_side, name=job.name)
     wide = maps.label.max() > 255
@@ -208,7 +229,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     for what in ("image", "label", "inst"):
         parser.add_argument(f"--{what}_suffix", default="", help="end of the file names, before the ending")
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="a classes.json, or a name per line. Default: ids")
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="a classes.json, or per line a name, or 'R G B name'. Default: ids"
+    )
+    parser.add_argument(
+        "--label_colors", action="store_true", help="label maps are pictures in the colours of --classes (pix2pix)"
+    )
+    parser.add_argument(
+        "--color_tolerance", type=weight, metavar="N",
+        help="with --label_colors: colours count as the nearest class's up to this distance in RGB",
+    )  # fmt: skip
     parser.add_argument("--label_nc", type=int, help="number of classes. Default: by --classes, or the ids found")
     parser.add_argument("--things", help="comma list of classes that come in single things. Default: by --classes")
     parser.add_argument("--ignore_label", type=int, help="label id without a class")
@@ -223,6 +253,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     opt = parser.parse_args(arguments)
     if opt.derive_instances and opt.things is None and (opt.classes is None or opt.classes.suffix != ".json"):
         raise UserError("--derive_instances needs to know the things: --things car,person, or a classes.json")
+    if opt.label_colors and opt.classes is None:
+        raise UserError("--label_colors needs the colours: --classes FILE, a classes.json or lines such as 0 0 142 car")
+    if opt.color_tolerance is not None and not opt.label_colors:
+        raise UserError(f"--color_tolerance {opt.color_tolerance:g} needs --label_colors")
     if opt.short_side < 0 or (opt.label_nc is not None and opt.label_nc < 1):
         raise UserError("--short_side and --label_nc cannot be negative")
     return opt
@@ -231,7 +265,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     opt = parse(arguments)
     images = by_name(opt.images, opt.image_suffix, PICTURES, "images")
-    labels = by_name(opt.labels, opt.label_suffix, MAPS, "labels")
+    labels = by_name(opt.labels, opt.label_suffix, PICTURES if opt.label_colors else MAPS, "labels")
     require(list(images), labels, "labels", opt.labels)
     insts = by_name(opt.inst, opt.inst_suffix, MAPS, "inst") if opt.inst else {}
     if insts:
@@ -239,19 +273,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = list(images)
     splits = listed_splits(names, opt.list) if opt.list else draw_splits(names, opt.ratios, opt.seed)
     table = class_table(opt, list(labels.values()))
+    colours = LabelColours.of(table, opt.classes, opt.color_tolerance or 0) if opt.label_colors else None
     kinds = ("images", "labels", *(["inst_map"] if insts or opt.derive_instances else []))
     jobs = [
         Job(name, images[name], labels[name], insts.get(name),
             target_files(opt.output / split, name, kinds, picture=".png" if opt.png else ".jpg"))
         for split, members in splits.items() for name in members
     ]  # fmt: skip
-    settings = {
+    settings: dict[str, Any] = {
         "splits": hashlib.sha256(repr(sorted(splits.items())).encode()).hexdigest()[:12], "kinds": list(kinds),
         "short_side": opt.short_side, "png": opt.png, "label_map": opt.label_map, "label_nc": len(table.names),
         "things": sorted(table.things), "ignore_label": table.ignore,
     }  # fmt: skip
+    if colours is not None:
+        settings |= {"label_colors": [list(colour) for colour in colours.palette], "tolerance": colours.tolerance}
     write_data_set(
-        opt, jobs, partial(convert, table, opt.label_map, opt.short_side),
+        opt, jobs, partial(convert, table, opt.label_map, colours, opt.short_side),
         mode="custom", classes=table, script="prepare_folder.py", settings=settings, official={},
     )  # fmt: skip
     return EXIT_OK

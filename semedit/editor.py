@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ from models import MODELS
 from models.style_bank import StyleBank
 from models.style_sources import Frame, MeanSource, ReferenceSource, StrictSource, StyleSource, draws, steps
 from options.base_options import run_folder
+from options.edit_options import label_colours
 from semedit.labels import Labeller, make_labeller
-from semedit.sources import Source, ids_from, mask_from, name_of, picture_from
+from semedit.sources import Source, ids_from, labels_from, mask_from, name_of, picture_from
 from trainers.restore import load_run
 from util.batch import Batch, to_device
 from util.class_table import ClassTable
@@ -79,7 +80,7 @@ class Editor:
         if model_class.flow != "editing":
             raise UserError(f"--name {opt.name}: a run of {opt.model} edits no scenes; use its commands (README.md)")
         dataset, run_dir = DATASETS.get(opt.dataset_mode), run_folder(opt)
-        self.rules: MapRules = dataset.map_rules(opt)
+        self.rules: MapRules = replace(dataset.map_rules(opt), label_colours=label_colours(opt))
         classes = read_class_table(run_dir / CLASSES_FILE) or dataset.class_table(opt.dataroot)
         self.classes: ClassTable = classes.resized(opt.label_nc)
         self.names = list(self.classes.names)
@@ -117,7 +118,7 @@ class Editor:
             maps = self._labelled(picture, inst)
         else:
             ids = None if inst is None else ids_from(inst, "instance map", rgb_ids=self.rules.inst_rgb)
-            maps = Maps(picture, ids_from(label, "label map"), ids)
+            maps = Maps(picture, labels_from(label, self.rules), ids)
         files = [Path(name_of(source, what)) for source, what in ((image, "image"), (label, "label"), (inst, "inst"))]
         record = Record(name or files[0].stem, *files)
         erased = None if mask is None else mask_from(mask)

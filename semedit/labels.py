@@ -19,6 +19,8 @@ from util.device import resolve_device
 from util.images import default_palette
 from util.opt import Opt
 
+FIRST_THING = 1000  # smaller ids are of regions in Cityscapes (`MapRules.first_instance`)
+
 
 class Labeller:
     """Makes the maps of pictures: a class per pixel, and the connected components of things as instances.
@@ -43,7 +45,11 @@ class Labeller:
         """Return a picture (H, W, 3) uint8 with its maps (H, W) int32."""
         picture = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         label = self._ids[self.segmenter.predict(picture[None])[0].cpu().numpy()]
-        return Maps(image, label, derived_ids(label, self.classes).astype(np.int32) if self.instances else None)
+        return Maps(
+            image,
+            label,
+            derived_ids(label, self.classes, first=FIRST_THING).astype(np.int32) if self.instances else None,
+        )
 
     def found(self, maps: Maps) -> str:
         """Return which classes the maps show, the largest first, with the number of things."""

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from data.edit.masks import WHITE, grey_levels
+from data.records import MapRules
 from util.decode import decode, upright
 from util.errors import DataError
 from util.images import ids_of, read_image, read_map, rgb_of
@@ -23,6 +24,13 @@ def picture_from(source: Source) -> np.ndarray:
             raise DataError(f"image: an array {source.shape} of {source.dtype}; (height, width, 3) of uint8 is needed")
         return source.copy()
     return rgb_of(upright(source), "image") if isinstance(source, Image.Image) else read_image(source)
+
+
+def labels_from(source: Source, rules: MapRules) -> np.ndarray:
+    """Return label ids (H, W) int32, of colours where the rules say so; raises `DataError` as `ids_from` does."""
+    if rules.label_colours is None or (isinstance(source, np.ndarray) and source.ndim == 2):
+        return ids_from(source, "label map")
+    return rules.label_colours.ids(picture_from(source), name_of(source, "label"))
 
 
 def ids_from(source: Source, what: str, *, rgb_ids: bool = False) -> np.ndarray:

@@ -69,9 +69,10 @@ def ids_of(picture: Image.Image, path: PictureFile, what: str, *, rgb_ids: bool 
         rgb = np.asarray(picture.convert("RGB")).astype(np.int32)
         return IdMap(rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2], 24)
     if picture.mode not in _MAP_BITS:
+        ways_out = "edit.py --palette and prepare_folder.py --label_colors make ids of a label map's colours"
         raise DataError(
             f"{path}: the {what} has colours (mode {picture.mode}); ids are needed, one channel of 8 or 16 bit. "
-            "Convert the colours to ids first"
+            f"{ways_out}"
         )
     ids = np.array(picture).astype(np.int32)
     if ids.size and ids.min() < 0:  # of a file of 32 bit

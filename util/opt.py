@@ -40,6 +40,7 @@ class Opt:
     checkpoints_dir: str
     clip_input: str
     clip_model: str
+    color_tolerance: float | None
     cond: str | None
     cond_mix: float
     config: str | None
@@ -133,6 +134,7 @@ class Opt:
     offload: bool
     outpaint: list[str] | None
     output: str
+    palette: str | None
     panorama: int | None
     patch_loss: str
     per_class: bool

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data.checks import check_sample, read_inst, size_problem
+from data.checks import check_sample, read_inst, read_label, size_problem
 from data.edit.masks import WHITE, MaskRule, read_drawn_mask
 from data.records import PICTURE_ENDINGS, MapRules, Maps, Record, first_problem
 from util.decode import rotation_note
 from util.errors import DataError, UserError
-from util.images import read_id_map, read_image
+from util.images import read_image
 from util.listing import files_by_name
 
 SIDES = ("left", "right", "up", "down")
@@ -137,8 +137,7 @@ def load_scene(
     else:
         inst = read_inst(record, rules)
         bits = None if inst is None else inst.bits
-        label = read_id_map(record.label, "label map").ids
-        maps = Maps(image, label, None if inst is None else inst.ids)
+        maps = Maps(image, read_label(record, rules), None if inst is None else inst.ids)
     mask, notes = None, list(filter(None, [rotation_note(record.image)]))
     if files.mask is not None:
         mask, more = read_drawn_mask(files.mask, image.shape[:2], mask_rule)

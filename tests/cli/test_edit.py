@@ -328,3 +328,26 @@ def test_it_runs_from_any_folder(root: Path, tmp_path: Path) -> None:
                            capture_output=True, text=True)  # fmt: skip
     assert wrong.returncode == 2
     assert "Traceback" not in wrong.stderr
+
+
+def test_label_maps_in_colours(root: Path, tmp_path: Path) -> None:
+    label = read_map(root / "label/a.png", "label")
+    save_png(CLASSES.palette[label], tmp_path / "painted.png")
+    painted, palette = f"--label={tmp_path / 'painted.png'}", f"--palette={root / 'divsem/classes.json'}"
+    style = [f"--style_image={root / 'image/a.png'}", f"--style_label={tmp_path / 'painted.png'}"]
+    style += [f"--style_inst={root / 'inst/a.png'}", "--style_class", "car"]
+    by_ids = call(root, *style[:1], f"--style_label={root / 'label/a.png'}", *style[2:], mask=True, output="c/ids.png")
+    by_colours = call(root, *style, painted, palette, mask=True, output="c/colours.png")
+    assert by_ids.read_bytes() == by_colours.read_bytes()
+    editor = semedit.load(root / "divsem", device="cpu", palette=root / "divsem/classes.json")
+    files = [root / "image/a.png", CLASSES.palette[label], root / "inst/a.png"]
+    scene = editor.scene(*files, root / "mask/a.png")
+    assert np.array_equal(scene.label, label)
+    for match, *flags in (
+        (r"painted\.png: the label map has colours .*edit.py --palette", painted),
+        ("--palette none.json: no such file", painted, "--palette=none.json"),
+        ("--color_tolerance 9 needs --palette", "--color_tolerance=9"),
+        (r"a\.png: the label map has colours that no class of .*classes\.json has", palette),
+    ):
+        with pytest.raises(UserError, match=match):
+            call(root, *flags, mask=True, output="c/wrong.png")
