@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+from pathlib import Path
 from typing import Any
 
 from models.networks.s2prest.inversion import MOST_STEPS, Coefficients
@@ -12,6 +14,13 @@ from util.flags import positive, positive_int, weight
 from util.opt import Opt
 from util.shared_flags import add_shared
 
+# Flags that pictures depend on beside the strength, with their usual values; other values have folders of their own.
+USUAL: dict[str, Any] = {
+    **{name: value for name, value in vars(Coefficients()).items() if name != "strength"},
+    "edge": EDGES[0], "size": 512, "keep_aspect": True, "masks": None, "mask_classes": None, "seed": 42,
+    "precision": "fp32", "step": None, "raw_weights": False,
+}  # fmt: skip
+
 
 def add_stylising_flags(group: Any) -> None:
     """Add the flags of test.py."""
@@ -19,7 +28,7 @@ def add_stylising_flags(group: Any) -> None:
     add_shared(group, "task", choices=("stylise",), default="stylise", help="what a result line calls this")
     add("--content", metavar="FILE_OR_DIR", help="what to stylise: a picture, or a folder of pictures")
     add("--styles", metavar="RUN,RUN", help="further runs whose styles are applied, with the models loaded once")
-    folders = "pictures go to <DIR>/<run>/wt_<strength>/{stylized,canny}/"
+    folders = "pictures go to <DIR>/<run>/wt_<strength>/{stylized,canny}/; other flags are in the name"
     add_shared(group, "results_dir", default="results", help=folders)
     add("--style_guidance", type=positive, default=usual.strength, help="in (0, 1]: how far the content is noised")
     add("--steps", type=positive_int, default=usual.steps, help="DDIM steps of the whole schedule")
@@ -32,9 +41,14 @@ def add_stylising_flags(group: Any) -> None:
     switch: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
     noise = "mixed noise as strong as its step says, decoding from the step of the noise; off: as released"
     add("--match_noise_level", **switch, default=usual.match_noise_level, help=noise)
-    add("--edge", choices=EDGES, default=EDGES[0], help="edge map: suppressed gradient (released) or Canny")
-    add("--size", type=positive_int, default=512, help="short side to compute at; the long one follows the picture")
-    add("--keep_aspect", **switch, default=True, help="off: squeeze into a square, as released")
+    add("--edge", choices=EDGES, default=USUAL["edge"], help="edge map: suppressed gradient (released) or Canny")
+    add(
+        "--size",
+        type=positive_int,
+        default=USUAL["size"],
+        help="short side to compute at; the long one follows the picture",
+    )
+    add("--keep_aspect", **switch, default=USUAL["keep_aspect"], help="off: squeeze into a square, as released")
     add("--masks", metavar="FILE_OR_DIR", help="style only where these are white, or of --mask_classes")
     add("--mask_classes", metavar="ID,ID", help="--masks are label maps: style only these ids")
     add("--attention_slicing", **switch, default=False, help="VAE by pictures and tiles: less memory")
@@ -69,3 +83,18 @@ def coefficients(opt: Opt) -> Coefficients:
         latent_mix=opt.latent_mix,
         match_noise_level=opt.match_noise_level,
     )
+
+
+def folder_of_style(opt: Opt, name: str) -> Path:
+    """Return where the results of a style's run go: `wt_<strength>`, followed by the flags that are not as usual."""
+    others = [f"_{flag}={_shown(getattr(opt, flag))}" for flag, usual in USUAL.items() if getattr(opt, flag) != usual]
+    return Path(opt.results_dir) / name / f"wt_{opt.style_guidance:g}{''.join(others)}"
+
+
+def _shown(value: Any) -> str:
+    """Return a flag's value as a part of a folder's name: a place by its own name and a digest of all of it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, str) and not value.replace(",", "").isalnum():
+        return f"{Path(value).name}-{hashlib.sha256(value.encode()).hexdigest()[:6]}"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -24,7 +24,7 @@ from options.base_options import OPTIONS_FILE, run_folder
 from options.parser import read_yaml
 from testing.contents import Content, mask_files, read_contents
 from testing.flow import FLOWS, Flow, Measured, Test
-from testing.stylising_flags import add_stylising_flags, check_stylising_flags, coefficients
+from testing.stylising_flags import add_stylising_flags, check_stylising_flags, coefficients, folder_of_style
 from trainers.restore import Loaded, load_run
 from util.device import autocast, resolve_device
 from util.errors import UserError
@@ -153,11 +153,6 @@ class StylisingTest(Test):
         edges = read_image(self.folder / "canny" / f"{name}.png")
         result = read_result(self.folder, content)
         return {"real": content.picture(), "edges": edges, "style": self.model.style, "result": result}
-
-
-def folder_of_style(opt: Opt, name: str) -> Path:
-    """Return where the results of a style's run go."""
-    return Path(opt.results_dir) / name / f"wt_{opt.style_guidance:g}"
 
 
 def take_style(opt: Opt, model: Any, run_dir: Path) -> Loaded:

@@ -19,9 +19,11 @@ import test as test_command
 import train as train_command
 from metrics.pixels.stylisation import Stylisation
 from models import MODELS
+from options.test_options import TestOptions
 from scripts.build_style_bank import main as build_style_bank
 from scripts.edit import main as edit
 from testing.contents import read_contents
+from testing.stylising_flow import StylisingFlow
 from util.errors import UserError
 from util.images import read_image, save_png
 
@@ -57,7 +59,7 @@ def stylise(home: Path, *args: str, name: str = "wiki_1", content: str = "conten
     where = ["--name", name, "--checkpoints_dir", str(home), "--results_dir", str(home / "results")]
     usual = ["--content", str(home / content), "--size", "64", "--steps", "10", "--device", "cpu"]
     assert test_command.main([*where, *usual, *args]) == 0
-    return home / "results" / name / "wt_0.4"
+    return StylisingFlow.results_folder(TestOptions().parse([*where, *usual, *args]))
 
 
 def result(home: Path, *args: str) -> np.ndarray:
@@ -84,7 +86,7 @@ def test_a_folder_of_contents_of_any_shape_by_two_styles_at_once(home: Path) -> 
     for kind in ("stylized", "canny"):
         for name, size in (("wide", (64, 96)), ("square", (64, 64)), ("tall.v2", (200, 180))):
             assert read_image(folder / kind / f"{name}.png").shape == (*size, 3)
-    other = home / "results" / "wiki_2" / "wt_0.4"
+    other = home / "results" / "wiki_2" / folder.name
     assert (read_image(folder / "stylized/wide.png") != read_image(other / "stylized/wide.png")).any()
     assert np.array_equal(read_image(folder / "canny/wide.png"), read_image(other / "canny/wide.png"))
     shown = {"stylized", "canny", "grid.png", "report.html", "result.json"}
@@ -136,12 +138,30 @@ def test_pictures_are_on_disk_before_they_are_measured(home: Path, monkeypatch: 
     monkeypatch.setattr(Stylisation, "score", fails)
     with pytest.raises(ArithmeticError):
         stylise(home, content="contents")
-    assert len(list((home / "results" / "wiki_1" / "wt_0.4" / "stylized").iterdir())) == 3
+    assert len(list((home / "results" / "wiki_1").glob("wt_0.4*/stylized/*"))) == 3
 
 
 def test_strength_names_the_folder_and_one_is_allowed(home: Path) -> None:
-    stylise(home, "--style_guidance", "1")
-    assert (home / "results" / "wiki_1" / "wt_1" / "stylized" / "square.png").is_file()
+    folder = stylise(home, "--style_guidance", "1")
+    assert folder.name == "wt_1_steps=10_size=64" and (folder / "stylized" / "square.png").is_file()
+
+
+def test_results_of_other_flags_have_folders_of_their_own(tmp_path: Path) -> None:
+    def folder(*flags: str) -> str:
+        run = ["--model", "s2prest", "--name", "r", "--content", "c", "--base_model", "b", "--clip_model", "c"]
+        return StylisingFlow.results_folder(
+            TestOptions().parse([*run, "--checkpoints_dir", str(tmp_path), *flags])
+        ).name
+
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "opt.yaml").write_text("model: s2prest\ndataset_mode: style_image\n")
+    assert folder() == folder("--batch_size", "3", "--device", "cpu") == "wt_0.4"
+    masks = [folder("--masks", place) for place in ("a/masks", "b/masks")]
+    assert masks[0] != masks[1] and all(name.startswith("wt_0.4_masks=masks-") for name in masks)
+    flags = "--guidance 7.5 --edge canny --no-keep_aspect --match_noise_level --seed 1 --step 100"
+    assert folder(*flags.split()) == (
+        "wt_0.4_guidance=7.5_match_noise_level=on_edge=canny_keep_aspect=off_seed=1_step=100"
+    )
 
 
 def test_keeping_the_aspect_ratio_is_not_squeezing(home: Path) -> None:

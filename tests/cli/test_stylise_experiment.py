@@ -49,7 +49,7 @@ def test_rows_run_on_the_tiny_pipeline_and_stand_beside_published_numbers(
     line = [str(FILE), *ROWS, *runs, "--train_args", train, "--test_args", test]
     assert run_experiment.main(line) == 0
     assert "S2PreST by style, stylise, 2 pictures" in capsys.readouterr().out
-    assert (tmp_path / "results" / "s2prest_style_2" / "wt_0.4" / "stylized" / "1.png").is_file()
+    assert (tmp_path / "results" / "s2prest_style_2" / "wt_0.4_steps=10_size=64" / "stylized" / "1.png").is_file()
     assert run_experiment.main(line) == 0
     assert "$ python" not in capsys.readouterr().out  # finished rows are not run again
     assert make_table.main([str(FILE), *runs]) == 0

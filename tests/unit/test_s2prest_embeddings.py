@@ -145,7 +145,7 @@ def test_embeddings_become_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     places = [part for flag in ("--base_model", "--clip_model") for part in (flag, tiny[tiny.index(flag) + 1])]
     test = [*where, *places, "--content", str(style), "--size", "64", "--steps", "10", "--results_dir", str(tmp_path)]
     assert test_command.main(test) == 0
-    result = read_image(tmp_path / "wiki" / "wt_0.4" / "stylized" / "style.png")
+    result = read_image(tmp_path / "wiki" / "wt_0.4_steps=10_size=64" / "stylized" / "style.png")
     wanted = S2PreSTModel(
         frozen=diffusion_files.load_diffusion(places[1], places[3]), netE=net.eval(), clip_input="legacy", lr=None,
         style=picture(5), size=64,

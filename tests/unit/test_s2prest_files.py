@@ -69,7 +69,7 @@ def test_a_run_on_a_single_file(tmp_path: Path) -> None:
     save_png(picture(1), tmp_path / "content.png")
     test = ["--content", str(tmp_path / "content.png"), "--size", "64", "--steps", "10"]
     assert test_command.main([*run, *test, "--results_dir", str(tmp_path)]) == 0
-    assert read_image(tmp_path / "one" / "wt_0.4" / "stylized" / "content.png").shape == (64, 64, 3)
+    assert read_image(tmp_path / "one" / "wt_0.4_steps=10_size=64" / "stylized" / "content.png").shape == (64, 64, 3)
 
 
 def test_other_single_files_are_refused(tmp_path: Path) -> None:
