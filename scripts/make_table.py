@@ -22,6 +22,7 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
     leave_on_interrupt()
 
 from metrics.registry import METRICS
+from metrics.reporting.protocol import OF_THE_TEST
 from metrics.reporting.result import RESULT_FILE
 from metrics.reporting.summary import read_lines
 from metrics.reporting.table import FORMATS, Entry, Table
@@ -31,7 +32,7 @@ from options.parser import script_parser
 from util.errors import EXIT_OK, UserError, run_main
 from util.text_files import parse_json
 
-BANK = "bank"  # --style_source where it is not given
+WAYS = {"style_source": "bank", "object_classes": None, "removal": "thing"}  # to test one run, with their defaults
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -81,12 +82,17 @@ def same_pictures(outside: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
     """Return whether a line of --outside belongs into the table of a run, by their protocols."""
     if "pack" in outside:
         return all(outside.get(name) == own.get(name) for name in ("dataset_mode", "split", "mask_set"))
-    return outside.get("as_run") is not None and outside["as_run"] == own.get("run")
+    names = [name for name in WAYS if name in OF_THE_TEST]
+    alike = all(outside.get(name) == own.get(name) for name in names)
+    return outside.get("as_run") is not None and outside["as_run"] == own.get("run") and alike
 
 
 def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
     """Return a row's part of a table."""
-    line = None if row.not_built() else last_line(checkpoints_dir / row.run / "metrics.jsonl", task, row.test)
+    flags = {**row.train, **row.test}
+    if row.baseline:  # neither draws styles nor reads instances
+        flags = {name: value for name, value in flags.items() if name in OF_THE_TEST}
+    line = None if row.not_built() else last_line(checkpoints_dir / row.run / "metrics.jsonl", task, flags)
     notes, status = [], "not built" if row.not_built() else "not run"
     if line is not None:
         status = "done"
@@ -103,16 +109,17 @@ def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
 def last_line(path: Path, task: str, flags: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the last result of a task in a run's metrics.jsonl, None if there is none.
 
-    Several rows may test one run: results of another `--style_source` than the row's are skipped, as are those of the
-    best weights where the row is of the last ones.
+    Several rows may test one run: results of another of the `WAYS` than the row's are skipped, as are those of the best
+    weights where the row is of the last ones.
     """
-    source, best = flags.get("style_source", BANK), is_best(flags)
+    asked, best = {name: str(flags.get(name, default)) for name, default in WAYS.items()}, is_best(flags)
     newest = None
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for number, text in enumerate(lines, start=1):
         try:
             line = parse_json(text)
-            fits = line["task"] == task and line["protocol"].get("style_source", BANK) == source
+            done = {name: str(line["protocol"].get(name, default)) for name, default in WAYS.items()}
+            fits = line["task"] == task and done == asked
             newest = line if fits and best == ("chosen" in line["protocol"]) else newest
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}, line {number}: not a result of test.py ({error!r}); remove the line") from error

@@ -24,7 +24,7 @@ import numpy as np
 
 from data import scene_dataset
 from data.loader import make_loader, plain_pictures
-from data.masks import FOLDER, TASKS
+from data.masks import FOLDER, OBJECT_TASKS, TASKS
 from options.base_options import add_data_flags
 from options.parser import StrictParser, script_parser
 from testing.packs.forms import FORMS
@@ -35,6 +35,7 @@ from util.flags import natural, positive_int
 from util.images import to_uint8
 from util.opt import Opt
 from util.progress import progress
+from util.shared_flags import add_shared
 
 COLOUR_PICTURES = 500  # of the training split, whose class colours a pack holds
 
@@ -47,6 +48,7 @@ def build_parser(mode: str) -> StrictParser:
     group.add_argument("--output", type=Path, metavar="DIR", required=True, help="folder to make")
     group.add_argument("--task", choices=(*TASKS, FOLDER), default="free_form", help="which masks")
     group.add_argument("--mask_dir", metavar="DIR", help="mask PNGs (white: generate) for --task folder")
+    add_shared(group, "object_classes")
     group.add_argument("--split", default="test", help="split to pack")
     group.add_argument("--num_images", type=positive_int, help="only the first so many that the task can use")
     group.add_argument("--seed", type=int, default=0, help="of the masks")
@@ -68,6 +70,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Opt, Path, list[str]]:
     opt = Opt(**given)
     if (opt.task == FOLDER) != (opt.mask_dir is not None):
         raise UserError("--task folder and --mask_dir DIR belong together")
+    if opt.object_classes is not None and opt.task not in OBJECT_TASKS:
+        raise UserError(f"--object_classes {opt.object_classes}: --task {opt.task} chooses no object")
     vars(opt).update(scene_dataset(mode).complete_options(opt) | {"cache": "none"})  # each picture is read once
     return opt, output, forms
 
@@ -85,6 +89,7 @@ def write_pack(opt: Opt, folder: Path, forms: Sequence[str]) -> Pack:
     data = {
         "dataset_mode": opt.dataset_mode, "split": opt.split, "split_size": len(dataset),
         "left_out": selection.left_out, "seed": opt.seed, "crop_size": opt.crop_size, "load_size": opt.load_size,
+        **({"object_classes": opt.object_classes} if opt.object_classes else {}),
     }  # fmt: skip
     colours, notes = class_colours(opt)
     return writer.finish(data, colours, [*selection.notes, *notes])

@@ -53,10 +53,7 @@ class EditingFlow(Flow):
         group.add_argument("--split", default="test", help="split to generate")
         add_shared(group, "task", choices=(*TASKS, FOLDER), default="free_form")
         group.add_argument("--mask_dir", metavar="DIR", help="mask PNGs (white: generate) for --task folder")
-        group.add_argument(
-            "--object_classes", metavar="CLASS,...",
-            help="things that object_addition and object_removal erase, by name or id; default: all",
-        )  # fmt: skip
+        add_shared(group, "object_classes")
         group.add_argument(
             "--removal", choices=("thing", "released"), default="thing",
             help="object_removal: the erased thing leaves the instance map, or all things do, and edges, as SIEDOB's "

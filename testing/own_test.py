@@ -19,6 +19,7 @@ FROM_THE_TEST = ("real", "masks", "labels", "metric_side")  # flags of evaluate.
 PROTOCOL = (
     "dataset_mode", "split", "split_size", "left_out", "seed", "draw", "crop_size", "load_size", "reference",
 )  # fmt: skip
+IF_ASKED = ("object_classes",)  # of the protocol too, in lines of tests that were asked for it
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class OwnTest:
                 f"({protocol['mask_set']}); {again} again"
             )
         source = {"pack": self.pack} if self.pack else {"as_run": self.run}
-        return {name: protocol.get(name) for name in PROTOCOL} | source | {"real_set": None}
+        asked = {name: protocol[name] for name in IF_ASKED if name in protocol}
+        return {name: protocol.get(name) for name in PROTOCOL} | asked | source | {"real_set": None}
 
     def notes(self, line: Mapping[str, Any], name: str) -> list[str]:
         """Return a note if a folder's line cannot stand in one table with the run's."""

@@ -28,6 +28,10 @@ SHARED: dict[str, dict[str, Any]] = {
     "vgg_weights": {"metavar": "FILE", "help": "its weights; default: torchvision's download"},
     # tests and edits
     "task": {"help": "which masks"},
+    "object_classes": {
+        "metavar": "CLASS,...",
+        "help": "things that object_addition and object_removal erase, by name or id; default: all",
+    },
     "results_dir": {"metavar": "DIR", "help": "default: <run>/results/<split>_<task>"},
     "num_samples": {"type": positive_int, "default": 1, "help": "draws per picture; several make a strip"},
     "style_source": {

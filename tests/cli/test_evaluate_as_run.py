@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 import test as test_command
 import train as train_command
+from metrics.reporting.table import CSV_HEAD
 from scripts import evaluate, make_table
 from util.errors import DataError, UserError
 
@@ -92,6 +94,36 @@ def test_removed_objects_have_no_truth(here: Path) -> None:
         "--task", "object_removal", "--metrics", "l1,seam", fake="checkpoints/mine/results/test_object_removal/fake"
     )
     assert set(asked["metrics"]) == {"seam"}
+
+
+OBJECTS = """
+title: Ours and theirs
+tasks: [object_addition]
+test: {metrics: "l1,seam"}
+groups: {all: {}, houses: {test: {object_classes: building}}}
+rows:
+  mine: {label: any thing, group: all, train: {model: spmpgan, max_steps: 0}}
+  mine_houses: {label: houses, group: houses, run: mine, train: {model: spmpgan, max_steps: 0}}
+"""
+
+
+def test_object_classes_tell_tests_of_a_run_apart(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    usual = ["--name", "mine", "--task", "object_addition", "--metrics", "l1,seam", *DATA.split()[-4:]]
+    for more in (["--object_classes", "building", "--results_dir", "houses"], []):
+        assert test_command.main([*usual, *more]) == 0
+    line = score("--as_run", "houses", fake="houses/fake")
+    assert line["protocol"]["object_classes"] == "building"
+    assert "stands in no table" not in capsys.readouterr().out
+    assert "object_classes" not in score("--task", "class")["protocol"]
+    score("--as_run", "houses", fake="houses/fake")
+    Path("objects.yaml").write_text(OBJECTS)
+    assert make_table.main(["objects.yaml", "--outside", "out.json", "--format", "csv"]) == 0
+    cells = list(csv.DictReader(capsys.readouterr().out.splitlines()[-6:], fieldnames=CSV_HEAD))
+    rows = {(cell["group"], cell["label"]): cell["ours"] for cell in cells if cell["metric"] == "l1_masked"}
+    assert list(rows) == [("all", "any thing"), ("houses", "houses"), ("houses", "theirs")]
+    assert float(rows["houses", "theirs"]) == pytest.approx(float(rows["houses", "houses"]), rel=1e-9)
+    assert rows["all", "any thing"] != rows["houses", "houses"]
+    assert {cell["protocol"].count("objects: building") for cell in cells if cell["group"] == "houses"} == {1}
 
 
 def test_other_metrics_are_said_to_stand_apart(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

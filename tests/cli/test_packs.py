@@ -87,6 +87,19 @@ def test_the_same_flags_give_the_same_pack(home: Path, tmp_path: Path) -> None:
         pack_benchmark.main([*DATA, "--output", str(tmp_path / "again")])
 
 
+def test_a_pack_of_the_objects_of_some_classes(tmp_path: Path) -> None:
+    """Fills in the table of a test with --object_classes take the same pictures."""
+    asked = [*DATA, "--object_classes", "building", "--output", str(tmp_path / "houses")]
+    assert pack_benchmark.main([*asked, "--task", "object_addition"]) == 0
+    pack = read_pack(tmp_path / "houses")
+    assert pack.manifest["data"]["object_classes"] == "building"
+    for name in pack.texts:
+        picture = pack.item(name)
+        assert (picture.label[picture.mask] == 1).any()
+    with pytest.raises(UserError, match="--object_classes building: --task class chooses no object"):
+        pack_benchmark.main([*asked, "--task", "class"])
+
+
 def mask_of(form: str, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
     """Return what a form says is to be generated."""
     if form == "lama":

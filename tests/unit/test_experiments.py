@@ -26,7 +26,7 @@ from options.base_options import OPTIONS_FILE
 from options.experiment import Experiment, Row, read_experiment, to_args
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
-from scripts import baselines, pack_benchmark, prepare_analogy, prepare_cityscapes
+from scripts import baselines, make_table, pack_benchmark, prepare_analogy, prepare_cityscapes
 from testing.fills.plain import FILLS
 from util.errors import UserError
 
@@ -232,6 +232,24 @@ def entry(name: str, result: dict[str, Any] | None, status: str = "done", **publ
 def test_every_field_of_the_protocol_counts(field: str) -> None:
     with pytest.raises(UserError, match=rf"(?s)here: .*{field}: .*\(a, c\).*other \(b\)"):
         require_one_protocol({"a": line(), "b": line(**{field: "other"}), "c": line()}, "here")
+
+
+def test_rows_that_test_one_run_in_different_ways_take_their_own_lines(tmp_path: Path) -> None:
+    ways: list[dict[str, Any]] = [
+        {"object_classes": "car,person"},
+        {"removal": "released"},
+        {"style_source": "noise"},
+        {},
+    ]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps({**line(number), "protocol": way}) + "\n" for number, way in enumerate(ways)))
+    for number, way in enumerate(ways):
+        found = make_table.last_line(path, "free_form", way)
+        assert found is not None and found["metrics"]["fid"] == number
+    assert make_table.last_line(path, "free_form", {"object_classes": "car"}) is None
+    row = Row("r", ".", "R", "", {"style_source": "noise"}, {}, ["free_form"], {}, "")
+    trained = make_table.make_entry(row, "free_form", tmp_path)
+    assert trained.ours("fid") == 2, "a run that is trained with noise is tested with noise"
 
 
 @pytest.mark.parametrize("field", ["num_images", "task"])
