@@ -29,6 +29,7 @@ class DivSemModel(CascadeGAN, BankedModel):
     """SPMPGAN with style codes: diverse where an instance is fully erased, faithful where some of it is visible."""
 
     summary = "DivSem (2023): mask-aware style encoder and style codes on SPMPGAN's cascade"
+    formerly = {**CascadeGAN.formerly, "ratio_input": "visible"}
 
     def __init__(
         self, *, netG: CascadeGenerator, label_nc: int, ignore_label: int | None = None,

@@ -99,7 +99,7 @@ class EditOptions(RunOptions):
                            help="generate what is black in --mask")  # fmt: skip
         group.add_argument("--resize_mask", action=argparse.BooleanOptionalAction, default=False,
                            help="scale a --mask of another size than its picture")  # fmt: skip
-        group.add_argument("--output", metavar="O", help="O.png, or a folder where --image is one")
+        add_shared(group, "output", help="O.png, or a folder where --image is one")
 
         add_segmenter_flags(parser)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
-from options.base_options import OPTIONS_FILE, BaseOptions, saved_options
+from options.base_options import OPTIONS_FILE, BaseOptions, Options, saved_options
 from options.parser import PROVENANCE, StrictParser
 from options.train_options import TrainOptions
 from util.errors import UserError
@@ -30,6 +31,14 @@ class RunOptions(BaseOptions):
 
     is_train = False
     takes_styles = False  # runs that hold a style, not edits
+
+    def parse(self, argv: list[str] | None = None) -> Options:
+        """Parse the command line; --name may also be a run's folder, given with a slash."""
+        argv = sys.argv[1:] if argv is None else argv
+        if "/" in (name := self._probe(argv).name or ""):
+            folder = Path(name)
+            argv = [*argv, f"--name={folder.name}", f"--checkpoints_dir={folder.parent}"]
+        return super().parse(argv)
 
     def validate(self, opt: Opt) -> None:
         super().validate(opt)

@@ -11,6 +11,7 @@ from typing import Any
 from data import DATASETS
 from models import MODELS
 from options.edit_options import EditOptions
+from options.export_options import ExportOptions
 from options.parser import StrictParser
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
@@ -28,7 +29,7 @@ MARK = "    # --- flags, written by `make opt`\n"
 
 def parsers() -> Iterator[StrictParser]:
     """Yield the parser of each command with each method and data set."""
-    for command in (TrainOptions(), TestOptions(), EditOptions()):
+    for command in (TrainOptions(), TestOptions(), EditOptions(), ExportOptions()):
         for command.model in map(MODELS.get, MODELS.names()):
             for mode in DATASETS.names():
                 yield command.build_parser(mode)

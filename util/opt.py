@@ -66,7 +66,9 @@ class Opt:
     frozen_train: bool
     fusion: bool
     g_steps: int
+    graph: list[str]
     guidance: float
+    half: bool
     ignore_label: int
     image: str
     image_every: int
@@ -142,6 +144,7 @@ class Opt:
     perceptual_input: str
     perceptual_order: str
     precision: str
+    push_to_hub: str | None
     ratio_input: str
     ratio_limit: float
     raw_modulation: bool

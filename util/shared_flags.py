@@ -27,6 +27,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "perceptual": {"choices": ("vgg19", "vgg16"), "default": "vgg19", "help": "network whose features are compared"},
     "vgg_weights": {"metavar": "FILE", "help": "its weights; default: torchvision's download"},
     # tests and edits
+    "output": {"metavar": "PATH", "help": "what to write"},
     "task": {"help": "which masks"},
     "object_classes": {
         "metavar": "CLASS,...",
