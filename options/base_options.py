@@ -75,7 +75,8 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, help="of every random draw")
     group.add_argument("--num_workers", type=int, default=2, help="processes that load data; 0 for none")
     group.add_argument("--batch_size", type=int, default=4, help="pictures per process and step")
-    group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: mixed precision")
+    rounded = "tf32: a GPU rounds the factors of float32 products to ten bits; bf16: mixed precision"
+    group.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help=rounded)
 
 
 def add_deterministic_flag(parser: argparse.ArgumentParser) -> None:

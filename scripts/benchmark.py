@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     group.add_argument("--inception_weights", metavar="FILE")
     group = parser.add_argument_group("infer, train, memory, scaling")
     group.add_argument("--ngf", type=int, default=32, help="base width of the generator")
-    group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="as of train.py")
+    group.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help="as of train.py")
     group.add_argument("--plot", metavar="FILE", help="scaling: draw it as a PNG")
     group = parser.add_argument_group("data")
     group.add_argument("--dataroot", metavar="DIR", help="a folder with a classes.json; default: street scenes")

@@ -21,7 +21,7 @@ from trainers.distributed import Distributed
 from trainers.guard import UpdateGuard
 from trainers.settings import TrainerSettings
 from util.batch import Batch
-from util.device import autocast
+from util.device import autocast, tf32
 from util.seeds import derive_seed
 
 
@@ -40,11 +40,12 @@ class Step:
         """Make step `number`, counted from 0."""
         self.updated = False
         self.model.step = number
-        passes: Pass | Replay = Pass(self, batches[0]) if len(batches) == 1 else Replay(self, batches)
-        for phase in self.model.phases():
-            if number % phase.every == 0:
-                for _ in range(phase.repeat):
-                    self._update(phase, passes)
+        with tf32(self.settings.precision == "tf32"):  # in the backward passes too
+            passes: Pass | Replay = Pass(self, batches[0]) if len(batches) == 1 else Replay(self, batches)
+            for phase in self.model.phases():
+                if number % phase.every == 0:
+                    for _ in range(phase.repeat):
+                        self._update(phase, passes)
         self.guard.end_step()
 
     def begin(self, batch: Batch, *micro: int) -> Any:

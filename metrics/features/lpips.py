@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metrics.features.inception import no_tf32
+from util.device import tf32
 from util.errors import DataError, UserError
 from util.weight_files import file_hash, read_weights, torchvision_file
 
@@ -83,7 +83,7 @@ class LPIPS(nn.Module):
             raise DataError(f"LPIPS ({self.net}) needs pictures of at least {SMALLEST[self.net]} pixels a side")
         x = (pictures.to(self.shift.device).float() / 127.5 - 1 - self.shift) / self.scale
         maps = []
-        with torch.autocast(x.device.type, enabled=False), no_tf32():
+        with torch.autocast(x.device.type, enabled=False), tf32(False):
             for stage in self.stages:
                 x = stage(x)
                 maps.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))

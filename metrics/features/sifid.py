@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from metrics.declaration import Setup, Value
 from metrics.features.frechet import frechet_distance
-from metrics.features.inception import InceptionFile, load_inception, no_tf32
+from metrics.features.inception import InceptionFile, load_inception
 from metrics.flags import INCEPTION_WEIGHTS
 from metrics.metric import Metric, PerPicture
 from metrics.pictures import Pictures
 from metrics.registry import ANALOGY, METRICS
+from util.device import tf32
 
 LAST_LAYER = "Conv2d_4a_3x3"
 SMALLEST_SIDE = 24  # pixels: the map then has at least two positions a side
@@ -40,7 +41,7 @@ class LocalFeatures(nn.Module):
     @torch.no_grad()
     def forward(self, picture: Tensor) -> Tensor:
         x = 2 * (picture[None].float() / 255) - 1
-        with torch.autocast(x.device.type, enabled=False), no_tf32():
+        with torch.autocast(x.device.type, enabled=False), tf32(False):
             maps: Tensor = self.layers(x)
         return maps[0].flatten(1).T
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metrics.declaration import Flag, Setup, Value
-from metrics.features.inception import no_tf32
 from metrics.metric import Metric, PerPicture
 from metrics.pictures import Pictures
 from metrics.registry import METRICS, STYLISING
+from util.device import tf32
 from util.errors import UserError
 from util.files import cause
 from util.opt import Opt
@@ -120,7 +120,7 @@ class VGGStyle(PerPicture):
         x = F.interpolate(x, (side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
         x, outputs = (x - mean) / std, []
-        with torch.autocast(x.device.type, enabled=False), no_tf32():
+        with torch.autocast(x.device.type, enabled=False), tf32(False):
             for number, layer in enumerate(self.features[: max(layers) + 1]):
                 x = layer(x)
                 outputs += [x] if number in layers else []

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from util.device import resolve_device
+from util.device import resolve_device, tf32
 from util.files import write_text
 
 Figures = dict[str, Any]
@@ -83,7 +83,7 @@ def convolution_rate(opt: argparse.Namespace) -> float:
     x, conv = torch.randn(1, 128, opt.size, opt.size, device=device), nn.Conv2d(128, 128, 3, padding=1).to(device)
     x, conv = x.to(memory_format=torch.channels_last), conv.to(memory_format=torch.channels_last)
     best = float("inf")
-    with torch.no_grad():
+    with torch.no_grad(), tf32(opt.precision == "tf32"):
         for _ in range(4):
             finish(device)
             start = time.perf_counter()

@@ -59,6 +59,19 @@ def test_micro_batches_make_the_step_of_one_batch_and_resume(tmp_path: Path) -> 
     assert_same(load_checkpoint(tmp_path / "a/latest.pt"), load_checkpoint(tmp_path / "b/latest.pt"))
 
 
+@pytest.mark.parametrize(("precision", "kept"), [("fp32", "ieee"), ("tf32", "tf32")])
+def test_products_are_rounded_in_both_passes_on_request(precision: str, kept: str, tmp_path: Path) -> None:
+    kinds = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [kind.fp32_precision for kind in kinds]
+    model, seen = ToyModel(), list[str]()
+    model.netG.register_forward_hook(lambda *_: seen.extend(kind.fp32_precision for kind in kinds))
+    weight = next(model.netG.parameters())
+    weight.register_hook(lambda gradient: seen.extend(kind.fp32_precision for kind in kinds))
+    fit(tmp_path, model=model, max_steps=1, precision=precision)
+    assert len(seen) >= 4 and set(seen) == {kept}
+    assert [kind.fp32_precision for kind in kinds] == before
+
+
 def test_micro_batches_draw_differently(tmp_path: Path) -> None:
     """The draws of a step are those of its micro-batches, the same in each phase."""
     trainer, seen = toy_trainer(tmp_path, max_steps=1, batch_size=1, accumulate=2), []
