@@ -82,6 +82,7 @@ def train(opt: Options, leave: LeaveSignals) -> int:
                 max_steps=opt.max_steps,
                 seed=opt.seed,
                 accumulate=opt.accumulate,
+                checkpoint_activations=opt.checkpoint_activations,
                 precision=opt.precision,
                 ema_decay=opt.ema,
                 log_every=opt.log_every,

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.networks.blocks.recompute import recompute
 from util.batch import Batch, on_host
 from util.class_table import ClassTable
 from util.errors import UserError
@@ -63,7 +64,7 @@ class BaseModel(ABC):
     """
 
     summary: ClassVar[str] = ""
-    formerly: ClassVar[Mapping[str, Any]] = {"accumulate": 1}
+    formerly: ClassVar[Mapping[str, Any]] = {"accumulate": 1, "checkpoint_activations": False}
     flow: ClassVar[str] = "editing"  # kind of test, see testing/flow.py
     dataset_modes: ClassVar[tuple[str, ...]] = ()  # data sets that it takes; empty: all with `scenes`
     input_runs: ClassVar[tuple[str, ...]] = ()  # flags that name trained runs whose networks this method builds on
@@ -201,6 +202,12 @@ class BaseModel(ABC):
     def eval(self) -> BaseModel:
         """Put all networks in evaluation mode."""
         return self.train(False)
+
+    def checkpoint_activations(self) -> None:
+        """Keep little of the generators' forward passes, and compute it again for the gradient, which is the same."""
+        for name, net in self.networks().items():
+            if name in self.ema_networks:
+                recompute(net)
 
     def distribute(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
         """Wrap every network that has parameters to train (DDP); `call` then goes through the wrapper."""

@@ -116,6 +116,10 @@ class S2PreSTModel(BaseModel):
         assert self.optimizer is not None, "built without --lr, for inference"
         return [Phase("E", ("netE",), self.optimizer, self.losses)]
 
+    def checkpoint_activations(self) -> None:
+        """The learnt network is small; it is the frozen UNet that the gradient passes through."""
+        self.frozen.unet.enable_gradient_checkpointing()
+
     def to(self, device: torch.device) -> BaseModel:
         self.frozen.to(device)
         return super().to(device)

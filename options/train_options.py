@@ -44,6 +44,9 @@ class TrainOptions(BaseOptions):
         group.add_argument("--accumulate", type=positive_int, default=1, metavar="N",
                            help="take a step's gradient from N batches in turn, as from one of N times the size, in "
                            "the memory of one")  # fmt: skip
+        group.add_argument("--checkpoint_activations", action=argparse.BooleanOptionalAction, default=False,
+                           help="keep little of the generators' forward passes, and compute it again for the "
+                           "gradient, which is the same")  # fmt: skip
         group.add_argument("--ema", type=float, default=0.0, help="decay of averaged weights, e.g. 0.999; 0 for none")
         group.add_argument("--tensorboard", action=argparse.BooleanOptionalAction, default=True,
                            help="also write TensorBoard events")  # fmt: skip

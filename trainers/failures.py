@@ -43,8 +43,8 @@ class MemoryShortageError(UserError):
 
 
 TRAINING = (
-    "Lower --batch_size (--accumulate makes up for it) or --crop_size, or pass --precision bf16; --continue_train goes "
-    "on from the last checkpoint."
+    "Lower --batch_size (--accumulate makes up for it) or --crop_size, or pass --checkpoint_activations or "
+    "--precision bf16; --continue_train goes on from the last checkpoint."
 )
 GENERATION = "Lower --batch_size, or pass --precision bf16 or --device cpu."
 

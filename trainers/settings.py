@@ -13,7 +13,8 @@ class TrainerSettings:
         max_steps: where training ends; 0 writes the initial checkpoint.
         seed: seed of the run.
         accumulate: micro-batches of a step, see `trainers.step`.
-        precision: "fp32", or "bf16" for autocast.
+        checkpoint_activations: compute the generators' activations again instead of keeping them.
+        precision: "fp32", "tf32" (`util.device.tf32`), or "bf16" for autocast.
         ema_decay: of the weights' moving average; 0 = none.
         log_every: between lines of `stats.jsonl`; the first step is always logged.
         save_every: between checkpoints; the end of a run is always saved.
@@ -27,6 +28,7 @@ class TrainerSettings:
     max_steps: int
     seed: int = 0
     accumulate: int = 1
+    checkpoint_activations: bool = False
     precision: str = "fp32"
     ema_decay: float = 0.0
     log_every: int = 50

@@ -72,6 +72,8 @@ class Trainer:
         self._problem: UserError | None = None  # why there is no next batch
         model.to(world.device)
         model.train()
+        if settings.checkpoint_activations:
+            model.checkpoint_activations()
         self.guard = UpdateGuard(model, world)
         self.steps = Step(model, world=world, guard=self.guard, settings=settings)
         averaged = {name: net for name, net in model.networks().items() if name in model.ema_networks}

@@ -37,6 +37,7 @@ class Opt:
     box: tuple[int, int, int, int]
     cache: str
     cache_dir: str | None
+    checkpoint_activations: bool
     checkpoints_dir: str
     clip_input: str
     clip_model: str

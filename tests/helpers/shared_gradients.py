@@ -51,16 +51,17 @@ def build(name: str, root: Path) -> tuple[BaseModel, Any]:
     return model, dataset
 
 
-def gradients(model: BaseModel, dataset: Any, world: Distributed) -> dict[str, Tensor]:
-    """Make a method's first step; return the gradients of all that it trains."""
+def gradients(model: BaseModel, dataset: Any, world: Distributed, *, pictures: int = PICTURES) -> dict[str, Tensor]:
+    """Make a method's first step, of `pictures` over all processes; return the gradients of all that it trains."""
     model.to(world.device).train()
     if world.world_size > 1:
         model.distribute(partial(world.wrap, unused_parameters=model.unused_parameters))
-    part = PICTURES // world.world_size
+    part = pictures // world.world_size
     keys = BatchKeys(length=len(dataset), batch_size=part, seed=0, rank=world.rank, world_size=world.world_size)
     batch = next(iter(make_loader(dataset, batch_size=part, num_workers=0, keys=keys)))
     Step(model, world=world, guard=UpdateGuard(model, world), settings=TrainerSettings(max_steps=1)).make([batch], 0)
-    model.distribute(lambda net: net)
+    if world.world_size > 1:
+        model.distribute(lambda net: net)
     return {
         f"{net}.{parameter}": value.grad
         for net, module in model.networks().items()

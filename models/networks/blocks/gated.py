@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.networks.blocks.enlarge import enlarged_convs
 from models.networks.blocks.norm import instance_norm
+from models.networks.blocks.recompute import through
 from models.networks.blocks.spectral import SpectralConv2d
 from models.networks.blocks.spm import LEAK
 
@@ -130,16 +131,16 @@ class GatedUNet(nn.Module):
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         """(B, in_channels, S, S) -> features (B, ngf, S, S); S a multiple of 2 to the number of levels."""
-        x, skips = self.stem(x), []
+        x, skips = through(self.stem, x), []
         for level in self.down:
-            x = level(x)
+            x = through(level, x)
             skips.append(x)
         skips.pop()
         for k, up in enumerate(self.up):
-            x = up(x, skips.pop() if skips else None)
+            x = through(up, x, skips.pop() if skips else None)
             if k < len(self.refine):
-                x = self.refine[k](x, *context)
-        return self.last(x)
+                x = through(self.refine[k], x, *context)
+        return through(self.last, x)
 
 
 class ToPicture(nn.Conv2d):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.networks.blocks.gated import ConvNorm, ConvNormUp
+from models.networks.blocks.recompute import through
 from models.networks.cascade.mask_aware import PAPER, MaskAwareEncoder, StylePolicy
 
 
@@ -42,11 +43,11 @@ class StyleEncoder(MaskAwareEncoder):
 
     def pixel_codes(self, image: Tensor, valid: Tensor) -> Tensor:
         """As the base, in (-1, 1)."""
-        e1 = self.enc1(torch.cat([image * valid, valid], dim=1))
-        e2 = self.enc2(e1)
-        e3 = self.enc3(e2)
-        e4 = self.enc4(e3)
-        x = self.enc6(self.enc5(e4))
+        e1 = through(self.enc1, torch.cat([image * valid, valid], dim=1))
+        e2 = through(self.enc2, e1)
+        e3 = through(self.enc3, e2)
+        e4 = through(self.enc4, e3)
+        x = through(self.enc6, through(self.enc5, e4))
         for layer, skip in ((self.dec5, e4), (self.dec4, e3), (self.dec3, e2), (self.dec2, e1)):
-            x = layer(x, skip)
+            x = through(layer, x, skip)
         return torch.tanh(self.dec1(x).float())

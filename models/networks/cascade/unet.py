@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.networks.blocks.recompute import through
 from models.networks.blocks.spm import Modulation, SPMConv, SPMUp
 from models.networks.cascade.context import ContextPyramid
 from util.errors import UserError
@@ -66,9 +67,10 @@ class SPMUNet(nn.Module):
         size, skips = self.size, {}
         for i in range(1, self.depth + 3):
             size = size // 2 if 1 < i < self.depth + 2 else size
-            x = self.get_submodule(f"enc{i}")(x, ctx.encoder(size))
+            x = through(self.get_submodule(f"enc{i}"), x, ctx.encoder(size))
             skips[i] = x
         for j in range(self.depth + 1, 1, -1):
             size *= 2
-            x = self.get_submodule(f"dec{j}")(x, skips[j - 1] if j > 2 else None, ctx.decoder(size))
+            layer, skip = self.get_submodule(f"dec{j}"), skips[j - 1] if j > 2 else None
+            x = through(layer, x, skip, ctx.decoder(size))
         return torch.tanh(self.dec1(x).float())  # bf16 would leave half a grey level near white

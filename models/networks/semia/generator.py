@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.networks.blocks.recompute import through
 from models.networks.semia.blocks import ConvBlock, Rescale, TranslationHead, film
 
 LEVELS = 3
@@ -39,18 +40,18 @@ class Encoder(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the outputs of the halvings, finest first."""
-        x = self.head_block(x)
+        x = through(self.head_block, x)
         outputs = []
         for down in self.down_block:
-            x = down(x)
+            x = through(down, x)
             outputs.append(x)
         return outputs
 
     def forward(self, x: Tensor, alpha: list[Tensor], beta: list[Tensor]) -> Tensor:
-        x = self.head_block(x)
+        x = through(self.head_block, x)
         for down, a, b in zip(self.down_block, alpha, beta, strict=True):
-            x = film(down(x), a, b)
-        out: Tensor = self.tail_block(x)
+            x = film(through(down, x), a, b)
+        out: Tensor = through(self.tail_block, x)
         return out
 
 
@@ -64,10 +65,10 @@ class Decoder(nn.Module):
         self.tail_block = ConvBlock(ngf, 3, 3)
 
     def forward(self, x: Tensor, alpha: list[Tensor], beta: list[Tensor]) -> Tensor:
-        x = self.head_block(x)
+        x = through(self.head_block, x)
         for up, a, b in zip(self.up_block, reversed(alpha), reversed(beta), strict=True):
-            x = up(film(x, a, b))
-        out: Tensor = self.tail_block(x)
+            x = through(up, film(x, a, b))
+        out: Tensor = through(self.tail_block, x)
         return out
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.networks.blocks.gated import ConvNorm, GatedConv, GatedUNet, ToPicture
+from models.networks.blocks.recompute import through
 from models.networks.blocks.spade import ResnetBlock, StyleSPADEBlock
 from models.networks.blocks.spm import LEAK
 
@@ -149,7 +150,7 @@ class StyleObjectGenerator(nn.Module):
         Args:
             cls: (N, K, S, S); code: (N, D).
         """
-        x = self.content(cls)
+        x = through(self.content, cls)
         for up in self.styled:
-            x = up(x, cls, code)
+            x = through(up, x, cls, code)
         return self.picture(F.leaky_relu(x, LEAK))
