@@ -27,7 +27,7 @@ from models.networks.s2prest.tiny_diffusion import SIDE, save_tiny
 from models.signature import check_signature, save_signature
 from util.batch import Batch, on_host
 from util.class_table import ClassTable
-from util.edge_maps import EDGES, edge_picture
+from util.edge_maps import EDGE_SIDES, EDGES, edge_picture
 from util.errors import UserError
 from util.images import picture_grid, read_image, save_png, to_tensor, to_uint8
 from util.opt import Opt
@@ -56,6 +56,7 @@ class S2PreSTModel(BaseModel):
     flow = "stylising"
     dataset_modes = ("style_image",)
     ema_networks = ("netE",)
+    formerly = {**BaseModel.formerly, "edge_side": "released"}
 
     def __init__(
         self, *, frozen: Diffusion, netE: StyleAttention, clip_input: str, lr: float | None,
@@ -75,6 +76,8 @@ class S2PreSTModel(BaseModel):
         group.add_argument("--clip_model", metavar="C", help="CLIP ViT-L/14 with its image tower: a folder or hub id")
         group.add_argument("--clip_input", choices=CLIP_INPUTS, default="rgb", help="what CLIP sees: the picture, or, "
                            "as released (for the authors' embeddings), a nearly black one")  # fmt: skip
+        side = "edge maps are drawn at the size that is computed at; released: at the picture's own, fainter if large"
+        group.add_argument("--edge_side", choices=EDGE_SIDES, default="working", help=side)
         parser.set_defaults(batch_size=1, crop_size=512, seed=23 if is_train else 42)
         if is_train:
             add_shared(group, "lr")

@@ -48,6 +48,7 @@ def convert_s2prest(args: argparse.Namespace) -> Path:
     flags = folder_flags(args)
     for name in ("style_image", "base_model", "clip_model", "clip_input"):
         flags += [f"--{name}", getattr(args, name)]
+    flags += ["--edge_side", "released"]  # as the authors' code draws the maps that guide their embeddings
     opt = TrainOptions().parse(flags)
     folder = new_folder(opt)
     style = read_image(args.style_image)

@@ -11,7 +11,7 @@ from util.edge_maps import edge_picture
 from util.errors import DataError, UserError
 from util.images import read_binary, read_map
 from util.opt import Opt
-from util.pictures import Photo, find_pictures, read_photo
+from util.pictures import Photo, find_pictures, read_photo, resized
 from util.progress import progress
 
 SMALLEST = 32  # pixels a side of a content
@@ -26,6 +26,7 @@ class Content:
         path: of the picture.
         size: width and height.
         edge: kind of its edge map, one of `EDGES`.
+        edge_side: "working": drawn at the size that is computed at; "released": at its own.
         region: file of its mask or label map; None: all of it is stylised.
         classes: ids of the label map, as in "8,11"; None: it is a mask.
     """
@@ -34,6 +35,7 @@ class Content:
     path: Path
     size: tuple[int, int]
     edge: str
+    edge_side: str
     region: Path | None
     classes: str | None
 
@@ -45,9 +47,10 @@ class Content:
         """Return (H, W, 3) uint8."""
         return self.photo().rgb
 
-    def edges(self) -> np.ndarray:
-        """Return the edge map (H, W, 3) uint8, drawn at the picture's own size."""
-        return edge_picture(self.picture(), self.edge)
+    def edges(self, canvas: tuple[int, int]) -> np.ndarray:
+        """Return the edge map (h, w, 3) uint8 as it was drawn; `canvas`: width and height that are computed at."""
+        picture = self.picture()
+        return edge_picture(resized(picture, canvas) if self.edge_side == "working" else picture, self.edge)
 
     def mask(self) -> np.ndarray | None:
         """Return (H, W) booleans, true where the style goes; None: everywhere."""
@@ -63,7 +66,7 @@ def read_contents(opt: Opt) -> list[Content]:
         height, width = read_photo(path).rgb.shape[:2]
         if min(height, width) < SMALLEST:
             raise DataError(f"{path}: {width}x{height}; a content needs at least {SMALLEST} pixels a side")
-        content = Content(name, path, (width, height), opt.edge, masks.get(name), opt.mask_classes)
+        content = Content(name, path, (width, height), opt.edge, opt.edge_side, masks.get(name), opt.mask_classes)
         mask = content.mask()
         if mask is not None and not mask.any():
             untouched.append(name)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.networks.s2prest.inversion import MOST_STEPS, Coefficients
+from options.base_options import OPTIONS_FILE, run_folder, saved_options
 from util.edge_maps import EDGES
 from util.errors import UserError
 from util.flags import positive, positive_int, weight
@@ -87,7 +88,9 @@ def coefficients(opt: Opt) -> Coefficients:
 
 def folder_of_style(opt: Opt, name: str) -> Path:
     """Return where the results of a style's run go: `wt_<strength>`, followed by the flags that are not as usual."""
-    others = [f"_{flag}={_shown(getattr(opt, flag))}" for flag, usual in USUAL.items() if getattr(opt, flag) != usual]
+    own = saved_options(run_folder(opt).parent / name / OPTIONS_FILE)
+    usual = {**USUAL, "edge_side": own["edge_side"]}
+    others = [f"_{flag}={_shown(getattr(opt, flag))}" for flag in usual if getattr(opt, flag) != usual[flag]]
     return Path(opt.results_dir) / name / f"wt_{opt.style_guidance:g}{''.join(others)}"
 
 

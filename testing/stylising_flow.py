@@ -134,6 +134,7 @@ class StylisingTest(Test):
             opt, split="content", split_size=len(self.contents), mask_set=mask_set, seed=opt.seed,
             draw="the same seed for each picture", crop_size=opt.size, keep_aspect=opt.keep_aspect,
             reference="the contents at their own size, 8 bit", coefficients=vars(coefficients(opt)), edge=opt.edge,
+            edge_side=opt.edge_side,
             clip_input=opt.clip_input, base_model=opt.base_model, clip_model=opt.clip_model,
         )  # fmt: skip
         return {**described, "run": self.name}
@@ -214,7 +215,7 @@ def stylise_all(opt: Opt, model: S2PreSTModel, contents: list[Content], folder: 
     """Stylise all contents, and save results and edge maps at the contents' own sizes."""
     with progress(total=len(contents), desc=name, unit="picture") as bar:
         for size, group in batches(opt, model, contents):
-            photos, edges = [content.photo() for content in group], [content.edges() for content in group]
+            photos, edges = [content.photo() for content in group], [content.edges(size) for content in group]
             scaled, lines = [resized(photo.rgb, size) for photo in photos], [resized(drawn, size) for drawn in edges]
             with autocast(model.frozen.device, opt.precision):
                 stylised = model.stylise(scaled, lines, [opt.seed] * len(group), coefficients(opt))
@@ -223,7 +224,7 @@ def stylise_all(opt: Opt, model: S2PreSTModel, contents: list[Content], folder: 
                 if photo.alpha is not None:
                     whole = np.dstack([whole, photo.alpha])
                 save_png(whole, folder / "stylized" / f"{content.name}.png")
-                save_png(drawn, folder / "canny" / f"{content.name}.png")
+                save_png(resized(drawn, content.size), folder / "canny" / f"{content.name}.png")
             bar.update(len(group))
 
 

@@ -17,6 +17,7 @@ from util.gaussian import gaussian_blur
 from util.strips import row_strips
 
 EDGES = ("gradient", "canny")
+EDGE_SIDES = ("working", "released")
 GREY = (0.299, 0.587, 0.114)
 SIGMA, RADIUS = 1.0, 2  # of the blur: 5 x 5
 LOW, HIGH = 0.1, 0.2  # Canny's thresholds, on the unnormalised gradient

@@ -59,6 +59,7 @@ class Opt:
     edge: str
     edge_input: bool
     edge_mix: float
+    edge_side: str
     ema: float
     eval_args: str
     eval_every: int

@@ -22,10 +22,11 @@ from models import MODELS
 from options.test_options import TestOptions
 from scripts.build_style_bank import main as build_style_bank
 from scripts.edit import main as edit
-from testing.contents import read_contents
+from testing.contents import Content, read_contents
 from testing.stylising_flow import StylisingFlow
 from util.errors import UserError
 from util.images import read_image, save_png
+from util.pictures import resized
 
 for library in ("diffusers", "transformers"):
     pytest.importorskip(library, reason="requirements-diffusion.txt is not installed")
@@ -173,6 +174,24 @@ def test_keeping_the_aspect_ratio_is_not_squeezing(home: Path) -> None:
     assert not np.array_equal(kept, squeezed)
 
 
+def test_edges_guide_alike_whatever_the_size_of_the_photograph(home: Path) -> None:
+    """Released, a picture's edges fade with its size, as they are drawn thin and then shrunk."""
+    small, canvas = disc(64, 64), (64, 64)
+    save_png(small, home / "sizes" / "small.png")
+    save_png(resized(small, (384, 384)), home / "sizes" / "large.png")
+    darkness: dict[str, list[float]] = {}
+    for side in ("working", "released"):
+        maps = stylise(home, "--edge_side", side, "--metrics", "none", content="sizes") / "canny"
+        assert read_image(maps / "large.png").shape == (384, 384, 3)
+        drawn = [Content(name, home / "sizes" / f"{name}.png", (0, 0), "gradient", side, None, None).edges(canvas)
+                 for name in ("small", "large")]  # fmt: skip
+        darkness[side] = [float((255.0 - resized(each, canvas)).mean()) for each in drawn]
+        assert np.array_equal(resized(read_image(maps / "small.png"), canvas), drawn[0])
+    assert darkness["released"][0] == darkness["working"][0]
+    assert darkness["released"][1] < 0.35 * darkness["released"][0]
+    assert darkness["working"][1] == pytest.approx(darkness["working"][0], rel=0.05)
+
+
 def test_masks_and_classes_of_label_maps_leave_the_rest_untouched(home: Path) -> None:
     content = disc(64, 64)
     labels = np.full((64, 64), 3, np.uint8)
@@ -224,7 +243,9 @@ def test_a_folder_of_contents_is_not_held_in_memory(tmp_path: Path) -> None:
         save_png(disc(300, 300), tmp_path / f"{k}.png")
     tracemalloc.start()  # counts NumPy's arrays too
     try:
-        contents = read_contents(SimpleNamespace(content=str(tmp_path), masks=None, mask_classes=None, edge="gradient"))
+        contents = read_contents(
+            SimpleNamespace(content=str(tmp_path), masks=None, mask_classes=None, edge="gradient", edge_side="working")
+        )
         held = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()

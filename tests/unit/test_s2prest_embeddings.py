@@ -142,6 +142,7 @@ def test_embeddings_become_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         convert([*flags, "--style_image", str(style)])
     saved = yaml.safe_load((tmp_path / "wiki" / "opt.yaml").read_text())
     assert (saved["clip_input"], saved["base_model"]) == ("legacy", "CompVis/stable-diffusion-v1-4")
+    assert saved["edge_side"] == "released"
     places = [part for flag in ("--base_model", "--clip_model") for part in (flag, tiny[tiny.index(flag) + 1])]
     test = [*where, *places, "--content", str(style), "--size", "64", "--steps", "10", "--results_dir", str(tmp_path)]
     assert test_command.main(test) == 0
