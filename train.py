@@ -14,9 +14,15 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 
     leave_on_interrupt(stop_signals=True)
 
+import shlex
+import sys
+from collections.abc import Mapping
+
 import torch
+from torch import nn
 
 from data import DATASETS
+from data.base_dataset import BaseDataset
 from data.checks import quick_check
 from data.loader import Loader, make_loader, plain_pictures
 from data.prepare.writing import save_classes
@@ -34,14 +40,20 @@ from trainers.settings import TrainerSettings
 from trainers.signals import LeaveSignals
 from trainers.trainer import Trainer
 from util.device import compute_deterministically
-from util.errors import EXIT_OK, UserError, run_main
+from util.errors import EXIT_ABORTED, EXIT_INTERRUPTED, EXIT_OK, UserError, run_main
 
 PREVIEWS = 4  # pictures
 
 
 def main(argv: list[str] | None = None) -> int:
     with LeaveSignals("no step was made", alone=planned_processes() == 1) as leave:
-        return train(TrainOptions().parse(argv), leave)
+        opt = TrainOptions().parse(argv)
+        try:
+            return train(opt, leave)
+        except KeyboardInterrupt:  # while nothing is to be saved, or a second time
+            saved = any(run_folder(opt).glob("*.pt"))
+            print(f"interrupted; {how_to_go_on(opt) if saved else leave.state}", file=sys.stderr)
+            return EXIT_ABORTED
 
 
 def train(opt: Options, leave: LeaveSignals) -> int:
@@ -60,6 +72,9 @@ def train(opt: Options, leave: LeaveSignals) -> int:
             if not opt.continue_train:  # a resumed run has them in its checkpoint
                 named = {flag: getattr(opt, flag) for flag in model.input_runs}
                 load_inputs(model, {flag: input_folder(opt, name) for flag, name in named.items() if name is not None})
+
+        if world.is_main:
+            print("\n".join(introduction(dataset, model.networks(), world, opt)), flush=True)
 
         def restored() -> None:  # not earlier: options that do not fit the checkpoint must not replace the saved ones
             if world.is_main:
@@ -104,7 +119,44 @@ def train(opt: Options, leave: LeaveSignals) -> int:
             with trainer.averaged(), out_of_memory_hint():
                 training = lambda limit: plain_pictures(opt, "train", limit)  # noqa: E731
                 model.prepare_inference(run_dir, training, weights=trainer.weights, refresh=True)
+            print(f"saved in {run_dir}, step {trainer.step}; next: {next_command(opt)}", flush=True)
+        if code == EXIT_INTERRUPTED and world.is_main:
+            print(f"stopped at step {trainer.step}, saved in {run_dir}; {how_to_go_on(opt)}", flush=True)
         return code
+
+
+def introduction(
+    dataset: BaseDataset, networks: Mapping[str, nn.Module], world: Distributed, opt: Options
+) -> list[str]:
+    """Return what is trained on what and where, in three lines."""
+    per_step = opt.batch_size * opt.accumulate * world.world_size
+    classes = f", {dataset.label_nc} classes" if dataset.label_nc else ""
+    sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in networks.items()}
+    parts = ", ".join(f"{name} {size / 1e6:.2f}" for name, size in sizes.items())
+    cuda = world.device.type == "cuda"
+    where = torch.cuda.get_device_name(world.device) if cuda else f"threads: {torch.get_num_threads()}"
+    processes = f", {world.world_size} processes" if world.world_size > 1 else ""
+    return [
+        f"data: {len(dataset)} pictures ({opt.dataset_mode}){classes}, {opt.crop_size} pixels, {per_step} per step",
+        f"networks: {sum(sizes.values()) / 1e6:.2f} million parameters ({parts})",
+        f"device: {world.device} ({where}{processes}), {opt.precision}, up to step {opt.max_steps}",
+    ]
+
+
+def of_run(opt: Options) -> str:
+    """Return the flags that name the run."""
+    elsewhere = [] if opt.checkpoints_dir == "checkpoints" else ["--checkpoints_dir", opt.checkpoints_dir]
+    return shlex.join(["--name", opt.name, *elsewhere])
+
+
+def how_to_go_on(opt: Options) -> str:
+    """Return the command that continues the run."""
+    return f"go on: python train.py {of_run(opt)} --continue_train"
+
+
+def next_command(opt: Options) -> str:
+    """Return the command that tests the run."""
+    return f"python test.py {of_run(opt)}" + (" --content DIR" if MODELS.get(opt.model).flow == "stylising" else "")
 
 
 def preview_pictures(opt: Options) -> Loader:

@@ -140,6 +140,8 @@ class BaseOptions:
             "config": parser.yaml_to_args(config, str(probe.config)),
             "command line": argv,
         }
+        if probe.help:
+            show_values(parser, [*layers["run"], *layers["config"]])
         opt = parser.parse_args([arg for args in layers.values() for arg in args])
         set_by = strongest_layers(parser, layers)
         self._complete(opt, set_by, DATASETS.get(mode))
@@ -212,6 +214,12 @@ def choose_model_and_data(*sources: Mapping[str, Any]) -> tuple[type[BaseModel],
     if mode not in modes:
         raise UserError(f"--model {name} takes --dataset_mode {' or '.join(modes)}, not {mode}")
     return model, mode
+
+
+def show_values(parser: StrictParser, args: list[str]) -> None:
+    """Let --help show what a run's or a file's arguments set, in place of the flags' defaults."""
+    values = vars(parser.parse_args(args))
+    parser.set_defaults(**{name: values[name] for name in parser.names_set_by(args)})
 
 
 def strongest_layers(parser: StrictParser, layers: Mapping[str, list[str]]) -> dict[str, str]:

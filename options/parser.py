@@ -14,6 +14,30 @@ from util.text_files import load_yaml
 from util.versions import VERSION
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, and files made from a run's name add to it
+# Flags of pix2pix, SPADE and what was built on them, and ours of the same purpose; a message names the first there is
+ELSEWHERE = {
+    "--niter": ("--max_steps (in optimiser steps, not epochs)",),
+    "--niter_decay": ("--decay_steps (in optimiser steps, not epochs)", "--max_steps (in optimiser steps, not epochs)"),
+    "--gpu_ids": ("--device, and CUDA_VISIBLE_DEVICES to choose GPUs; several: torchrun (docs/gpus.md)",),
+    "--which_epoch": ("--step", "--continue_train, which takes the last checkpoint"),
+    "--batchSize": ("--batch_size",),
+    "--nThreads": ("--num_workers",),
+    "--loadSize": ("--load_size",),
+    "--fineSize": ("--crop_size",),
+    "--phase": ("--split",),
+    "--how_many": ("--num_images",),
+    "--display_freq": ("--image_every",),
+    "--print_freq": ("--log_every",),
+    "--save_epoch_freq": ("--save_every",),
+    "--save_latest_freq": ("--save_every",),
+    "--no_vgg_loss": ("--lambda_vgg 0",),
+    "--no_ganFeat_loss": ("--lambda_feat 0",),
+    "--contain_dontcare_label": ("--ignore_label",),
+    "--label_dir": ("--dataroot, a folder made by scripts/prepare_folder.py",),
+    "--image_dir": ("--dataroot, a folder made by scripts/prepare_folder.py",),
+    "--instance_dir": ("--dataroot, a folder made by scripts/prepare_folder.py",),
+    "--tf_log": ("--tensorboard",),
+}
 PROVENANCE = "provenance"  # the part of a saved opt.yaml that is not a flag
 
 
@@ -41,10 +65,17 @@ class StrictParser(argparse.ArgumentParser):
         for text in unknown:
             if text.startswith("--"):
                 flag = text.split("=")[0]
-                self.error(f"{flag} is unknown.{did_you_mean(flag, self._option_string_actions)}")
+                self.error(f"{flag} is unknown.{self._counterpart(flag)}")
         if unknown:
             self.error(f"stray argument: {unknown[0]}")
         return parsed
+
+    def _counterpart(self, flag: str) -> str:
+        """Return what stands here for a flag of another code base, else which known flag looks like it."""
+        for ours in ELSEWHERE.get(flag, ()):
+            if re.split("[ ,]", ours)[0] in self._option_string_actions:
+                return f" Here it is {ours}."
+        return did_you_mean(flag, self._option_string_actions)
 
     def set_defaults(self, **defaults: Any) -> None:
         """Change defaults of flags that exist, within their choices."""

@@ -35,7 +35,9 @@ class TrainOptions(BaseOptions):
         group.add_argument("--save_every", type=int, default=5000, help="steps between checkpoints")
         group.add_argument("--keep", type=int, default=2, help="step files kept, the newest (never fewer than two)")
         group.add_argument("--log_every", type=int, default=50, help="steps between lines of stats.jsonl")
-        group.add_argument("--image_every", type=int, default=1000, help="steps between preview pictures; 0 for none")
+        group.add_argument(
+            "--image_every", type=int, default=1000, help="steps between preview pictures, with one at the end; 0: none"
+        )
         group.add_argument("--eval_every", type=int, default=0, metavar="N",
                            help="steps between validations: the averaged weights are tested as --eval_args says, the "
                            "best are kept for test.py --step best; 0 for none")  # fmt: skip
@@ -69,9 +71,9 @@ class TrainOptions(BaseOptions):
         return super().parse(argv)
 
     def run_layer(self, probe: argparse.Namespace) -> dict[str, Any]:
-        """Return the run's own options if it is to be continued."""
+        """Return the run's own options if it is to be continued, or to be shown by --help."""
         path = Path(probe.checkpoints_dir) / str(probe.name) / OPTIONS_FILE
-        if not (probe.continue_train and path.is_file()):
+        if not ((probe.continue_train or probe.help) and path.is_file()):
             return {}
         return {name: value for name, value in saved_options(path).items() if name not in OF_THE_START}
 

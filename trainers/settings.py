@@ -18,7 +18,7 @@ class TrainerSettings:
         ema_decay: of the weights' moving average; 0 = none.
         log_every: between lines of `stats.jsonl`; the first step is always logged.
         save_every: between checkpoints; the end of a run is always saved.
-        image_every: between preview pictures.
+        image_every: between preview pictures; the end of a run is drawn too.
         eval_every: between validations.
         keep: how many step files stay.
         resume: continue from the newest good checkpoint.

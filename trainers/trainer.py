@@ -46,7 +46,8 @@ class Trainer:
         settings: see there.
         world: this process among its peers.
         options: plain values to keep in the checkpoint; a resumed run says which differ.
-        preview: draws a picture (H, W, 3) uint8 with the networks as they are, every `image_every` steps.
+        preview: draws a picture (H, W, 3) uint8 with the networks as they are, every `image_every` steps and at the
+            end.
         validate: measures the networks as they are, every `eval_every` steps; called in the first process alone, with
             `weights`.
     """
@@ -138,6 +139,9 @@ class Trainer:
                 self._guarded_step(upcoming)
                 bar.update()
         self._save()
+        if self.step > start and self.settings.image_every and not self._due(self.settings.image_every):
+            with self.world.together():
+                self._draw()
         return EXIT_INTERRUPTED if self.world.all_any([stop.requested])[0] else EXIT_OK
 
     # --- one step --------------------------------------------------------------------------------------------------

@@ -183,9 +183,13 @@ def test_intervals_of_logging_saving_and_pictures(tmp_path: Path) -> None:
     fit(tmp_path, model=model, max_steps=7, log_every=3, save_every=2, image_every=3, preview=preview, keep=3)
     assert [line["step"] for line in stats(tmp_path)] == [1, 3, 6]
     assert sorted(p.name for p in tmp_path.glob("*.pt")) == ["latest.pt", "step_4.pt", "step_6.pt", "step_7.pt"]
-    assert sorted(p.name for p in (tmp_path / "images").iterdir()) == ["step_0000003.png", "step_0000006.png"]
+    assert sorted(p.name for p in (tmp_path / "images").iterdir()) == [
+        "step_0000003.png",
+        "step_0000006.png",
+        "step_0000007.png",
+    ]
     assert np.asarray(Image.open(tmp_path / "images/step_0000003.png")).shape == (4, 6, 3)
-    assert drawn == [False, False] and model.netG.training
+    assert drawn == [False, False, False] and model.netG.training
 
 
 def test_preview_shows_the_average_and_leaves_training_alone(tmp_path: Path) -> None:
