@@ -57,7 +57,7 @@ def without_lake(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(water, GRASS, classes), mask
 
 
-def _smooth_noise(rng: np.random.RandomState, height: int, width: int, cell: float) -> np.ndarray:
+def smooth_noise(rng: np.random.RandomState, height: int, width: int, cell: float) -> np.ndarray:
     """Return noise in [-1, 1], bilinear between random values `cell` pixels apart."""
     coarse = rng.uniform(-1, 1, (int(height / cell) + 2, int(width / cell) + 2))
     y, x = np.arange(height) / cell, np.arange(width) / cell
@@ -73,14 +73,14 @@ def draw_picture(classes: np.ndarray, seed: int) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width].astype(float)
     unit = height / 64  # textures keep their size in the picture
     grain = rng.uniform(-1, 1, (height, width))
-    cloud = np.clip(_smooth_noise(rng, height, width, 14 * unit) * 1.6, 0, 1)[..., None]
+    cloud = np.clip(smooth_noise(rng, height, width, 14 * unit) * 1.6, 0, 1)[..., None]
     sky = np.array([120, 170, 230]) + (y / height)[..., None] * [70, 45, 10]
     sky = sky * (1 - cloud) + np.array([245, 245, 250]) * cloud
-    strata = np.sin((x + 2 * y) / (1.9 * unit) + 2 * _smooth_noise(rng, height, width, 8 * unit))
+    strata = np.sin((x + 2 * y) / (1.9 * unit) + 2 * smooth_noise(rng, height, width, 8 * unit))
     mountain = np.array([125, 100, 85]) + (24 * strata + 10 * grain)[..., None] * [1, 0.9, 0.8]
-    tufts = _smooth_noise(rng, height, width, 2.5 * unit)
+    tufts = smooth_noise(rng, height, width, 2.5 * unit)
     grass = np.array([85, 140, 50]) + (34 * tufts + 12 * grain)[..., None] * [0.8, 1, 0.5]
-    waves = np.sin(y / (0.9 * unit) + 1.5 * _smooth_noise(rng, height, width, 10 * unit))
+    waves = np.sin(y / (0.9 * unit) + 1.5 * smooth_noise(rng, height, width, 10 * unit))
     water = np.array([35, 75, 130]) + (18 * waves + 4 * grain)[..., None] * [0.7, 1, 1.2]
     textures = np.stack([sky, mountain, grass, water])
     picture = np.take_along_axis(textures, classes[None, ..., None], 0)[0]

@@ -210,12 +210,31 @@ def test_the_benchmark_compares_equal_values(tmp_path: Path) -> None:
         benchmark.main(["semia", "--height", "33"])
 
 
-def test_the_built_in_example(tmp_path: Path) -> None:
-    assert prepare_analogy.main(["--output", str(tmp_path / "lake"), "--height", "32"]) == 0
-    assert read_image(tmp_path / "lake" / "img.png").shape == (32, 48, 3)
-    assert sorted(p.stem for p in (tmp_path / "lake" / "cond").iterdir()) == ["large_lake", "two_peaks"]
+@pytest.mark.parametrize(
+    ("example", "height", "width", "classes", "targets"),
+    [
+        ("lake", 32, 48, 4, ["large_lake", "two_peaks"]),
+        ("face", 64, 64, 8, ["astonished", "long_hair", "turned"]),
+        ("sketch", 32, 32, 2, ["long_strap", "wide"]),
+    ],
+)
+def test_the_built_in_examples(
+    tmp_path: Path, example: str, height: int, width: int, classes: int, targets: list[str]
+) -> None:
+    drawn = ["--example", example, "--output", str(tmp_path / "drawn"), "--height", str(height)]
+    assert prepare_analogy.main(drawn) == 0
+    assert read_image(tmp_path / "drawn" / "img.png").shape == (height, width, 3)
+    files = sorted((tmp_path / "drawn" / "cond").iterdir())
+    assert [file.stem for file in files] == targets
+    layouts = [read_image(file) for file in (tmp_path / "drawn" / "label.png", *files)]
+    assert len({layout.tobytes() for layout in layouts}) == len(layouts)
+    assert all(len(np.unique(layout.reshape(-1, 3), axis=0)) == classes for layout in layouts)
+    assert (tmp_path / "drawn" / "edit").is_dir() == (example == "lake")
     args = SemIAModel.tiny(tmp_path)
-    args[args.index("--dataroot") + 1] = str(tmp_path / "lake")
-    where = ["--checkpoints_dir", str(tmp_path), "--name", "lake", "--max_steps", "1"]
+    args[args.index("--dataroot") + 1] = str(tmp_path / "drawn")
+    where = ["--checkpoints_dir", str(tmp_path), "--name", "run", "--max_steps", "1"]
     assert train_command.main([*args, *QUICK, *where]) == 0
-    assert len(run_test(tmp_path, "lake")["protocol"]["classes"]) == 4
+    assert len(run_test(tmp_path, "run")["protocol"]["classes"]) == classes
+    other = [*drawn, "--seed", "1"]
+    with pytest.raises(UserError, match=r"prepare_analogy\.py with .*'seed': 0"):
+        prepare_analogy.main(other)
