@@ -17,6 +17,7 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -31,6 +32,7 @@ from options.base_options import OPTIONS_FILE, Options, input_folder, run_folder
 from options.train_options import TrainOptions
 from testing.validation import Validation
 from trainers.distributed import Distributed, planned_processes
+from trainers.estimate import estimate
 from trainers.failures import out_of_memory_hint
 from trainers.preview import Preview
 from trainers.restore import load_inputs
@@ -58,11 +60,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(opt: Options, leave: LeaveSignals) -> int:
     """Train and return the exit code; `leave` learns when every step is done."""
+    if opt.estimate and planned_processes() > 1:
+        raise UserError("--estimate: steps of one process are measured; start it without torchrun")
     if opt.deterministic:
         compute_deterministically()
     run_dir = run_folder(opt)
     start = Distributed.start(opt.device, timeout=opt.dist_timeout)
-    with start as world, open_run(run_dir, resume=opt.continue_train, world=world):
+    with start as world, nullcontext() if opt.estimate else open_run(run_dir, resume=opt.continue_train, world=world):
         with world.together():
             dataset = DATASETS.get(opt.dataset_mode).from_options(opt, split="train", augment=True, task="train")
             quick_check(dataset)
@@ -113,6 +117,9 @@ def train(opt: Options, leave: LeaveSignals) -> int:
             validate=validation,
             preview=Preview(model, lambda: preview_pictures(opt), dataset.palette),
         )
+        if opt.estimate:
+            print("\n".join(estimate(trainer).lines(opt.max_steps)))
+            return EXIT_OK
         code = trainer.fit(restored=restored)
         leave.state = "every step is saved, and --continue_train does the rest"
         if code == EXIT_OK and world.is_main:

@@ -32,6 +32,8 @@ class TrainOptions(BaseOptions):
         group = parser.add_argument_group("training")
         group.add_argument("--max_steps", type=int, default=100_000, help="optimiser steps; 0: save initial weights")
         add_shared(group, "continue_train")
+        group.add_argument("--estimate", action="store_true",
+                           help="print what a step and the whole training cost, and leave no run")  # fmt: skip
         group.add_argument("--save_every", type=int, default=5000, help="steps between checkpoints")
         group.add_argument("--keep", type=int, default=2, help="step files kept, the newest (never fewer than two)")
         group.add_argument("--log_every", type=int, default=50, help="steps between lines of stats.jsonl")

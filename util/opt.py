@@ -61,6 +61,7 @@ class Opt:
     edge_mix: float
     edge_side: str
     ema: float
+    estimate: bool
     eval_args: str
     eval_every: int
     extend_labels: str | None

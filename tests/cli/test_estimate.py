@@ -1,0 +1,60 @@
+"""`train.py --estimate`: the cost of a step, and no run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+import train
+from models import MODELS
+from trainers.estimate import Cost, span
+from util.errors import UserError
+
+QUICK = ["--num_workers", "0", "--device", "cpu", "--max_steps", "1000"]
+
+
+@pytest.mark.parametrize("name", ["spmpgan", "semia"])
+def test_costs_are_told_and_nothing_is_written(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = MODELS.get(name).tiny(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert train.main([*line, *QUICK, "--checkpoints_dir", str(tmp_path / "runs"), "--name", "r", "--estimate"]) == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    told = capsys.readouterr().out
+    step = re.search(r"a step: ([\d.]+) s .* ([\d]+) GFLOP, at most ([\d.]+) GiB", told)
+    assert step and float(step[1]) > 0
+    assert "1000 steps: " in told and "H200" in told
+
+
+def test_operations_are_those_of_maps_as_gpus_compute_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More pictures per step take that many times the operations; a CPU's look-ups would not scale so."""
+    counts = []
+    total = FlopCounterMode.get_total_flops
+
+    def kept(self: FlopCounterMode) -> int:
+        counts.append(total(self))
+        return counts[-1]
+
+    monkeypatch.setattr(FlopCounterMode, "get_total_flops", kept)
+    for batch in ("1", "2"):
+        flags = [*MODELS.get("spmpgan").tiny(tmp_path), *QUICK, "--batch_size", batch]
+        assert train.main([*flags, "--checkpoints_dir", str(tmp_path), "--name", "r", "--estimate"]) == 0
+    assert counts[1] == pytest.approx(2 * counts[0], rel=0.01)
+
+
+def test_lines_are_the_steps_cost_times_their_number() -> None:
+    lines = list(Cost(seconds=2.0, waiting=0.5, flop=989 * 10**12, peak_bytes=3 * 2**30).lines(3600))
+    assert lines[0] == "a step: 2 s (0.5 s of it for data), 989000 GFLOP, at most 3.0 GiB"
+    assert lines[1] == "3600 steps: 2.0 h on this machine"
+    assert "4.0 h on a H200" in lines[2]
+    assert [span(s) for s in (5, 119, 120, 7200, 172800)] == ["5 s", "119 s", "2.0 min", "2.0 h", "2.0 days"]
+
+
+def test_one_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"--estimate.*without torchrun"):
+        train.main([*MODELS.get("spmpgan").tiny(tmp_path), *QUICK, "--name", "r", "--estimate"])
