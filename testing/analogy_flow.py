@@ -25,6 +25,7 @@ from models import MODELS
 from models.base_model import BaseModel
 from options.base_options import run_folder
 from testing.flow import FLOWS, Flow, Measured, Test
+from trainers.distributed import Distributed
 from trainers.restore import Loaded, load_run
 from util.batch import to_device
 from util.device import autocast, resolve_device
@@ -96,7 +97,7 @@ class AnalogyFlow(Flow):
         return Path(opt.results_dir or run_folder(opt) / "results" / "analogy")
 
     @classmethod
-    def tests(cls, opt: Opt) -> list[Test]:
+    def tests(cls, opt: Opt, world: Distributed) -> list[Test]:
         return [AnalogyTest(opt)]
 
 

@@ -26,9 +26,10 @@ from models.base_model import BaseModel
 from options.base_options import run_folder
 from testing.flow import FLOWS, Flow, Measured, Test
 from testing.packs.pack import DRAW, REFERENCE
+from trainers.distributed import Distributed
 from trainers.restore import load_run
 from util.batch import Batch, to_device
-from util.device import autocast, resolve_device
+from util.device import autocast
 from util.errors import DataError, UserError
 from util.flags import positive_int
 from util.images import to_uint8
@@ -38,6 +39,7 @@ from util.results import ResultFolder
 from util.seeds import derive_seed
 from util.shared_flags import add_shared
 
+ALONE = Distributed()
 NO_DRAWS = "the method draws nothing, or no picture needs a draw; leave --num_samples out"
 
 
@@ -46,6 +48,7 @@ class EditingFlow(Flow):
     """Scenes whose masked pixels are filled."""
 
     kind = EDITING
+    shared = True
     default_metrics = "fid,fid_region,miou,acc,miou_masked,acc_masked,l1,psnr,ssim,seam"
 
     @classmethod
@@ -94,38 +97,56 @@ class EditingFlow(Flow):
         return Path(opt.results_dir or run_folder(opt) / "results" / f"{opt.split}_{opt.task}{best}")
 
     @classmethod
-    def tests(cls, opt: Opt) -> list[Test]:
-        return [EditingTest(opt)]
+    def tests(cls, opt: Opt, world: Distributed) -> list[Test]:
+        return [EditingTest(opt, world)]
 
 
 class EditingTest(Test):
     """A split under fixed masks, generated and evaluated in one pass."""
 
-    def __init__(self, opt: Opt) -> None:
-        self.opt, self.name, self.task = opt, opt.name, opt.task
-        self.device, self.run_dir = resolve_device(opt.device), run_folder(opt)
+    def __init__(self, opt: Opt, world: Distributed) -> None:
+        self.opt, self.name, self.task, self.world = opt, opt.name, opt.task, world
+        self.device, self.run_dir = world.device, run_folder(opt)
         self.folder = EditingFlow.results_folder(opt)
         dataset = DATASETS.get(opt.dataset_mode).from_options(opt, split=opt.split, augment=False, task=opt.task)
         self.dataset, self.selection = dataset, dataset.select(opt.num_images)
         if opt.task == FOLDER:
             files = [dataset.mask_paths[index] for index in self.selection.indices]
             shares = [read_mask(file, dataset.crop_size).mean() for file in files]
-            if note := inverted_note(sum(shares) / len(shares), f"--mask_dir {opt.mask_dir}"):
+            note = inverted_note(sum(shares) / len(shares), f"--mask_dir {opt.mask_dir}")
+            if note and world.is_main:
                 print(f"note: {note}")
         self.model = MODELS.get(opt.model).from_options(opt, is_train=False)
         self.loaded = load_run(self.model, self.run_dir, step=opt.step, averaged=not opt.raw_weights)
         self.model.to(self.device).eval()
         self.evaluator = new_evaluator(opt, dataset, self.device)
 
+    def pictures(self) -> Iterator[tuple[Batch, list[Tensor]]]:
+        """Yield what is generated, in the first process; see `generated`."""
+        opt, model, world = self.opt, self.model, self.world
+        training = partial(plain_pictures, opt, "train")
+        for first in (True, False):  # which may have to make what the others then read
+            with world.together():
+                if world.is_main == first:
+                    model.prepare_inference(self.run_dir, training, weights=self.loaded.name)
+        model.choose_styles(opt.style_source)
+        indices, title = self.selection.indices, f"{opt.name}: {opt.task}"
+        yield from generated(model, self.dataset, indices, opt, self.device, desc=title, world=world)
+        counters = world.gather(dict(model.counters))
+        model.counters.clear()
+        for counted in counters:
+            model.counters.update(counted)
+
+    def assist(self) -> None:
+        for _ in self.pictures():
+            raise AssertionError("only the first process measures")
+
     def measure(self) -> Measured:
         opt, model, indices = self.opt, self.model, self.selection.indices
-        training = partial(plain_pictures, opt, "train")
-        model.prepare_inference(self.run_dir, training, weights=self.loaded.name)
-        model.choose_styles(opt.style_source)
         self.masks, palette, title = MaskSetHash(), self.dataset.palette, real_title(opt.task)
         self.results = ResultFolder(self.folder, count=len(indices), palette=palette, real_title=title)
         alike = opt.num_samples > 1
-        for batch, draws in generated(model, self.dataset, indices, opt, self.device, desc=f"{opt.name}: {opt.task}"):
+        for batch, draws in self.pictures():
             alike = alike and all(torch.equal(draw, draws[0]) for draw in draws[1:])
             self.evaluator.update(as_saved(batch, draws, opt.task))
             self.results.add(batch, draws)
@@ -172,13 +193,25 @@ def new_evaluator(opt: Opt, dataset: BaseDataset, device: torch.device) -> Evalu
 
 
 def generated(
-    model: BaseModel, dataset: BaseDataset, indices: Sequence[int], opt: Opt, device: torch.device, *, desc: str
-) -> Iterator[tuple[Batch, list[Tensor]]]:
-    """Yield batches of the pictures of `indices` with what `generate_draws` returns of each."""
+    model: BaseModel, dataset: BaseDataset, indices: Sequence[int], opt: Opt, device: torch.device, *, desc: str,
+    world: Distributed = ALONE,
+) -> Iterator[tuple[Batch, list[Tensor]]]:  # fmt: skip
+    """Yield batches of the pictures of `indices` with what `generate_draws` returns of each.
+
+    Of several processes each generates every so-manieth batch, and the first one alone yields all of them: in their
+    order, and made as one process would have made them.
+    """
     keys = [indices[i : i + opt.batch_size] for i in range(0, len(indices), opt.batch_size)]
-    loader = make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=keys)
-    for batch in progress(loader, desc=desc, unit="batch"):
-        yield batch, generate_draws(model, to_device(batch, device), opt)
+    own = keys[world.rank :: world.world_size]
+    loader = iter(make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=own))
+    with progress(desc=desc, total=len(keys), unit="batch", shown=world.is_main) as bar:
+        for _ in range(0, len(keys), world.world_size):
+            batch = next(loader, None)
+            made = None if batch is None else (batch, generate_draws(model, to_device(batch, device), opt))
+            for each in world.gather(made):
+                if each is not None:
+                    yield each
+                    bar.update()
 
 
 def generate_draws(model: Any, batch: Batch, opt: Opt) -> list[Tensor]:

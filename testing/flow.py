@@ -19,6 +19,8 @@ from metrics.registry import METRICS
 from metrics.reporting.result import format_table, result_line, write_result
 from metrics.segments.segmentation import class_table
 from testing.method_flags import method_flags
+from trainers.distributed import Distributed
+from util.errors import UserError
 from util.files import require_writable, results_in
 from util.opt import Opt
 from util.registry import Registry
@@ -65,6 +67,10 @@ class Test(ABC):
     def measure(self) -> Measured:
         """Generate and measure, and save the pictures."""
 
+    def assist(self) -> None:
+        """Do this process's part of `measure` for the first one, which alone measures and writes."""
+        raise NotImplementedError
+
     @abstractmethod
     def write(self, line: Mapping[str, Any]) -> str:
         """Write grid and report of the result line, with what is kept beside it; return a sentence that names them."""
@@ -76,6 +82,7 @@ class Flow(ABC):
     kind: ClassVar[str]  # of `Metric.asked`
     first: ClassVar[tuple[str, ...]] = ()
     default_metrics: ClassVar[str]
+    shared: ClassVar[bool] = False  # whether several processes can make a test together, see `Test.assist`
 
     @classmethod
     def metrics(cls, text: str) -> list[str]:
@@ -117,16 +124,22 @@ class Flow(ABC):
 
     @classmethod
     @abstractmethod
-    def tests(cls, opt: Opt) -> list[Test]:
+    def tests(cls, opt: Opt, world: Distributed) -> list[Test]:
         """Return the tests that `opt` (of `TestOptions`) asks for; raises `UserError` before any work begins."""
 
 
 FLOWS: Registry[Flow] = Registry(flag="kind of test", package="testing", suffix="flow")
 
 
-def run_tests(flow: type[Flow], opt: Opt) -> int:
+def run_tests(flow: type[Flow], opt: Opt, world: Distributed) -> int:
     """Run the tests of a command line; returns the exit code."""
-    tests = flow.tests(opt)
+    if world.world_size > 1 and not flow.shared:
+        raise UserError(f"a run of {opt.model} is tested by one process: start test.py without torchrun")
+    tests = flow.tests(opt, world)
+    if not world.is_main:
+        for test in tests:
+            test.assist()
+        return 0
     for test in tests:
         require_writable(test.run_dir, "the run's folder")  # gets the result line
     measured_tests: dict[str, Measured] = {}

@@ -25,6 +25,7 @@ from options.parser import read_yaml
 from testing.contents import Content, mask_files, read_contents
 from testing.flow import FLOWS, Flow, Measured, Test
 from testing.stylising_flags import add_stylising_flags, check_stylising_flags, coefficients, folder_of_style
+from trainers.distributed import Distributed
 from trainers.restore import Loaded, load_run
 from util.device import autocast, resolve_device
 from util.errors import UserError
@@ -67,7 +68,7 @@ class StylisingFlow(Flow):
         return folder_of_style(opt, opt.name)
 
     @classmethod
-    def tests(cls, opt: Opt) -> list[Test]:
+    def tests(cls, opt: Opt, world: Distributed) -> list[Test]:
         cls.require_inputs(opt)
         names = style_names(opt)
         folders = {name: check_style_run(opt, name) for name in names}

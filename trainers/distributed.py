@@ -27,6 +27,10 @@ from util.errors import LostProcessError
 from util.files import cause
 
 TIMEOUT = 1.0  # minutes
+GO_ON = (
+    "start all of them again with --continue_train, which goes on from the last checkpoint (--dist_timeout sets how "
+    "long is waited)"
+)
 TELL_EVERY = 0.2  # seconds
 
 
@@ -48,12 +52,13 @@ class Distributed:
 
     @classmethod
     @contextmanager
-    def start(cls, device: str, *, timeout: float = TIMEOUT) -> Iterator[Distributed]:
+    def start(cls, device: str, *, timeout: float = TIMEOUT, remedy: str = GO_ON) -> Iterator[Distributed]:
         """Join the process group that `torchrun`'s environment describes (NCCL on GPUs, Gloo on CPUs), if any.
 
         Args:
             device: `--device`.
             timeout: minutes that a process waits for the others.
+            remedy: what to do when one is lost.
 
         Raises:
             LostProcessError: another process died, or did not answer within the timeout.
@@ -85,8 +90,7 @@ class Distributed:
                 raise
             raise LostProcessError(
                 f"process {rank} of {world_size}: another process of this run died, or did not answer for {timeout:g} "
-                f"minutes ({_brief(error)}). Its own output says why; start all of them again with --continue_train, "
-                "which goes on from the last checkpoint (--dist_timeout sets how long is waited)"
+                f"minutes ({_brief(error)}). Its own output says why; {remedy}"
             ) from error
         finally:
             # A group that is still referenced survives this call, and its threads then abort the exiting interpreter.
@@ -140,6 +144,14 @@ class Distributed:
             telling.join()
         if problems:
             raise problems.pop()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all processes, by rank, in the first one; an empty list in the others."""
+        if self.world_size == 1:
+            return [value]
+        found: list[Any] | None = [None] * self.world_size if self.is_main else None
+        dist.gather_object(value, found, group=self.aside)
+        return found or []
 
     def all_any(self, flags: list[bool]) -> list[bool]:
         """Return, for each flag, whether it is set in any process."""

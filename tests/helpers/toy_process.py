@@ -1,4 +1,4 @@
-"""The toys of trainer_toys.py trained in processes of their own, which a test can signal."""
+"""The toys of trainer_toys.py, or a command, in processes of their own, which a test can signal."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 TOYS = Path(__file__).with_name("trainer_toys.py")
 
 
-def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+def start(*arguments: str, script: Path = TOYS, **environment: str) -> subprocess.Popen[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, str(TOYS), *arguments]
+    command = [sys.executable, str(script), *arguments]
     return subprocess.Popen(
         command, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -29,10 +29,10 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def start_pair(*arguments: str) -> list[subprocess.Popen[str]]:
+def start_pair(*arguments: str, script: Path = TOYS) -> list[subprocess.Popen[str]]:
     """Start two processes as torchrun does, so that a test can signal one of them."""
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-    return [start(*arguments, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
+    return [start(*arguments, script=script, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
 
 
 def free_port() -> int:
