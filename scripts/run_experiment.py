@@ -10,12 +10,10 @@ published numbers. File format: see experiments/README.md.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import signal
 import subprocess
 import sys
-import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +27,6 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 
     leave_on_interrupt()
 
-from tqdm import tqdm
-
 import test as test_command
 import train as train_command
 from metrics.registry import METRICS
@@ -39,17 +35,14 @@ from metrics.reporting.result import format_table
 from options.experiment import Experiment, Row, read_experiment
 from options.parser import script_parser
 from scripts import baselines
+from testing.parallel import Problems, run_parallel
 from testing.preflight import preflight
-from testing.rows import MARKER, Step, in_order, needs, plan_test, plan_training, side_by_side, test_line
-from util.device import visible_gpus
+from testing.rows import MARKER, Step, in_order, plan_test, plan_training, side_by_side, test_line
 from util.errors import EXIT_OK, UserError, disk_problem, run_main
 from util.files import cause, write_text
 from util.images import save_png
-from util.progress import progress
 from util.registry import did_you_mean
 from util.text_files import parse_json
-
-POLL = 0.1  # seconds between checks of rows in separate processes
 
 
 def train_row(row: Row, checkpoints_dir: str, *, quiet: bool) -> None:
@@ -103,21 +96,6 @@ def print_lines(row: Row, checkpoints_dir: str) -> None:
         print(f"{'# finished: ' if finished else ''}python test.py {shlex.join(args)}")
 
 
-class Problems(dict[str, str]):
-    """What went wrong, by row."""
-
-    def add(self, row: Row, what: str) -> None:
-        self[row.name] = what
-        print(f"row {row.name} failed: {what}", file=sys.stderr, flush=True)
-
-    def stops(self, row: Row, rows: list[Row]) -> bool:
-        """Add and report a row that cannot run because one that it needs has failed."""
-        missing = [name for name in needs(row, rows) if name in self]
-        if missing:
-            self.add(row, f"it needs {', '.join(missing)}")
-        return bool(missing)
-
-
 Tested = tuple[Row, str, dict[str, Any], Path]  # a row, a task, their result line, the folder of the pictures
 
 
@@ -139,64 +117,6 @@ def run_here(rows: list[Row], checkpoints_dir: str, problems: Problems, *, quiet
                 traceback.print_exc()
             problems.add(row, message or f"{type(error).__name__}: {cause(error)}")
     return tested
-
-
-def run_parallel(rows: list[Row], args: argparse.Namespace, problems: Problems) -> None:
-    """Run rows as separate processes, `--jobs` at a time, each with its share of the cores, a GPU and its own log."""
-    Path(args.checkpoints_dir).mkdir(parents=True, exist_ok=True)
-    waiting, running = list(rows), dict[str, Job]()
-    gpus = visible_gpus()
-    if gpus:
-        print(f"a GPU for each row, the freest of {', '.join(gpus)}", flush=True)
-    try:
-        with progress(total=len(rows), desc=args.experiment.stem, unit="row") as bar:
-            while waiting or running:
-                busy = {*running, *(row.name for row in waiting)}
-                # Small networks gain little from a second thread: two rows at once finish sooner than in turn
-                ready = [row for row in waiting if not busy & set(needs(row, rows))]
-                for row in ready[: args.jobs - len(running)]:
-                    waiting.remove(row)
-                    if problems.stops(row, rows):
-                        bar.update()
-                    else:
-                        taken = [job.gpu for job in running.values()]
-                        running[row.name] = Job(row, args, min(gpus, key=taken.count, default=None))
-                for name, job in list(running.items()):
-                    if job.process.poll() is not None:
-                        job.finish(problems)
-                        del running[name]
-                        bar.update()
-                time.sleep(POLL)
-    finally:
-        for job in running.values():  # Ctrl-C or SIGTERM
-            job.process.terminate()
-        for job in running.values():  # they finish their steps and save
-            job.process.wait()
-
-
-class Job:
-    """A row in a separate process and session: a terminal's Ctrl-C reaches it only once, through us."""
-
-    def __init__(self, row: Row, args: argparse.Namespace, gpu: str | None) -> None:
-        self.row, self.gpu, self.began = row, gpu, time.perf_counter()
-        self.log = Path(args.checkpoints_dir) / f"{args.experiment.stem}_{row.name}.log"
-        line = [str(args.experiment), "--only", row.name, "--checkpoints_dir", args.checkpoints_dir, "--no-prepare"]
-        line += ["--no-preflight", *(f"--{name}={getattr(args, name)}" for name in ("train_args", "test_args"))]
-        threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
-        own_gpu = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-        with self.log.open("w") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, __file__, *line], stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", **own_gpu},
-            )  # fmt: skip
-
-    def finish(self, problems: Problems) -> None:
-        """Report how it ended."""
-        if code := self.process.returncode:
-            last = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
-            problems.add(self.row, f"ended with code {code}: {last[0]} (whole log: {self.log})")
-        else:
-            tqdm.write(f"{self.row.name}: {time.perf_counter() - self.began:.0f} s, log {self.log}")
 
 
 def obey_stop_signals() -> None:
@@ -281,9 +201,13 @@ def main(argv: list[str] | None = None) -> int:
         baselines.check([row for row in rows if row.baseline], args.checkpoints_dir)
     problems = Problems()
     parallel = args.jobs > 1 and len(rows) > 1
-    if parallel:
-        run_parallel(rows, args, problems)
-    tested = run_here(rows, args.checkpoints_dir, problems, quiet=parallel)
+    try:
+        if parallel:
+            run_parallel(rows, args, problems, __file__)
+        tested = run_here(rows, args.checkpoints_dir, problems, quiet=parallel)
+    except KeyboardInterrupt:
+        print("finished rows and steps are kept: the same command goes on from here", file=sys.stderr)
+        raise
     mixed = show(experiment, tested, Path(args.checkpoints_dir))
     if problems or mixed:
         messages = [f"row {name}: {what}" for name, what in problems.items()] + mixed

@@ -15,6 +15,8 @@ from util.files import write_text
 from util.images import save_png
 from util.text_files import parse_json
 
+LONGEST_LINE = 1 << 14  # bytes, more than a line of the log has
+
 
 class Logger:
     """Writer of `<run>/stats.jsonl`, `<run>/images/` and `<run>/tensorboard/`.
@@ -80,6 +82,18 @@ class Logger:
             self._file.close()
         if self._board:
             self._board.close()
+
+
+def last_step(run_dir: Path) -> int:
+    """Return the step of the last whole line of a run's log, 0 without any."""
+    try:
+        with open(run_dir / "stats.jsonl", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return 0
+    steps = (_step_of(line) for line in reversed(lines))
+    return next((int(step) for step in steps if step < float("inf")), 0)
 
 
 def _drop_lines_after(path: Path, step: int) -> None:

@@ -49,7 +49,7 @@ class Lines:
     ) -> None:
         self.items, self.desc, self.unit = items, desc, unit
         self.total = len(items) if total is None and hasattr(items, "__len__") else total  # type: ignore[arg-type]
-        self.initial = self.done = initial
+        self.initial = self.n = initial
         self.postfix = ""
         self.began = time.monotonic()
         self.due = self.began + FIRST
@@ -72,7 +72,7 @@ class Lines:
 
     def update(self, count: int = 1) -> None:
         """Count, and print a line if one is due."""
-        self.done += count
+        self.n += count
         now = time.monotonic()
         if now >= self.due:
             self.due = now + EVERY
@@ -80,10 +80,10 @@ class Lines:
 
     def line(self, seconds: float) -> str:
         """Return the line after so many seconds."""
-        speed = (self.done - self.initial) / seconds
+        speed = (self.n - self.initial) / seconds
         whole = f" of {self.total}" if self.total else ""
-        left = f", {_duration((self.total - self.done) / speed)} left" if self.total and speed else ""
-        text = f"{self.done}{whole} ({self.unit}), {speed:.3g} a second{left}{self.postfix}"
+        left = f", {_duration((self.total - self.n) / speed)} left" if self.total and speed else ""
+        text = f"{self.n}{whole} ({self.unit}), {speed:.3g} a second{left}{self.postfix}"
         return f"{self.desc}: {text}" if self.desc else text
 
 

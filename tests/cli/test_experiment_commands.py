@@ -19,9 +19,12 @@ import torch
 
 import test as test_command
 from models.base_cascade_gan import CascadeGAN
+from options.experiment import read_experiment
 from scripts import make_table, run_experiment
+from testing import parallel
 from util.device import visible_gpus
 from util.errors import UserError
+from util.progress import Lines
 
 FILE = """
 title: Two rows
@@ -118,7 +121,7 @@ def test_rows_run_are_skipped_resumed_and_tabled(
     assert run(experiment) == 0
     out = capsys.readouterr().out
     assert "train.py --name base" in out
-    assert out.count("--continue_train") == 1
+    assert sum(line.startswith("$ ") and "--continue_train" in line for line in out.splitlines()) == 1
     assert "Two rows: class, 3 pictures" in out
     assert out.rstrip().endswith("that was all")
     assert (experiment.parent / "runs" / "two_class.png").is_file()
@@ -237,9 +240,20 @@ def test_what_the_metrics_need_is_looked_for_before_training(experiment: Path) -
         run(experiment, "--only", "ous")
 
 
-def test_rows_in_parallel_leave_logs_and_the_same_table(experiment: Path, capsys: Any) -> None:
-    experiment.write_text(FILE.replace("max_steps: 3", "max_steps: 0"))
+def test_rows_in_parallel_leave_logs_and_the_same_table(
+    experiment: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = []
+
+    def progress(**how: Any) -> Any:
+        bars.append(Lines(None, desc=how["desc"], total=how["total"], unit=how["unit"], initial=how["initial"]))
+        return bars[0]
+
+    monkeypatch.setattr(parallel, "progress", progress)
+    experiment.write_text(FILE.replace("max_steps: 3", "max_steps: 1"))
     assert run(experiment, "--jobs", "2") == 0
+    assert (bars[0].initial, bars[0].n, bars[0].total, bars[0].unit) == (0, 2, 2, "step")
+    assert bars[0].postfix == ", rows=2/2"
     assert "Two rows: free_form, 3 pictures" in capsys.readouterr().out
     assert "$ python train.py --name base" in (experiment.parent / "runs" / "two_base.log").read_text()
 
@@ -247,14 +261,14 @@ def test_rows_in_parallel_leave_logs_and_the_same_table(experiment: Path, capsys
 def test_each_row_in_parallel_has_a_gpu_in_turn(experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     seen = []
 
-    class Started(run_experiment.Job):
+    class Started(parallel.Job):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             environment = Path(f"/proc/{self.process.pid}/environ").read_bytes().decode().split("\0")
             seen.append([word for word in environment if word.startswith("CUDA_VISIBLE_DEVICES=")])
 
     experiment.write_text(FILE.replace("max_steps: 3", "max_steps: 0"))
-    monkeypatch.setattr(run_experiment, "Job", Started)
+    monkeypatch.setattr(parallel, "Job", Started)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     assert run(experiment, "--jobs", "2") == 0
@@ -262,6 +276,18 @@ def test_each_row_in_parallel_has_a_gpu_in_turn(experiment: Path, monkeypatch: p
     assert "a GPU for each row, the freest of 5, 7" in capsys.readouterr().out
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert visible_gpus() == ["0", "1"]
+
+
+def test_steps_are_counted_as_they_are_logged(experiment: Path) -> None:
+    rows = [row for row in read_experiment(experiment, metrics=["psnr", "lpips"]).rows if not row.not_built()]
+    runs = experiment.parent / "runs"
+    count = parallel.StepCount(rows, str(runs))
+    assert count.look() == (0, 6)
+    (runs / "ours").mkdir(parents=True)
+    (runs / "ours" / "stats.jsonl").write_text('{"step": 1}\n{"step": 2, "losses": {}}\n{"st')
+    (runs / "base").mkdir()
+    (runs / "base" / "step_3.pt").touch()
+    assert count.look() == (5, 6)
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
