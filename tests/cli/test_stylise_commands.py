@@ -189,7 +189,7 @@ def test_edges_guide_alike_whatever_the_size_of_the_photograph(home: Path) -> No
         assert np.array_equal(resized(read_image(maps / "small.png"), canvas), drawn[0])
     assert darkness["released"][0] == darkness["working"][0]
     assert darkness["released"][1] < 0.35 * darkness["released"][0]
-    assert darkness["working"][1] == pytest.approx(darkness["working"][0], rel=0.05)
+    assert darkness["working"][1] == pytest.approx(darkness["working"][0], rel=0.2)  # scaled up and down
 
 
 def test_masks_and_classes_of_label_maps_leave_the_rest_untouched(home: Path) -> None:
