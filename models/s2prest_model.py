@@ -64,6 +64,7 @@ class S2PreSTModel(BaseModel):
     ) -> None:  # fmt: skip
         super().__init__()
         self.frozen, self.netE, self.clip_input, self.style, self.size = frozen, netE, clip_input, style, size
+        self.second_style: np.ndarray | None = None  # mixed with `style` where pictures are stylised
         self.optimizer = None if lr is None else torch.optim.AdamW(netE.parameters(), lr=lr)
         self._encoded: dict[tuple[int, int], Encoded] = {}
 
@@ -189,8 +190,12 @@ class S2PreSTModel(BaseModel):
             sample(self.frozen.moments(torch.stack([to_tensor(picture) for picture in pictures])), draws)
             for pictures in ([resized(self.style, (width, height))], contents, edges)
         )
+        if self.second_style is not None:  # drawn as if it were the only one, so that a share of 0 is a run of its own
+            again = [torch.Generator().manual_seed(seed) for seed in seeds]
+            moments = self.frozen.moments(to_tensor(resized(self.second_style, (width, height)))[None])
+            style = how.style_mix * style + (1 - how.style_mix) * sample(moments, again)
         z = Latents(content, style, edge, draw_normal(content, draws), draw_normal(content, draws))
-        conditional = self._condition(contents, edges, how.cond_mix)
+        conditional = self._condition(contents, edges, how)
         both = torch.cat([self.frozen.unconditional().expand_as(conditional), conditional])
 
         def denoise(x: Tensor, t: int, guidance: float | None) -> Tensor:
@@ -207,13 +212,23 @@ class S2PreSTModel(BaseModel):
             )
         return list(truncated(painted).movedim(1, -1).numpy())
 
-    def _condition(self, contents: Sequence[np.ndarray], edges: Sequence[np.ndarray], share: float) -> Tensor:
-        """Return the conditioning: a `share` from the contents, the rest from their edge maps."""
-        of_content, of_edge = (
-            self.frozen.condition(self.netE(self.frozen.embed(pictures, self.clip_input)[:, None])[:, 0])
-            for pictures in (contents, edges)
-        )
-        return share * of_content + (1 - share) * of_edge
+    def _condition(self, contents: Sequence[np.ndarray], edges: Sequence[np.ndarray], how: Coefficients) -> Tensor:
+        """Return the conditionings of contents, edge maps and style, mixed by their shares."""
+        total: Any = 0.0
+        for share, pictures in zip(how.cond_mix, (contents, edges, [self._shown_style(how.style_mix)]), strict=True):
+            if share:
+                tokens = self.netE(self.frozen.embed(pictures, self.clip_input)[:, None])[:, 0]
+                total = total + share * self.frozen.condition(tokens)
+        return total.expand(len(contents), -1, -1)
+
+    def _shown_style(self, share: float) -> np.ndarray:
+        """Return the style picture as CLIP is shown it in training, squeezed to a square; two mixed by `share`."""
+        assert self.style is not None
+        side = (self.size, self.size)
+        style = resized(self.style, side)
+        if self.second_style is None:
+            return style
+        return (share * style + (1 - share) * resized(self.second_style, side)).round().astype(np.uint8)
 
     def preview_grid(self, batch: Batch, palette: np.ndarray) -> np.ndarray:
         """Return the style picture stylised by itself, which shows what the token has learnt."""

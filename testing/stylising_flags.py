@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
-from models.networks.s2prest.inversion import MOST_STEPS, Coefficients
+from models.networks.s2prest.inversion import LATENTS, MOST_STEPS, Coefficients
 from options.base_options import OPTIONS_FILE, run_folder, saved_options
 from util.edge_maps import EDGES
 from util.errors import UserError
@@ -18,6 +19,7 @@ from util.shared_flags import add_shared
 # Flags that pictures depend on beside the strength, with their usual values; other values have folders of their own.
 USUAL: dict[str, Any] = {
     **{name: value for name, value in vars(Coefficients()).items() if name != "strength"},
+    "style_mix": None, "second_style": None,
     "edge": EDGES[0], "size": 512, "keep_aspect": True, "masks": None, "mask_classes": None, "seed": 42,
     "precision": "fp32", "step": None, "raw_weights": False,
 }  # fmt: skip
@@ -34,11 +36,17 @@ def add_stylising_flags(group: Any) -> None:
     add("--style_guidance", type=positive, default=usual.strength, help="in (0, 1]: how far the content is noised")
     add("--steps", type=positive_int, default=usual.steps, help="DDIM steps of the whole schedule")
     add("--guidance", type=weight, default=usual.guidance, help="classifier-free guidance")
-    add("--cond_mix", type=weight, default=usual.cond_mix, help="content's share of the conditioning; rest: edge map's")
+    shares = (
+        "shares of content, edge map and style in the conditioning; one number: content's, the rest is the edge map's"
+    )
+    add("--cond_mix", type=cond_mix, default=usual.cond_mix, metavar="A,B,C", help=shares)
     add("--latent_mix", type=weight, default=usual.latent_mix, help="content's share of the latent; rest: style's")
     add(
         "--edge_mix", type=weight, default=usual.edge_mix, help="edge map's share of the noised latent; rest: content's"
     )
+    add("--latent", choices=LATENTS, default=usual.latent, help="adain: content's latent with the style's statistics")
+    add("--second_style", metavar="FILE", help="a picture whose style is mixed with the run's")
+    add("--style_mix", type=weight, help="share of the run's style against --second_style; default: 0.5")
     switch: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
     noise = "mixed noise as strong as its step says, decoding from the step of the noise; off: as released"
     add("--match_noise_level", **switch, default=usual.match_noise_level, help=noise)
@@ -56,6 +64,16 @@ def add_stylising_flags(group: Any) -> None:
     add("--offload", **switch, default=False, help="only the part at work is on the GPU: least memory")
 
 
+def cond_mix(text: str) -> tuple[float, float, float]:
+    """Return the shares of content, edge map and style, which together are 1; one number is the content's."""
+    shares = tuple(weight(part.strip()) for part in text.split(","))
+    if len(shares) == 1:
+        shares = (*shares, 1 - shares[0], 0.0)
+    if len(shares) != 3 or min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+        raise argparse.ArgumentTypeError(f"'{text}' is not one share or three, each in [0, 1] and together 1")
+    return shares
+
+
 def check_stylising_flags(opt: Opt) -> None:
     """Raise `UserError` for invalid combinations of flags."""
     if not opt.content:
@@ -64,11 +82,13 @@ def check_stylising_flags(opt: Opt) -> None:
         raise UserError(f"--style_guidance {opt.style_guidance} is not in (0, 1]")
     if opt.steps > MOST_STEPS:
         raise UserError(f"--steps {opt.steps}: at most {MOST_STEPS}")
-    for name in ("cond_mix", "latent_mix", "edge_mix"):
-        if getattr(opt, name) > 1:
+    for name in ("latent_mix", "edge_mix", "style_mix"):
+        if (getattr(opt, name) or 0) > 1:
             raise UserError(f"--{name} {getattr(opt, name)} is not in [0, 1]")
     if not coefficients(opt).visited:
         raise UserError(f"--style_guidance {opt.style_guidance} with --steps {opt.steps} does no step; raise either")
+    if opt.style_mix is not None and not opt.second_style:
+        raise UserError("--style_mix needs --second_style: the picture that the rest is of")
     if opt.mask_classes and not opt.masks:
         raise UserError("--mask_classes needs --masks: the label maps")
 
@@ -82,6 +102,8 @@ def coefficients(opt: Opt) -> Coefficients:
         cond_mix=opt.cond_mix,
         edge_mix=opt.edge_mix,
         latent_mix=opt.latent_mix,
+        latent=opt.latent,
+        style_mix=1.0 if not opt.second_style else 0.5 if opt.style_mix is None else opt.style_mix,
         match_noise_level=opt.match_noise_level,
     )
 
@@ -100,4 +122,6 @@ def _shown(value: Any) -> str:
         return "on" if value else "off"
     if isinstance(value, str) and not value.replace(",", "").isalnum():
         return f"{Path(value).name}-{hashlib.sha256(value.encode()).hexdigest()[:6]}"
+    if isinstance(value, tuple):
+        return ",".join(f"{each:g}" for each in value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -31,7 +31,7 @@ from util.device import autocast, resolve_device
 from util.errors import UserError
 from util.images import picture_grid, read_image, save_png
 from util.opt import Opt
-from util.pictures import canvas_size, find_pictures, resized
+from util.pictures import canvas_size, find_pictures, read_photo, resized
 from util.progress import progress
 from util.registry import did_you_mean
 
@@ -75,6 +75,7 @@ class StylisingFlow(Flow):
         contents = read_contents(opt)
         model: Any = MODELS.get(opt.model).from_options(opt, is_train=False)
         check_sizes(opt, model, contents)
+        model.second_style = read_photo(opt.second_style).rgb if opt.second_style else None
         for run_dir in folders.values():  # all of them, before any picture is stylised
             take_style(opt, model, run_dir)
         if opt.attention_slicing:
@@ -134,9 +135,9 @@ class StylisingTest(Test):
         described = describe_run(
             opt, split="content", split_size=len(self.contents), mask_set=mask_set, seed=opt.seed,
             draw="the same seed for each picture", crop_size=opt.size, keep_aspect=opt.keep_aspect,
-            reference="the contents at their own size, 8 bit", coefficients=vars(coefficients(opt)), edge=opt.edge,
-            edge_side=opt.edge_side,
-            clip_input=opt.clip_input, base_model=opt.base_model, clip_model=opt.clip_model,
+            reference="the contents at their own size, 8 bit", coefficients=coefficients(opt).described(),
+            edge=opt.edge, edge_side=opt.edge_side, clip_input=opt.clip_input, base_model=opt.base_model,
+            clip_model=opt.clip_model,
         )  # fmt: skip
         return {**described, "run": self.name}
 

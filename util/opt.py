@@ -43,7 +43,7 @@ class Opt:
     clip_model: str
     color_tolerance: float | None
     cond: str | None
-    cond_mix: float
+    cond_mix: tuple[float, float, float]
     config: str | None
     content: str
     continue_train: bool
@@ -99,6 +99,7 @@ class Opt:
     lambda_rec: float
     lambda_scc: float
     lambda_vgg: float
+    latent: str
     latent_mix: float
     list_objects: bool
     load_size: int
@@ -162,6 +163,7 @@ class Opt:
     saspm: bool
     save_every: int
     scc_target: str
+    second_style: str | None
     seed: int
     segmenter: str
     segmenter_classes: str | None
@@ -188,6 +190,7 @@ class Opt:
     style_image: str
     style_inst: str | None
     style_label: str | None
+    style_mix: float | None
     style_ngf: int
     style_pool: str
     style_run: str | None

@@ -109,7 +109,8 @@ def test_a_folder_of_contents_of_any_shape_by_two_styles_at_once(home: Path) -> 
 
 @pytest.mark.parametrize(
     "flags",
-    ["--cond_mix 0", "--latent_mix 0.1", "--edge_mix 0", "--steps 20", "--guidance 1", "--edge canny", "--seed 1",
+    ["--cond_mix 0", "--cond_mix 0.3,0.3,0.4", "--latent adain",
+     "--latent_mix 0.1", "--edge_mix 0", "--steps 20", "--guidance 1", "--edge canny", "--seed 1",
      "--match_noise_level", "--size 96", "--precision bf16"],
 )  # fmt: skip
 def test_each_flag_has_its_effect(home: Path, flags: str) -> None:
@@ -140,6 +141,14 @@ def test_pictures_are_on_disk_before_they_are_measured(home: Path, monkeypatch: 
     with pytest.raises(ArithmeticError):
         stylise(home, content="contents")
     assert len(list((home / "results" / "wiki_1").glob("wt_0.4*/stylized/*"))) == 3
+
+
+def test_a_second_style_is_mixed_in(home: Path) -> None:
+    second = ["--second_style", str(home / "second.png"), "--style_mix"]
+    usual, whole, half, none = result(home), *(result(home, *second, share) for share in ("1", "0.5", "0"))
+    assert np.array_equal(usual, whole)
+    assert not np.array_equal(half, usual) and not np.array_equal(half, none)
+    assert np.array_equal(half, result(home, *second[:2]))
 
 
 def test_strength_names_the_folder_and_one_is_allowed(home: Path) -> None:
@@ -284,6 +293,9 @@ def test_wrong_use_of_test_is_told(home: Path) -> None:
     assert "does no step" in wrong(home, "--style_guidance", "0.05")
     assert "at most 500" in wrong(home, "--steps", "501")
     assert "--latent_mix 1.5 is not in [0, 1]" in wrong(home, "--latent_mix", "1.5")
+    for shares in ("0.5,0.5", "0.5,0.5,0.5", "2", "a,b,c"):
+        assert "--cond_mix" in wrong(home, "--cond_mix", shares)
+    assert "--style_mix needs --second_style" in wrong(home, "--style_mix", "0.5")
     assert "trained with --clip_input rgb, not legacy" in wrong(home, "--clip_input", "legacy")
     assert "--size 8: this base model needs at least 16" in wrong(home, "--size", "8")
     assert "no such file or folder" in wrong(home, content="nothing")

@@ -114,7 +114,8 @@ def test_batch_gives_what_single_pictures_give(model: S2PreSTModel) -> None:
 def test_every_coefficient_has_its_effect(model: S2PreSTModel) -> None:
     content = picture(1)
     usual = run(model, content)
-    for change in ({"cond_mix": 0.0}, {"edge_mix": 0.1}, {"latent_mix": 0.2}, {"guidance": 1.0}, {"steps": 20},
+    for change in ({"cond_mix": (0.0, 1.0, 0.0)}, {"cond_mix": (0.3, 0.3, 0.4)}, {"latent": "adain"},
+                   {"edge_mix": 0.1}, {"latent_mix": 0.2}, {"guidance": 1.0}, {"steps": 20},
                    {"match_noise_level": True}, {"strength": 1.0}):  # fmt: skip
         assert not np.array_equal(usual, run(model, content, replace(QUICK, **change))), change
 
@@ -129,8 +130,32 @@ def test_without_style_latent_the_style_picture_has_no_influence() -> None:
     assert not np.array_equal(mixed, run(model, content))
 
 
+def test_the_shares_are_those_of_content_edges_and_style(model: S2PreSTModel) -> None:
+    assert model.style is not None
+    edges = edge_picture(model.style, "gradient")
+    one, other = (
+        model.stylise([model.style], [edges], [42], replace(QUICK, cond_mix=shares))[0]
+        for shares in ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
+    )
+    assert np.array_equal(one, other)  # the content is the style picture
+
+
+def test_a_second_style_alone_is_a_run_of_its_own() -> None:
+    model, content, shares = tiny_model(), picture(1), (0.3, 0.3, 0.4)
+    model.second_style = picture(8)
+    mixed = run(model, content, replace(QUICK, style_mix=0.0, cond_mix=shares))
+    model.style, model.second_style = picture(8), None
+    assert np.array_equal(mixed, run(model, content, replace(QUICK, cond_mix=shares)))
+
+
+INDEPENDENT = [
+    QUICK, replace(QUICK, guidance=1.0, cond_mix=(0.3, 0.3, 0.4)), replace(QUICK, guidance=1.0, latent="adain"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", INDEPENDENT)
 @torch.no_grad()
-def test_flow_step_by_step_with_diffusers_own_scheduler(model: S2PreSTModel) -> None:
+def test_flow_step_by_step_with_diffusers_own_scheduler(how: Coefficients, model: S2PreSTModel) -> None:
     """The whole inference written out anew, step by step, on diffusers' DDIM."""
     from diffusers import DDIMScheduler
 
@@ -147,16 +172,22 @@ def test_flow_step_by_step_with_diffusers_own_scheduler(model: S2PreSTModel) -> 
     n1, n2 = (torch.randn(z_c.shape, generator=draw) for _ in range(2))
     at = torch.tensor([400])
     x_t = 0.5 * scheduler.add_noise(z_c, n1, at) + 0.5 * scheduler.add_noise(z_k, n2, at)
-    c = sum(0.5 * frozen.condition(model.netE(frozen.embed([p], "rgb")[:, None])[:, 0]) for p in (content, edges))
+    c = sum(
+        share * frozen.condition(model.netE(frozen.embed([p], "rgb")[:, None])[:, 0])
+        for share, p in zip(how.cond_mix, (content, edges, model.style), strict=True)
+    )
     u = frozen.unconditional()
     eps = frozen.unet(x_t, 400, encoder_hidden_states=c).sample
+    if how.latent == "adain":
+        (mean, std), (mean_s, std_s) = ((z.mean((2, 3)), (z.var((2, 3)) + 1e-5).sqrt()) for z in (z_c, z_s))
+        z_c = ((z_c.movedim(1, -1) - mean) / std * std_s + mean_s).movedim(-1, 1)
     z = scheduler.add_noise(0.7 * z_c + 0.3 * z_s, eps, at)
     scheduler.set_timesteps(10)
     for t in scheduler.timesteps[6:]:
         free, bound = (frozen.unet(z, t, encoder_hidden_states=k).sample for k in (u, c))
-        z = scheduler.step(free + 10 * (bound - free), int(t), z, eta=0.0).prev_sample
+        z = scheduler.step(free + how.guidance * (bound - free), int(t), z, eta=0.0).prev_sample
     wanted = ((frozen.vae.decode(z / 0.18215).sample + 1) / 2).clamp(0, 1)[0].permute(1, 2, 0).numpy() * 255
-    assert np.abs(run(model, content) - wanted).max() < 1.01  # truncated
+    assert np.abs(run(model, content, how) - wanted).max() < 1.01  # truncated
 
 
 def test_schedule_is_diffusers_own() -> None:

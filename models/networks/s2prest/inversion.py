@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 TRAIN_STEPS = 1000
 BETA_FIRST, BETA_LAST = 0.00085, 0.012
+LATENTS = ("content", "adain")
 MOST_STEPS = TRAIN_STEPS // 2  # beyond, the release's rule runs past the last step
 
 
@@ -33,9 +34,12 @@ class Coefficients:
         strength: s in (0, 1] (`--style_guidance`): how far the latent is noised, and how many steps bring it back.
         steps: N, DDIM steps of the whole schedule.
         guidance: weight of the conditional prediction against the unconditional one.
-        cond_mix: weight of the content's conditioning against the edge map's.
+        cond_mix: shares of the conditionings of content, edge map and style picture, together 1. The release computes
+            0.3, 0.3, 0.4 too, and does not use it.
         edge_mix: weight of the edge map's noised latent against the content's.
         latent_mix: weight of the content's latent against the style's.
+        latent: "content", or "adain": it is first given the style latent's mean and deviation, as InST's notebook does.
+        style_mix: weight of the run's own style picture against a second one.
         match_noise_level: give the mixed noised latent the noise that its step announces, and start decoding at the
             step that the latent was noised at. The release does neither: two averaged noises are too weak by sqrt(2),
             and a latent noised at 400 is decoded from 381.
@@ -44,10 +48,20 @@ class Coefficients:
     strength: float = 0.4
     steps: int = 50
     guidance: float = 10.0
-    cond_mix: float = 0.5
+    cond_mix: tuple[float, float, float] = (0.5, 0.5, 0.0)
     edge_mix: float = 0.5
     latent_mix: float = 0.7
+    latent: str = LATENTS[0]
+    style_mix: float = 1.0
     match_noise_level: bool = False
+
+    def described(self) -> dict[str, Any]:
+        """Return what a result line names; what came later is left out where it is as before, for comparisons."""
+        content, _, style = self.cond_mix
+        later = {name: getattr(self, name) for name in ("latent", "style_mix")}
+        new = {name: value for name, value in later.items() if value != getattr(Coefficients, name)}
+        shares = list(self.cond_mix) if style else content
+        return {name: value for name, value in vars(self).items() if name not in later} | {"cond_mix": shares} | new
 
     @property
     def visited(self) -> list[int]:
@@ -103,8 +117,17 @@ def half_noised(z: Latents, how: Coefficients) -> Tensor:
 def encode(z: Latents, denoise: Denoiser, how: Coefficients) -> Tensor:
     """Return the latent to decode: content and style mixed, noised with the noise predicted of content and edges."""
     predicted = denoise(half_noised(z, how), how.noised_at, None)
-    mixed = how.latent_mix * z.content + (1 - how.latent_mix) * z.style
+    content = with_statistics(z.content, z.style) if how.latent == "adain" else z.content
+    mixed = how.latent_mix * content + (1 - how.latent_mix) * z.style
     return noised(mixed, predicted, how.noised_at)
+
+
+def with_statistics(content: Tensor, style: Tensor) -> Tensor:
+    """Return the content's latent with mean and deviation of the style's, channel by channel (AdaIN)."""
+    deviations = ((z.var((2, 3), keepdim=True) + 1e-5).sqrt() for z in (content, style))
+    means = (z.mean((2, 3), keepdim=True) for z in (content, style))
+    (mean, wanted_mean), (deviation, wanted) = means, deviations
+    return (content - mean) / deviation * wanted + wanted_mean
 
 
 def ddim_step(x: Tensor, predicted: Tensor, t: int, previous: int) -> Tensor:
