@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from util.errors import UserError
 from util.images import read_image, read_map
 
 CAR = CLASSES.names.index("car")
+ASSETS = os.environ.get("TEST_ASSETS", "")
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +162,19 @@ def test_mistakes_are_told(root: Path, tmp_path: Path) -> None:
     editor = semedit.load(root / "spmpgan", device="cpu")
     with pytest.raises(UserError, match=r"label is missing: .*segmenter='streets'"):
         editor.fill(root / "image/a.png", None, None, root / "mask/a.png")
+
+
+@pytest.mark.skipif(not os.path.isdir(ASSETS), reason="TEST_ASSETS is unset or missing")
+def test_photographs_are_labelled_by_a_released_network(tmp_path: Path) -> None:
+    names = ["0001TP_008550", "Seq05VD_f00000"]
+    for name in names:
+        shutil.copy(Path(ASSETS) / "camvid/test/images" / f"{name}.jpg", tmp_path / f"{name}.jpg")
+    weights = Path(ASSETS) / "weights/espnet_p2_q8_camvid12.pth"
+    flags = ["--segmenter", "espnet_camvid", "--segmenter_weights", str(weights), "--device", "cpu"]
+    assert label.main(["--image", str(tmp_path), *flags, "--output", str(tmp_path / "out")]) == 0
+    table = read_class_table(tmp_path / "out/classes.json")
+    assert table is not None and {table.names[i] for i in table.things} == {"car", "pedestrian", "bicyclist"}
+    for name in names:
+        found = read_map(tmp_path / "out/train/labels" / f"{name}.png", "label")
+        true = read_map(Path(ASSETS) / "camvid/test/labels" / f"{name}.png", "label")
+        assert (found == true)[true != 11].mean() > 0.75
