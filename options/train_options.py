@@ -17,7 +17,14 @@ from util.flags import positive_int
 from util.opt import Opt
 from util.shared_flags import add_shared
 
-OF_THE_START = ("name", "checkpoints_dir", "config", "continue_train", PROVENANCE)  # not properties of the run
+OF_THE_START = (
+    "name",
+    "checkpoints_dir",
+    "config",
+    "continue_train",
+    "estimate",
+    PROVENANCE,
+)  # not properties of the run
 
 
 class TrainOptions(BaseOptions):
@@ -32,7 +39,7 @@ class TrainOptions(BaseOptions):
         group = parser.add_argument_group("training")
         group.add_argument("--max_steps", type=int, default=100_000, help="optimiser steps; 0: save initial weights")
         add_shared(group, "continue_train")
-        group.add_argument("--estimate", action="store_true",
+        group.add_argument("--estimate", action=argparse.BooleanOptionalAction, default=False,
                            help="print what a step and the whole training cost, and leave no run")  # fmt: skip
         group.add_argument("--save_every", type=int, default=5000, help="steps between checkpoints")
         group.add_argument("--keep", type=int, default=2, help="step files kept, the newest (never fewer than two)")
