@@ -3,6 +3,7 @@
     python scripts/evaluate.py --real DIR --fake DIR
     python scripts/evaluate.py --real DIR --fake DIR --masks DIR --labels DIR --segmenter espnet_camvid \
         --segmenter_weights FILE --metrics all --intervals --json out.json --report out
+    python scripts/evaluate.py --content DIR --style FILE --fake DIR --metrics psnr,ms_ssim,edge_f1,colour
     python scripts/evaluate.py --as_run RUN --fake DIR --name THEIRS --json out.json
     python scripts/evaluate.py --real DIR --fake OTHERS --against out.json
     python scripts/evaluate.py --summarise checkpoints/mine_seed*/metrics.jsonl
@@ -38,7 +39,7 @@ from metrics.evaluator import build_evaluator
 from metrics.flags import add_metric_flags, validate_metric_flags
 from metrics.folders import read_exact
 from metrics.pairing import pair_folders
-from metrics.registry import METRICS
+from metrics.registry import METRICS, STYLISING
 from metrics.reporting.folder_pictures import shown, strips
 from metrics.reporting.page.gallery import Result
 from metrics.reporting.protocol import UNNAMED
@@ -64,6 +65,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse and check the command line."""
     parser = script_parser(__doc__)
     parser.add_argument("--real", metavar="DIR", help="real pictures")
+    parser.add_argument("--content", metavar="DIR", help="instead of --real: what stylised pictures were made of")
     parser.add_argument("--fake", metavar="DIR", nargs="+", help="generated pictures; several folders: several draws")
     parser.add_argument("--masks", metavar="DIR", help="masks, white where a pixel was generated")
     parser.add_argument("--labels", metavar="DIR", help="label maps (ids, not colours)")
@@ -94,11 +96,15 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.set_defaults(metrics=None)  # --as_run has other metrics
     opt = parser.parse_args(argv)
     validate_metric_flags(opt)
-    if not opt.summarise and not ((opt.real or opt.as_run) and opt.fake):
+    if not opt.summarise and not ((opt.real or opt.content or opt.as_run) and opt.fake):
         raise UserError("--real DIR and --fake DIR are needed, or --as_run RUN and --fake DIR, or --summarise FILE")
     opt.own_test = find_own_test(opt.as_run, opt.checkpoints_dir, opt.task) if opt.as_run else None
     if opt.own_test:
         opt.own_test.set_flags(opt)
+    if opt.content:
+        if opt.real:
+            raise UserError("--content and --real both name the pictures that --fake are compared with; leave one out")
+        opt.real = opt.content
     opt.metrics, opt.task = opt.metrics or "fid", opt.task or "folder"
     if opt.batch_size < 1 or opt.num_workers < 0:
         raise UserError("--batch_size must be at least 1 and --num_workers at least 0")
@@ -175,6 +181,8 @@ def usable_metrics(opt: argparse.Namespace) -> tuple[list[str], list[str]]:
         raise UserError(f"--metrics {opt.metrics}: nothing to compute; known: {', '.join(METRICS.names())}")
     for flag in (*FOLDERS, "style", "source"):
         needing = set(METRICS.needing(flag))
+        if flag == "masks" and opt.content:  # whole pictures
+            needing -= set(METRICS.names(STYLISING))
         lacking = [name for name in names if name in needing and getattr(opt, flag) is None]
         if lacking and opt.metrics != "all":
             raise UserError(f"--metrics {','.join(lacking)}: needs --{flag} {'DIR' if flag in FOLDERS else 'FILE'}")
@@ -206,6 +214,7 @@ def make_setup(opt: argparse.Namespace) -> Setup:
     return Setup(
         opt=Opt(**vars(opt)),
         device=device,
+        whole=bool(opt.content),
         label_nc=opt.label_nc,
         ignore_label=opt.ignore_label,
         style=picture(opt.style) if opt.style else None,

@@ -60,6 +60,9 @@ def add_stylising_flags(group: Any) -> None:
     add("--keep_aspect", **switch, default=USUAL["keep_aspect"], help="off: squeeze into a square, as released")
     add("--masks", metavar="FILE_OR_DIR", help="style only where these are white, or of --mask_classes")
     add("--mask_classes", metavar="ID,ID", help="--masks are label maps: style only these ids")
+    side = "measure at this short side (bicubic), such as the 512 of published values; default: the contents' own"
+    add("--metric_side", type=positive_int, metavar="N", help=side)
+    add("--clip_loss_model", metavar="C", help="clip_loss: another CLIP than the run's, such as ViT-B/32")
     add("--attention_slicing", **switch, default=False, help="VAE by pictures and tiles: less memory")
     add("--offload", **switch, default=False, help="only the part at work is on the GPU: least memory")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from torch import Tensor
 from data.masks import MaskSetHash
 from metrics.declaration import Setup
 from metrics.evaluator import Evaluator, build_evaluator
+from metrics.folders import scaled
 from metrics.pictures import Pictures
 from metrics.registry import STYLISING
 from metrics.reporting.page.gallery import Result
 from metrics.reporting.report import write_report
 from metrics.reporting.result import describe_run
 from models import MODELS
+from models.diffusion_files import load_clip
 from models.s2prest_model import STYLE_FILE, S2PreSTModel
 from options.base_options import OPTIONS_FILE, run_folder
 from options.parser import read_yaml
@@ -108,8 +110,10 @@ class StylisingTest(Test):
             mask = content.mask()
             everywhere = np.ones(content.size[::-1], bool)
             masks.update(content.name, everywhere if mask is None else mask)
-            fake, real = (to_chw(picture)[None] for picture in (read_result(self.folder, content), content.picture()))
-            erased = torch.from_numpy(everywhere if mask is None else mask)[None, None] if opt.masks else None
+            pictures = (read_result(self.folder, content), content.picture())
+            fake, real = (to_chw(scaled(picture, opt.metric_side))[None] for picture in pictures)
+            region = scaled((everywhere if mask is None else mask).astype(np.uint8), opt.metric_side)
+            erased = torch.from_numpy(region > 0)[None, None] if opt.masks else None
             self.evaluator.update(Pictures(fake, real, erased, None, [content.name]))
         values, protocol, kept = self.evaluator.compute(), self.protocol(masks.hexdigest()), self.evaluator.kept()
         return Measured(values, self.evaluator.notes, self.loaded.step, len(contents), protocol, kept)
@@ -117,14 +121,18 @@ class StylisingTest(Test):
     def new_evaluator(self) -> Evaluator:
         """Return the metrics of the style that the model has; raises `UserError` if what they need is missing."""
         opt, model = self.opt, self.model
+
+        def own(pictures: Sequence[np.ndarray]) -> Tensor:
+            return model.frozen.embed(pictures, "rgb").float().cpu()
+
         setup = Setup(
             opt=opt,
             device=model.frozen.device,
             whole=True,
             masks=bool(opt.masks),
             style=None if model.style is None else to_chw(model.style),
-            embed=lambda pictures: model.frozen.embed(pictures, "rgb").float().cpu(),
-            clip=str(opt.clip_model),
+            embed=load_clip(opt.clip_loss_model, model.frozen.device) if opt.clip_loss_model else own,
+            clip=str(opt.clip_loss_model or opt.clip_model),
         )
         names, required = StylisingFlow.metrics(opt.metrics), opt.metrics != "all"
         return build_evaluator(names, setup, required=required)
@@ -132,10 +140,11 @@ class StylisingTest(Test):
     def protocol(self, mask_set: str) -> dict[str, Any]:
         """Return what the numbers depend on apart from the metrics."""
         opt = self.opt
+        at = f"{opt.metric_side} pixels short side (bicubic)" if opt.metric_side else "their own size"
         described = describe_run(
             opt, split="content", split_size=len(self.contents), mask_set=mask_set, seed=opt.seed,
             draw="the same seed for each picture", crop_size=opt.size, keep_aspect=opt.keep_aspect,
-            reference="the contents at their own size, 8 bit", coefficients=coefficients(opt).described(),
+            reference=f"the contents at {at}, 8 bit", coefficients=coefficients(opt).described(),
             edge=opt.edge, edge_side=opt.edge_side, clip_input=opt.clip_input, base_model=opt.base_model,
             clip_model=opt.clip_model,
         )  # fmt: skip

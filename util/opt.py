@@ -40,6 +40,7 @@ class Opt:
     checkpoint_activations: bool
     checkpoints_dir: str
     clip_input: str
+    clip_loss_model: str | None
     clip_model: str
     color_tolerance: float | None
     cond: str | None
@@ -120,6 +121,7 @@ class Opt:
     masks: str | None
     match_noise_level: bool
     max_steps: int
+    metric_side: int | None
     metrics: str
     min_erased: float
     model: str

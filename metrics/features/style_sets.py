@@ -13,7 +13,7 @@ from torch import Tensor
 from metrics.declaration import Flag, Setup, Value
 from metrics.features.frechet import frechet_distance
 from metrics.features.inception import FIDFeatures, InceptionFile, find_inception, load_inception, resize_plain
-from metrics.features.lpips import LPIPS, LPIPSFiles, whole
+from metrics.features.lpips import LPIPS, LPIPSFiles, load_lpips, whole
 from metrics.features.perceptual import read_lpips
 from metrics.flags import INCEPTION_WEIGHTS
 from metrics.flags import LPIPS as LPIPS_FLAGS
@@ -32,6 +32,7 @@ STYLE_SET = Flag("style_set", {"metavar": "DIR", "help": "art_fid: pictures of t
 class ArtFID(Metric):
     """`art_fid`: (1 + LPIPS to the content) (1 + FID to the style pictures), after Wright and Ommer 2022.
 
+    LPIPS is AlexNet's, as ArtFID is defined, whatever `--lpips_net` says of other values.
     FID's network is the standard Inception, not ArtFID's own, which was trained on art, so published values are not
     comparable. One style picture counts as a set without spread.
 
@@ -63,13 +64,13 @@ class ArtFID(Metric):
         if opt.style_set:
             files = find_pictures(opt.style_set, "--style_set").values()
             styles = [torch.from_numpy(read_image(path).copy()).movedim(-1, 0) for path in files]
-        net, inception = read_lpips(opt), load_inception(opt.inception_weights)
+        net, inception = read_alex(opt), load_inception(opt.inception_weights)
         return [cls(*net, *inception, styles=[style for style in styles if style is not None], device=setup.device)]
 
     @classmethod
     def check(cls, names: tuple[str, ...], opt: Opt) -> None:
         find_inception(opt.inception_weights)
-        read_lpips(opt)
+        read_alex(opt)
 
     def reset(self) -> None:
         self.distances: list[float] = []
@@ -98,6 +99,13 @@ class ArtFID(Metric):
         extra |= {"net": self.net.net, **vars(self.files), "inception_sha256": self.source.sha256}
         value = (1 + lpips) * (1 + fid)
         return {"art_fid": MetricValue(value, "distance", protocol, len(self.distances), extra)}
+
+
+def read_alex(opt: Opt) -> tuple[LPIPS, LPIPSFiles]:
+    """Load AlexNet's LPIPS: by LPIPS's flags where they are about it, else from the usual places."""
+    if opt.lpips_net == "alex":
+        return read_lpips(opt)
+    return load_lpips("alex", heads=None, backbone=None)
 
 
 @METRICS.register

@@ -20,6 +20,7 @@ import train as train_command
 from metrics.pixels.stylisation import Stylisation
 from models import MODELS
 from options.test_options import TestOptions
+from scripts import evaluate
 from scripts.build_style_bank import main as build_style_bank
 from scripts.edit import main as edit
 from testing.contents import Content, read_contents
@@ -199,6 +200,20 @@ def test_edges_guide_alike_whatever_the_size_of_the_photograph(home: Path) -> No
     assert darkness["released"][0] == darkness["working"][0]
     assert darkness["released"][1] < 0.35 * darkness["released"][0]
     assert darkness["working"][1] == pytest.approx(darkness["working"][0], rel=0.2)  # scaled up and down
+
+
+@pytest.mark.parametrize("side", [[], ["--metric_side", "48"]])
+def test_folders_of_any_method_are_measured_as_a_runs_own_pictures(home: Path, side: list[str]) -> None:
+    metrics = ["--metrics", "psnr,ssim,edge_f1,colour,clip_loss", *side]
+    folder = stylise(home, *metrics, content="contents")
+    own = json.loads((folder / "result.json").read_text())
+    clip = home / "tiny_diffusion" / "clip"
+    flags = ["--content", str(home / "contents"), "--fake", str(folder / "stylized"), "--clip_model", str(clip)]
+    style, out = ["--style", str(home / "wiki_1" / "style.png")], home / "theirs.json"
+    assert evaluate.main([*flags, *style, *metrics, "--json", str(out), "--device", "cpu", "--num_workers", "0"]) == 0
+    theirs = json.loads(out.read_text())
+    assert theirs["metrics"] == pytest.approx(own["metrics"], rel=1e-5)
+    assert ("48 pixels short side" in own["protocol"]["reference"]) == bool(side)
 
 
 def test_masks_and_classes_of_label_maps_leave_the_rest_untouched(home: Path) -> None:

@@ -44,7 +44,8 @@ def test_rows_run_on_the_tiny_pipeline_and_stand_beside_published_numbers(
     tiny = MODELS.get("s2prest").tiny(tmp_path)
     train = shlex.join([*tiny[2:], *"--max_steps 1 --no-tensorboard --num_workers 0 --device cpu".split()])
     where = shlex.join(["--content", str(contents(tmp_path / "faces")), "--results_dir", str(tmp_path / "results")])
-    test = f"{where} --size 64 --steps 10 --metrics psnr,clip_loss --device cpu"
+    clip = shlex.quote(tiny[tiny.index("--clip_model") + 1])
+    test = f"{where} --clip_loss_model {clip} --size 64 --steps 10 --metrics psnr,clip_loss --device cpu"
     runs = ["--checkpoints_dir", str(tmp_path / "runs")]
     line = [str(FILE), *ROWS, *runs, "--train_args", train, "--test_args", test]
     assert run_experiment.main(line) == 0
