@@ -78,7 +78,7 @@ def classes_of(segmenter: Segmenter, folder: Path) -> ClassTable:
         folder: of the run that has trained it, which may hold a classes.json.
     """
     table = read_class_table(folder / CLASSES_FILE)
-    if table is not None:
+    if table is not None and table.names == segmenter.class_names:  # not of a run that happens to have its name
         return table
     names = {plain_name(name) for k, name in enumerate(segmenter.class_names) if k != segmenter.void}
     tables = [DATASETS.get(mode).class_table(None) for mode in DATASETS.names() if DATASETS.get(mode).scenes]

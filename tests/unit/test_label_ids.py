@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +13,7 @@ from torch.nn import functional as F
 from data.ade20k_classes import NAMES
 from data.camvid_dataset import CLASSES as CAMVID
 from data.cityscapes_dataset import CityscapesDataset
+from data.prepare.writing import write_class_table
 from data.streets.scene import CLASSES as STREETS
 from metrics.segments.label_ids import label_ids, parse_renamed
 from metrics.segments.released import CAMVID_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_LABEL_IDS
@@ -70,9 +74,13 @@ def test_renamed_classes_are_parsed() -> None:
         parse_renamed("wall")
 
 
-def test_own_classes_come_with_their_things(tmp_path) -> None:
+def test_own_classes_come_with_their_things(tmp_path: Path) -> None:
     assert classes_of(segmenter(*CAMVID_CLASSES, void=11), tmp_path).things == CAMVID.things
     assert classes_of(segmenter(*CITYSCAPES_CLASSES, void=19), tmp_path) == CityscapesDataset.built_in
+    write_class_table(tmp_path, STREETS)  # of a run of the segmenter's name
+    assert classes_of(segmenter(*CAMVID_CLASSES, void=11), tmp_path).names == CAMVID.names
+    write_class_table(tmp_path, replace(CAMVID, things=frozenset({8})))
+    assert classes_of(segmenter(*CAMVID_CLASSES, void=11), tmp_path).things == {8}
     unknown = classes_of(segmenter("cat", "dog", void=1), tmp_path)
     assert (unknown.names, unknown.things, unknown.ignore) == (("cat", "dog"), frozenset(), 1)
 
