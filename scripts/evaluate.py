@@ -51,6 +51,7 @@ from models.diffusion_files import load_clip
 from options.parser import script_parser
 from testing.folder_pass import listed, measure, refuse
 from testing.own_test import find_own_test
+from trainers.distributed import planned_processes
 from util.device import resolve_device
 from util.errors import DataError, UserError, run_main
 from util.files import require_writable, write_text
@@ -119,6 +120,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     opt = parse_options(argv)
+    if planned_processes() > 1:
+        raise UserError("pictures that exist are measured by one process: start evaluate.py without torchrun")
     if opt.summarise:
         lines = read_lines(opt.summarise)
         if not lines:

@@ -182,6 +182,12 @@ def test_wrong_flags_of_the_benchmark_are_answered(args: list[str], fault: str) 
         benchmark(["metrics", *args])
 
 
+def test_several_processes_would_write_the_same_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="without torchrun"):
+        main(["--real", "a", "--fake", "b"])
+
+
 def test_nothing_left_is_said(folders: Path) -> None:
     for file in (folders / "fake").iterdir():
         file.rename(file.with_stem(2 * file.stem))
