@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,12 +196,14 @@ class S2PreSTModel(BaseModel):
             moments = self.frozen.moments(to_tensor(resized(self.second_style, (width, height)))[None])
             style = how.style_mix * style + (1 - how.style_mix) * sample(moments, again)
         z = Latents(content, style, edge, draw_normal(content, draws), draw_normal(content, draws))
-        conditional = self._condition(contents, edges, how)
+        conditional = asked = self._condition(contents, edges, how)
+        if how.token == "style":
+            asked = self._condition(contents, edges, replace(how, cond_mix=(0.0, 0.0, 1.0)))
         both = torch.cat([self.frozen.unconditional().expand_as(conditional), conditional])
 
         def denoise(x: Tensor, t: int, guidance: float | None) -> Tensor:
             if guidance is None:
-                return self.frozen.predict(x, t, conditional).float()
+                return self.frozen.predict(x, t, asked).float()
             free, bound = self.frozen.predict(torch.cat([x, x]), t, both).float().chunk(2)
             return free + guidance * (bound - free)
 

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from models.networks.s2prest.inversion import LATENTS, MOST_STEPS, Coefficients
+from models.networks.s2prest.inversion import LATENTS, MIXES, MOST_STEPS, TOKENS, Coefficients
 from options.base_options import OPTIONS_FILE, run_folder, saved_options
 from util.edge_maps import EDGES
 from util.errors import UserError
@@ -19,7 +19,7 @@ from util.shared_flags import add_shared
 # Flags that pictures depend on beside the strength, with their usual values; other values have folders of their own.
 USUAL: dict[str, Any] = {
     **{name: value for name, value in vars(Coefficients()).items() if name != "strength"},
-    "style_mix": None, "second_style": None,
+    "cond_mix": None, "style_mix": None, "second_style": None,
     "edge": EDGES[0], "size": 512, "keep_aspect": True, "masks": None, "mask_classes": None, "seed": 42,
     "precision": "fp32", "step": None, "raw_weights": False,
 }  # fmt: skip
@@ -39,11 +39,13 @@ def add_stylising_flags(group: Any) -> None:
     shares = (
         "shares of content, edge map and style in the conditioning; one number: content's, the rest is the edge map's"
     )
-    add("--cond_mix", type=cond_mix, default=usual.cond_mix, metavar="A,B,C", help=shares)
+    add("--cond_mix", type=cond_mix, metavar="A,B,C", help=shares)
     add("--latent_mix", type=weight, default=usual.latent_mix, help="content's share of the latent; rest: style's")
     add(
         "--edge_mix", type=weight, default=usual.edge_mix, help="edge map's share of the noised latent; rest: content's"
     )
+    token = "predict the noise under the token of content and edges, or of the style; cond_mix is then 0.3,0.3,0.4"
+    add("--token", choices=TOKENS, default=usual.token, help=token)
     add("--latent", choices=LATENTS, default=usual.latent, help="adain: content's latent with the style's statistics")
     add("--second_style", metavar="FILE", help="a picture whose style is mixed with the run's")
     add("--style_mix", type=weight, help="share of the run's style against --second_style; default: 0.5")
@@ -102,7 +104,8 @@ def coefficients(opt: Opt) -> Coefficients:
         strength=opt.style_guidance,
         steps=opt.steps,
         guidance=opt.guidance,
-        cond_mix=opt.cond_mix,
+        cond_mix=opt.cond_mix or MIXES[opt.token],
+        token=opt.token,
         edge_mix=opt.edge_mix,
         latent_mix=opt.latent_mix,
         latent=opt.latent,

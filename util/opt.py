@@ -44,7 +44,7 @@ class Opt:
     clip_model: str
     color_tolerance: float | None
     cond: str | None
-    cond_mix: tuple[float, float, float]
+    cond_mix: tuple[float, float, float] | None
     config: str | None
     content: str
     continue_train: bool
@@ -202,6 +202,7 @@ class Opt:
     task: str
     tensorboard: bool
     things: str
+    token: str
     trust: str | None
     valid_ratio: bool
     vgg_weights: str | None

@@ -110,7 +110,7 @@ def test_a_folder_of_contents_of_any_shape_by_two_styles_at_once(home: Path) -> 
 
 @pytest.mark.parametrize(
     "flags",
-    ["--cond_mix 0", "--cond_mix 0.3,0.3,0.4", "--latent adain",
+    ["--cond_mix 0", "--cond_mix 0.3,0.3,0.4", "--latent adain", "--token style",
      "--latent_mix 0.1", "--edge_mix 0", "--steps 20", "--guidance 1", "--edge canny", "--seed 1",
      "--match_noise_level", "--size 96", "--precision bf16"],
 )  # fmt: skip

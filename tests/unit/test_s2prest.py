@@ -140,6 +140,34 @@ def test_the_shares_are_those_of_content_edges_and_style(model: S2PreSTModel) ->
     assert np.array_equal(one, other)  # the content is the style picture
 
 
+@torch.no_grad()
+def test_the_network_answers_otherwise_about_pictures_that_it_was_not_trained_on() -> None:
+    """With `rgb` a content's token is another one than the style's, with `legacy` there is one token for all."""
+    for mode, alike in (("rgb", False), ("legacy", True)):
+        model = tiny_model(mode)
+        assert model.style is not None
+        one, other = (model.netE(model.frozen.embed([p], mode)[None]) for p in (model.style, picture(1)))
+        assert torch.equal(one, other) is alike
+        style = replace(QUICK, token="style", cond_mix=(0.3, 0.3, 0.4))
+        apart = int(np.abs(run(model, picture(1)).astype(int) - run(model, picture(1), style)).max())
+        assert (apart <= 1) is alike
+
+
+def test_the_styles_token_is_asked_for_the_noise_and_the_mix_for_guidance(model: S2PreSTModel) -> None:
+    seen: list[torch.Tensor] = []
+    handle = model.frozen.unet.register_forward_hook(
+        lambda module, args, kwargs, output: seen.append(kwargs["encoder_hidden_states"]), with_kwargs=True
+    )
+    try:
+        for how in (QUICK, replace(QUICK, cond_mix=(0.0, 0.0, 1.0)), replace(QUICK, token="style")):
+            run(model, picture(1), how)
+    finally:
+        handle.remove()
+    usual, own, style = (seen[k : k + 5] for k in (0, 5, 10))
+    assert torch.equal(style[0], own[0]) and not torch.equal(style[0], usual[0])
+    assert all(torch.equal(a, b) for a, b in zip(style[1:], usual[1:], strict=True))
+
+
 def test_a_second_style_alone_is_a_run_of_its_own() -> None:
     model, content, shares = tiny_model(), picture(1), (0.3, 0.3, 0.4)
     model.second_style = picture(8)

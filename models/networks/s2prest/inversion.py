@@ -16,7 +16,8 @@ from torch import Tensor
 
 TRAIN_STEPS = 1000
 BETA_FIRST, BETA_LAST = 0.00085, 0.012
-LATENTS = ("content", "adain")
+LATENTS, TOKENS = ("content", "adain"), ("content", "style")
+MIXES = {"content": (0.5, 0.5, 0.0), "style": (0.3, 0.3, 0.4)}  # usual `cond_mix` by `token`
 MOST_STEPS = TRAIN_STEPS // 2  # beyond, the release's rule runs past the last step
 
 
@@ -36,6 +37,8 @@ class Coefficients:
         guidance: weight of the conditional prediction against the unconditional one.
         cond_mix: shares of the conditionings of content, edge map and style picture, together 1. The release computes
             0.3, 0.3, 0.4 too, and does not use it.
+        token: whose token the noise is predicted under before decoding: "content", content's and edge map's by
+            `cond_mix`, or "style", the style picture's alone, so that `cond_mix` is for the guided steps.
         edge_mix: weight of the edge map's noised latent against the content's.
         latent_mix: weight of the content's latent against the style's.
         latent: "content", or "adain": it is first given the style latent's mean and deviation, as InST's notebook does.
@@ -48,17 +51,18 @@ class Coefficients:
     strength: float = 0.4
     steps: int = 50
     guidance: float = 10.0
-    cond_mix: tuple[float, float, float] = (0.5, 0.5, 0.0)
+    cond_mix: tuple[float, float, float] = MIXES["content"]
     edge_mix: float = 0.5
     latent_mix: float = 0.7
     latent: str = LATENTS[0]
+    token: str = TOKENS[0]
     style_mix: float = 1.0
     match_noise_level: bool = False
 
     def described(self) -> dict[str, Any]:
         """Return what a result line names; what came later is left out where it is as before, for comparisons."""
         content, _, style = self.cond_mix
-        later = {name: getattr(self, name) for name in ("latent", "style_mix")}
+        later = {name: getattr(self, name) for name in ("latent", "style_mix", "token")}
         new = {name: value for name, value in later.items() if value != getattr(Coefficients, name)}
         shares = list(self.cond_mix) if style else content
         return {name: value for name, value in vars(self).items() if name not in later} | {"cond_mix": shares} | new
