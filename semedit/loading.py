@@ -26,7 +26,7 @@ def load(
     run: str | Path,
     *,
     device: str = "auto",
-    step: int | None = None,
+    step: int | str | None = None,
     raw_weights: bool = False,
     precision: str = "fp32",
     palette: str | Path | None = None,
@@ -42,7 +42,7 @@ def load(
     Args:
         run: its folder, such as "checkpoints/cv".
         device: "auto" (a GPU if there is one), "cpu" or "cuda".
-        step: take step_<N>.pt; None takes the latest checkpoint.
+        step: take step_<N>.pt, or "best" by validation; None takes the latest checkpoint.
         raw_weights: take the last weights even where the run has averaged ones.
         precision: "fp32", "tf32" for rounded products on a GPU, or "bf16" for mixed precision.
         palette, color_tolerance: the flags of these names: label maps are pictures in the colours of a classes.json.
