@@ -21,6 +21,7 @@ from data.streets.scene import CLASSES, render_street
 from data.streets_dataset import scene_rng
 from models import MODELS
 from scripts import build_style_bank, edit, make_table, run_experiment
+from testing import parallel
 from util.errors import UserError
 from util.images import read_image, read_map, save_png
 
@@ -162,12 +163,12 @@ def test_rows_that_need_others_come_after_them_at_several_jobs(
     """A row's process leaves here what it left before; test_experiment_commands.py starts real ones."""
     began = []
 
-    def job(row: Any, args: Any, gpu: str | None) -> Any:
+    def job(row: Any, args: Any, gpu: str | None, script: Any) -> Any:
         began.append(row.name)
         shutil.copytree(finished.parent / "runs" / row.name, tmp_path / "runs" / row.name)
         return SimpleNamespace(gpu=gpu, process=SimpleNamespace(poll=lambda: 0), finish=lambda problems: None)
 
-    monkeypatch.setattr(run_experiment, "Job", job)
+    monkeypatch.setattr(parallel, "Job", job)
     path = write_experiment(tmp_path, finished.parent / "objects")
     for name in ("inpaint", "style"):
         shutil.copytree(finished.parent / "runs" / name, tmp_path / "runs" / name)

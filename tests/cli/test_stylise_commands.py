@@ -203,9 +203,9 @@ def test_edges_guide_alike_whatever_the_size_of_the_photograph(home: Path) -> No
 
 
 @pytest.mark.parametrize("side", [[], ["--metric_side", "48"]])
-def test_folders_of_any_method_are_measured_as_a_runs_own_pictures(home: Path, side: list[str]) -> None:
+def test_folders_of_any_method_are_measured_as_a_runs_own_pictures(home: Path, side: list[str], tmp_path: Path) -> None:
     metrics = ["--metrics", "psnr,ssim,edge_f1,colour,clip_loss", *side]
-    folder = stylise(home, *metrics, content="contents")
+    folder = stylise(home, *metrics, "--results_dir", str(tmp_path), content="contents")
     own = json.loads((folder / "result.json").read_text())
     clip = home / "tiny_diffusion" / "clip"
     flags = ["--content", str(home / "contents"), "--fake", str(folder / "stylized"), "--clip_model", str(clip)]

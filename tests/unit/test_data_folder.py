@@ -164,8 +164,8 @@ def test_8_bit_instance_maps(root):
     assert len(said) == 1
     report = check_split(root / "train", data.rules)
     assert not report.problems
-    assert report.notes[0] == str(said[0].message)
-    assert len(report.notes) == len(data)
+    assert report.notes["maps"][0] == str(said[0].message)
+    assert len(report.notes["maps"]) == len(data)
 
 
 def test_smaller_than_the_crop(root):
