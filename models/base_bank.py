@@ -148,7 +148,7 @@ class BankedModel(BaseModel):
     def gather_bank(self, pictures: Iterable[Batch], *, weights: str) -> StyleBank:
         """Collect the codes of whole pictures' instances by class; instances without a class are left out."""
         builder = BankBuilder(cap=self.bank_settings.size, seed=self.bank_settings.seed)
-        device = next(next(iter(self.networks().values())).parameters()).device
+        device = self.device
         self.eval()
         for batch in pictures:
             codes = self.instance_codes(to_device(batch, device))

@@ -180,6 +180,11 @@ class BaseModel(ABC):
         if source != "bank":
             raise UserError(f"--style_source {source}: this run has no style codes; leave the flag out")
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(next(iter(self.networks().values())).parameters()).device
+
     # --- shared machinery ------------------------------------------------------------------------------------------
     def to(self, device: torch.device) -> BaseModel:
         """Move all networks; on a CPU, those of `channels_last` methods take this memory format."""

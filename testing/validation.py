@@ -74,15 +74,14 @@ class Validation:
     def __call__(self, weights: str) -> Score:
         """Return the values of the metrics; `weights` names what the networks hold, see `trainers.restore`."""
         opt, model = self.opt, self.model
-        device = next(next(iter(model.networks().values())).parameters()).device
         if self._evaluator is None:
-            self._evaluator = new_evaluator(opt, self.dataset, device)
+            self._evaluator = new_evaluator(opt, self.dataset, model.device)
         self._evaluator.reset()
         with out_of_memory_hint(GENERATION):
             training = partial(plain_pictures, self.train_opt, "train")
             model.prepare_inference(run_folder(self.train_opt), training, weights=weights, refresh=True)
             model.choose_styles(opt.style_source)
-            for batch, draws in generated(model, self.dataset, self.indices, opt, device, desc="validation"):
+            for batch, draws in generated(model, self.dataset, self.indices, opt, model.device, desc="validation"):
                 self._evaluator.update(as_saved(batch, draws, opt.task))
         values = {name: value.value for name, value in self._evaluator.compute().items()}
         if not values:

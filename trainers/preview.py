@@ -27,6 +27,5 @@ class Preview:
         """Return the grid (H, W, 3) uint8."""
         if self._batch is None:
             self._batch = next(iter(self.pictures()))
-        device = next(next(iter(self.model.networks().values())).parameters()).device
         with torch.no_grad():
-            return self.model.preview_grid(to_device(self._batch, device), self.palette)
+            return self.model.preview_grid(to_device(self._batch, self.model.device), self.palette)
