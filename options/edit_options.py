@@ -17,7 +17,7 @@ from util.flags import weight
 from util.opt import Opt
 from util.shared_flags import add_shared
 
-CHANGES = ("add_object", "remove", "replace_class", "outpaint", "panorama")
+CHANGES = ("add_object", "remove", "move", "replace_class", "outpaint", "panorama")
 REFERENCE = ("style_image", "style_label", "style_inst", "style_class")
 
 
@@ -44,6 +44,16 @@ def parse_instance(text: str) -> tuple[str, int]:
     if not (path and number.isdecimal()):
         raise argparse.ArgumentTypeError(f"'{text}' is not INST.png:ID, as in maps/a.png:6001")
     return path, int(number)
+
+
+def parse_move(text: str) -> tuple[int, int, int]:
+    """Return (6004, 20, -3) of "6004:20,-3"."""
+    try:
+        number, way = text.split(":")
+        right, down = map(int, way.split(","))
+        return int(number), right, down
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not ID:RIGHT,DOWN in pixels, as in 6004:20,-3") from None
 
 
 def add_palette_flags(group: argparse._ActionsContainer) -> None:
@@ -113,6 +123,8 @@ class EditOptions(RunOptions):
                            help="change nothing: print id, class, box and share of every instance, and write "
                            "a picture with their ids to --output")  # fmt: skip
         group.add_argument("--remove", type=int, metavar="ID", help="take this instance away; its neighbours fill in")
+        group.add_argument("--move", type=parse_move, metavar="ID:RIGHT,DOWN",
+                           help="move this instance by so many pixels, as it is; negative: left, up")  # fmt: skip
         group.add_argument("--replace_class", type=parse_classes, metavar="OLD:NEW", help="as in tree:building")
         group.add_argument("--dilate", type=int, metavar="PIXELS",
                            help="grow the mask beyond what was changed; 3 %% of --crop_size if not given")  # fmt: skip

@@ -1,7 +1,7 @@
 """Edit pictures with a trained run: `python scripts/edit.py --name RUN --image I.png --label L.png --inst N.png
 --mask M.png --output O.png`.
 
-Also adds, removes and replaces objects and extends pictures; docs/editing.md shows every command.
+Also adds, removes, moves and replaces objects and extends pictures; docs/editing.md shows every command.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ def changed_scene(editor: Editor, opt: Opt, files: SceneFiles) -> Scene:
         print(f"note: {note}")
     if opt.remove is not None:
         scene = maps.remove(scene, opt.remove)
+    if opt.move is not None:
+        scene = maps.move(scene, *opt.move)
     if opt.replace_class:
         old, new = (editor.class_id(text, "--replace_class") for text in opt.replace_class)
         scene = maps.replace_class(scene, old, new)

@@ -166,6 +166,14 @@ class Editor:
         scene = self.map_editor(dilate).remove(self.scene(image, label, inst), number)
         return self._results(image, scene, n, seed, style)
 
+    def move(
+        self, image: Source, label: Source | None, inst: Source | None, number: int, right: int, down: int, *,
+        dilate: int | None = None, n: int = 1, seed: int = 0, style: str | StyleReference = "bank",
+    ) -> list[Any]:  # fmt: skip
+        """Move the instance with this id by so many pixels, as it is. The other arguments as in `fill`."""
+        scene = self.map_editor(dilate).move(self.scene(image, label, inst), number, right, down)
+        return self._results(image, scene, n, seed, style)
+
     def add(
         self, image: Source, label: Source | None, inst: Source | None, object_class: str | int, *,
         box: tuple[int, int, int, int], shape: str = "ellipse", dilate: int | None = None, n: int = 1, seed: int = 0,

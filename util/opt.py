@@ -126,6 +126,7 @@ class Opt:
     min_erased: float
     model: str
     modulation: str
+    move: tuple[int, int, int] | None
     multi_scale: bool
     name: str
     ndf: int

@@ -68,6 +68,17 @@ def _surroundings(where: np.ndarray, margin: int) -> tuple[slice, slice]:
     )
 
 
+def shifted(values: np.ndarray, right: int, down: int) -> np.ndarray:
+    """Return values (H, W, ...) moved by so many columns and rows; what comes from outside is 0."""
+    moved = np.zeros_like(values)
+    height, width = values.shape[:2]
+    if abs(right) < width and abs(down) < height:
+        moved[max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = values[
+            max(-down, 0) : height + min(-down, 0), max(-right, 0) : width + min(-right, 0)
+        ]
+    return moved
+
+
 def box_shape(size: tuple[int, ...], box: tuple[int, int, int, int], kind: str) -> np.ndarray:
     """Return a "rectangle" or "ellipse" (H, W) that fills columns x0..x1-1 and rows y0..y1-1.
 
@@ -132,10 +143,14 @@ class MapEditor:
     inst_class_rule: str
     radius: int
 
-    def add_object(self, scene: Scene, class_id: int, shape: np.ndarray) -> Scene:
-        """Put an object of a class where `shape` (H, W) is; a class of stuff joins its visible region."""
-        is_thing = not self.things or class_id in self.things
-        number = self.new_id(scene.inst, class_id) if is_thing else self.region_id(scene, class_id)
+    def add_object(self, scene: Scene, class_id: int, shape: np.ndarray, number: int | None = None) -> Scene:
+        """Put an object of a class where `shape` (H, W) is, or let the instance `number` grow by it.
+
+        Without a number a thing is a new instance, and a class of stuff joins its visible region.
+        """
+        if number is None:
+            is_thing = not self.things or class_id in self.things
+            number = self.new_id(scene.inst, class_id) if is_thing else self.region_id(scene, class_id)
         label, inst = scene.label.copy(), scene.inst.copy()
         label[shape], inst[shape] = class_id, number
         return self.changed(scene, label, inst, shape)
@@ -145,20 +160,43 @@ class MapEditor:
 
         Pixels within the grown mask with its label but without an instance of its class are removed too.
         """
+        where = self._whole_instance(scene, number, f"--remove {number}")
+        own_class = int(np.bincount(scene.label[where]).argmax())
+        others = np.isin(scene.inst, ids_of_class(scene.inst, scene.label, own_class))
+        gone = where | (dilate(where, self.radius) & (scene.label == own_class) & ~others)
+        return self.changed(scene, fill_nearest(scene.label, gone), fill_nearest(scene.inst, gone), where)
+
+    def _whole_instance(self, scene: Scene, number: int, asked: str) -> np.ndarray:
+        """Return where an instance is that has neighbours; raises `DataError` that begins with what was `asked`."""
         where = scene.inst == number
         if not where.any():
             objects = scene_objects(scene, self.names)
             more = f"; and {len(objects) - LISTED} more" if len(objects) > LISTED else ""
             raise DataError(
-                f"--remove {number}: {scene.name}: no instance {number} in the instance map. It has: "
+                f"{asked}: {scene.name}: no instance {number} in the instance map. It has: "
                 f"{'; '.join(map(str, objects[:LISTED]))}{more}"
             )
         if where.all():
-            raise DataError(f"--remove {number}: {scene.name} shows nothing else, so there is nothing to fill it with")
-        own_class = int(np.bincount(scene.label[where]).argmax())
-        others = np.isin(scene.inst, ids_of_class(scene.inst, scene.label, own_class))
-        gone = where | (dilate(where, self.radius) & (scene.label == own_class) & ~others)
-        return self.changed(scene, fill_nearest(scene.label, gone), fill_nearest(scene.inst, gone), where)
+            raise DataError(f"{asked}: {scene.name} shows nothing else, so there is nothing to fill it with")
+        return where
+
+    def move(self, scene: Scene, number: int, right: int, down: int) -> Scene:
+        """Move an instance by columns and rows, negative ones to the left and upwards.
+
+        Its pixels go along as they are. What it leaves is removed as by `remove`, and a seam around its new place is
+        erased, with its outermost pixels, which show some of its old surroundings.
+        """
+        where = self._whole_instance(scene, number, f"--move {number}:{right},{down}")
+        now = shifted(where, right, down)
+        if not now.any():
+            raise DataError(f"--move {number}:{right},{down}: nothing of it would be left in {scene.name}")
+        rest = self.remove(scene, number)
+        image, label, inst = scene.image.copy(), rest.label.copy(), rest.inst.copy()
+        for moved, old in ((image, scene.image), (label, scene.label), (inst, scene.inst)):
+            moved[now] = shifted(old, right, down)[now]
+        inner = now & ~dilate(~now, 1)
+        mask = (rest.mask & ~inner) | (dilate(now, self.radius) & ~inner) | (shifted(scene.mask, right, down) & now)
+        return replace(scene, image=image, label=label, inst=inst, mask=mask)
 
     def replace_class(self, scene: Scene, old: int, new: int) -> Scene:
         """Replace one class by another; things stay separate things, all else becomes one region."""

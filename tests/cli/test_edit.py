@@ -291,6 +291,7 @@ def test_mistakes_are_told(root: Path, tmp_path: Path) -> None:
     wrong("no instance 9999 in the instance map", "--remove", "9999")
     wrong("not inside the picture of 128x96", "--add_object", "car", "--box", "100,10,140,30")
     wrong("is not x0,y0,x1,y1", "--add_object", "car", "--box", "1,2,3")
+    wrong("is not ID:RIGHT,DOWN", "--move", "7:1")
     wrong("belong together", "--add_object", "car")
     wrong("nothing to do: give --mask")
     wrong("128 pixels wide already", "--panorama", "128")

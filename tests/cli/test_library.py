@@ -50,6 +50,8 @@ def by_command(root: Path, folder: Path, *flags: str, mask: bool = False) -> lis
 EDITS: dict[str, tuple[list[str], Callable[..., Any]]] = {
     "fill": ([], lambda e, f, **how: e.fill(*f.values(), **how)),
     "remove": (["--remove", "{id}"], lambda e, f, **how: e.remove(*list(f.values())[:3], how.pop("id"), **how)),
+    "move": (["--move", "{id}:-12,5"],
+             lambda e, f, **how: e.move(*list(f.values())[:3], how.pop("id"), -12, 5, **how)),
     "add": (["--add_object", "car", "--box", "10,60,50,90", "--add_shape", "rectangle"],
             lambda e, f, **how: e.add(*list(f.values())[:3], "car", box=BOX, shape="rectangle", **how)),
     "replace": (["--replace_class", "tree:building", "--dilate", "0"],
@@ -66,7 +68,7 @@ def test_results_are_those_of_the_command(root: Path, tmp_path: Path, editor: se
     number = int(np.unique(inst)[-1])
     flags = [flag.format(id=number) for flag in flags]
     wanted = by_command(root, tmp_path, *flags, "--num_samples", "2", "--seed", "3", mask=name == "fill")
-    how = {"n": 2, "seed": 3, **({"id": number} if name == "remove" else {})}
+    how = {"n": 2, "seed": 3, **({"id": number} if name in ("remove", "move") else {})}
     results = call(editor, files(root), **how)
     assert len(results) == 2
     for got, want in zip(results, wanted, strict=True):

@@ -108,6 +108,37 @@ def test_a_removed_instance_takes_the_nearest_neighbours() -> None:
         editor().remove(replace(before, inst=np.ones_like(before.inst)), 1)
 
 
+def test_a_moved_instance_takes_its_pixels_along() -> None:
+    before = scene()
+    before.mask[0, 0] = before.mask[9, 14] = True
+    where = before.inst == 3000
+    after = editor(radius=2).move(before, 3000, -5, 4)
+    now = np.zeros_like(where)
+    now[12:18, 7:15] = True
+    assert np.array_equal(after.inst == 3000, now) and np.array_equal(after.label == CAR, now)
+    assert np.array_equal(after.image[now], before.image[where])
+    assert np.array_equal(after.image[~now], before.image[~now])
+    inner = np.zeros_like(where)
+    inner[13:17, 8:14] = True  # all but its outermost pixels
+    wanted = (dilate(where, 2) | dilate(now, 2)) & ~inner
+    wanted[0, 0] = wanted[13, 9] = True  # what was erased before, there and in the thing, stays so
+    assert np.array_equal(after.mask, wanted)
+    assert (after.inst[where & ~now] == editor(radius=2).remove(before, 3000).inst[where & ~now]).all()
+    cut = editor().move(before, 3000, 14, 0)
+    assert (cut.inst == 3000).sum() == 6 * 4 and (cut.inst[8:14, 26:] == 3000).all()
+    for way in ((30, 0), (18, 0), (0, -14)):
+        with pytest.raises(DataError, match="nothing of it would be left in one"):
+            editor().move(before, 3000, *way)
+    with pytest.raises(DataError, match=r"--move 7:1,2: one: no instance 7 .*has: 0 sky"):
+        editor().move(before, 7, 1, 2)
+
+
+def test_a_thing_grows_by_what_is_painted_on() -> None:
+    before, shape = scene(), box_shape((20, 30), (19, 5, 28, 11), "rectangle")
+    after = editor().add_object(before, CAR, shape, 3000)
+    assert np.array_equal(after.inst == 3000, (before.inst == 3000) | shape) and (after.label[shape] == CAR).all()
+
+
 def test_a_scene_tells_what_it_shows() -> None:
     before = scene()
     objects = scene_objects(before, NAMES)
