@@ -15,46 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_runs import QUICK, run_test, tiny_line, train
 
 import test as test_command
 import train as train_command
 from models import MODELS
-from models.style_bank import StyleBank
-from scripts.build_style_bank import main as build_style_bank
 from scripts.prepare_streets import main as prepare_streets
 from trainers.trainer import Trainer
 from util.batch import Batch
 from util.errors import EXIT_INTERRUPTED, UserError
-from util.images import read_image, save_png
+from util.images import read_image
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = [name for name in MODELS.names() if MODELS.get(name).flow != "analogy"]  # a single picture has tests of its own
-QUICK = ["--num_workers", "0", "--image_every", "0", "--no-tensorboard", "--device", "cpu"]
-
-
-def tiny_line(model: str, tmp_path: Path) -> list[str]:
-    """Return the smallest training line of a model, the runs that it builds on made."""
-    if MODELS.get(model).flow == "stylising":
-        pytest.importorskip("diffusers", reason="requirements-diffusion.txt is not installed")
-    for line in MODELS.get(model).tiny_inputs(tmp_path):
-        if not (tmp_path / line[line.index("--name") + 1]).exists():
-            assert train_command.main([*line, *QUICK]) == 0
-    return MODELS.get(model).tiny(tmp_path)
-
-
-def train(model: str, tmp_path: Path, name: str, *args: str) -> Path:
-    """Train a tiny run and return its folder."""
-    where = ["--checkpoints_dir", str(tmp_path), "--name", name]
-    assert train_command.main([*tiny_line(model, tmp_path), *where, *QUICK, *args]) == 0
-    return tmp_path / name
-
-
-def run_test(tmp_path: Path, name: str, *args: str) -> dict[str, Any]:
-    """Test a run without networks of metrics and return its last line."""
-    where = ["--checkpoints_dir", str(tmp_path), "--name", name]
-    quick = ["--num_workers", "0", "--device", "cpu", "--metrics", "l1,psnr,ssim"]
-    assert test_command.main([*where, *quick, *args]) == 0
-    return json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1])
 
 
 def losses(run: Path) -> list[dict[str, float]]:
@@ -173,49 +146,6 @@ def test_result_does_not_depend_on_the_batch_size_and_masks_on_nothing_but_task_
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
 
 
-def test_style_bank_is_rebuilt_where_it_is_missing_and_draws_are_seeded(tmp_path: Path) -> None:
-    run = train(
-        "divsem", tmp_path, "run", "--max_steps", "2", "--streets_test_size", "6", "--ema", "0.9", "--seed", "3"
-    )
-    bank = (run / "style_bank.safetensors").read_bytes()
-    (run / "style_bank.safetensors").unlink()
-    run_test(tmp_path, "run", "--task", "class", "--num_samples", "2")
-    assert (run / "style_bank.safetensors").read_bytes() == bank
-    folder = run / "results" / "test_class"
-    first = {p.name: p.read_bytes() for p in (folder / "fake").glob("*.png")}
-    second = {p.name: p.read_bytes() for p in (folder / "fake_2").glob("*.png")}
-    assert first != second  # a fully erased class is drawn anew for each sample
-    run_test(tmp_path, "run", "--task", "class", "--num_samples", "2")
-    assert first == {p.name: p.read_bytes() for p in (folder / "fake").glob("*.png")}
-
-
-def test_a_bank_of_other_weights_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = train("divsem", tmp_path, "run", "--max_steps", "1")
-    path = run / "style_bank.safetensors"
-    old = path.read_bytes()
-    train("divsem", tmp_path, "run", "--max_steps", "2", "--continue_train")
-    new = path.read_bytes()
-    path.write_bytes(old)  # as if the second training had been stopped before it made a bank
-    run_test(tmp_path, "run", "--task", "class")
-    assert "made with other weights (step 1, now step 2)" in capsys.readouterr().out
-    assert path.read_bytes() == new
-
-
-def test_without_any_bank_only_pictures_that_need_a_code_fail(tmp_path: Path) -> None:
-    run = train("divsem", tmp_path, "run", "--max_steps", "0")
-    (run / "style_bank.safetensors").unlink()
-    data = tmp_path / "data"
-    assert prepare_streets(["--output", str(data), "--train", "0", "--test", "2"]) == 0
-    own = ["--dataset_mode", "custom", "--dataroot", str(data)]
-    with pytest.raises(UserError, match=r"no style bank for these weights.*--dataroot"):
-        run_test(tmp_path, "run", "--task", "class", *own)
-    masks = tmp_path / "masks"
-    masks.mkdir()
-    for name in ("a", "b"):  # a little of the road
-        save_png(np.pad(np.full((2, 2), 255, np.uint8), ((60, 2), (31, 31))), masks / f"{name}.png")
-    run_test(tmp_path, "run", "--task", "folder", "--mask_dir", str(masks), *own)
-
-
 def test_a_failed_continuation_leaves_the_options_as_they_were(tmp_path: Path) -> None:
     run = train("spmpgan", tmp_path, "run", "--max_steps", "1")
     before = (run / "opt.yaml").read_bytes()
@@ -266,38 +196,6 @@ def test_two_processes_train_as_one_with_the_doubled_batch(model: str, tmp_path:
     for a, b in zip(losses(one), losses(tmp_path / "two"), strict=True):
         assert weighed(a) == pytest.approx(weighed(b), rel=2e-4, abs=1e-5)
     assert "find_unused_parameters" not in done.stderr
-
-
-def test_a_class_without_a_code_takes_the_mean_and_is_counted(tmp_path: Path) -> None:
-    run = train("divsem", tmp_path, "run", "--max_steps", "1", "--streets_test_size", "6")
-    bank = StyleBank.load(run / "style_bank.safetensors", style_dim=8)
-    kept = {label: rows for label, rows in bank.codes.items() if label == 0}
-    StyleBank(kept, weights=bank.weights).save(run / "style_bank.safetensors")
-    counters = run_test(tmp_path, "run", "--task", "outpainting")["protocol"]["counters"]
-    assert (
-        0 < counters["instances whose class has no code (mean code used)"] <= counters["instances drawn from the bank"]
-    )
-
-
-def test_a_bank_can_be_enlarged_and_its_mean_chosen(tmp_path: Path) -> None:
-    run = train("divsem", tmp_path, "run", "--max_steps", "1", "--style_bank_size", "1")
-    path, where = run / "style_bank.safetensors", ["--checkpoints_dir", str(tmp_path), "--name", "run"]
-    small = StyleBank.load(path, style_dim=8)
-    assert build_style_bank([*where, "--style_bank_size", "3", "--num_workers", "0"]) == 0
-    large = StyleBank.load(path, style_dim=8)
-    assert len(small) == len(small.codes) < len(large) <= 3 * len(large.codes)
-    assert all(torch.equal(large.codes[label][:1], rows) for label, rows in small.codes.items())
-    told = json.loads(path.with_suffix(".json").read_text())
-    assert {int(k): len(v) for k, v in told["codes"].items()} == {k: len(v) for k, v in large.codes.items()}
-    draws = [
-        run_test(tmp_path, "run", "--task", "class", "--num_samples", "2", "--style_source", s)
-        for s in ("mean", "bank")
-    ]
-    assert [line["protocol"]["style_source"] for line in draws] == ["mean", "bank"]
-    assert draws[0]["metrics"] != draws[1]["metrics"]
-    train("spmpgan", tmp_path, "base", "--max_steps", "0")
-    with pytest.raises(UserError, match="no style codes"):
-        run_test(tmp_path, "base", "--style_source", "mean")
 
 
 def test_mask_folder(tmp_path: Path) -> None:

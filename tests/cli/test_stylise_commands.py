@@ -1,71 +1,30 @@
-"""S2PreST from the command line on the tiny random pipeline: train, stylise, every flag, every refusal."""
+"""S2PreST from the command line on the tiny random pipeline: training, stylising, every flag."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import tracemalloc
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from stylise_runs import QUICK, disc, make_styles, result, stylise
 
-import test as test_command
 import train as train_command
 from metrics.pixels.stylisation import Stylisation
 from models import MODELS
 from options.test_options import TestOptions
 from scripts import evaluate
-from scripts.build_style_bank import main as build_style_bank
-from scripts.edit import main as edit
-from testing.contents import Content, read_contents
 from testing.stylising_flow import StylisingFlow
-from util.errors import UserError
-from util.images import read_image, save_png
-from util.pictures import resized
-
-for library in ("diffusers", "transformers"):
-    pytest.importorskip(library, reason="requirements-diffusion.txt is not installed")
-
-QUICK = ["--num_workers", "0", "--no-tensorboard", "--device", "cpu"]
-
-
-def disc(height: int, width: int) -> np.ndarray:
-    y, x = np.mgrid[:height, :width]
-    inside = np.hypot(y - height / 2, x - width / 2) < min(height, width) / 3
-    return np.stack([np.where(inside, 220, 40 + x), np.where(inside, 60, 90 + y), 200 - x], -1).astype(np.uint8)
+from util.images import read_image
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tiny pipeline, two trained styles and three contents."""
-    home = tmp_path_factory.mktemp("s2prest")
-    tiny = MODELS.get("s2prest").tiny(home)
-    second = home / "second.png"
-    save_png(disc(50, 90)[::-1], second)
-    for name, more in (("wiki_1", []), ("wiki_2", ["--style_image", str(second)])):
-        steps = ["--max_steps", "2", "--image_every", "2", "--log_every", "1"]
-        assert train_command.main([*tiny, *more, *QUICK, *steps, "--name", name, "--checkpoints_dir", str(home)]) == 0
-    for name, size in (("wide", (64, 96)), ("square", (64, 64)), ("tall.v2", (200, 180))):
-        save_png(disc(*size), home / "contents" / f"{name}.png")
-    return home
-
-
-def stylise(home: Path, *args: str, name: str = "wiki_1", content: str = "contents/square.png") -> Path:
-    """Run test.py in seconds; return the folder of its pictures."""
-    where = ["--name", name, "--checkpoints_dir", str(home), "--results_dir", str(home / "results")]
-    usual = ["--content", str(home / content), "--size", "64", "--steps", "10", "--device", "cpu"]
-    assert test_command.main([*where, *usual, *args]) == 0
-    return StylisingFlow.results_folder(TestOptions().parse([*where, *usual, *args]))
-
-
-def result(home: Path, *args: str) -> np.ndarray:
-    return read_image(stylise(home, *args) / "stylized" / "square.png")
+    return make_styles(tmp_path_factory.mktemp("s2prest"))
 
 
 def test_training_leaves_the_style_picture_the_preview_and_only_the_style_network(home: Path) -> None:
@@ -126,13 +85,6 @@ def test_memory_flags_and_aspect_of_a_square_change_nothing(home: Path) -> None:
     assert np.array_equal(result(home, "--offload", "--no-keep_aspect"), usual)
 
 
-def test_a_narrow_strip_is_refused_instead_of_computed_at_a_huge_size(home: Path) -> None:
-    save_png(disc(40, 2000), home / "strip.png")
-    told = wrong(home, "--size", "512", content="strip.png")
-    assert "strip.png: 2000x40 would be computed at 25600x512" in told and "--no-keep_aspect" in told
-    assert stylise(home, "--no-keep_aspect", "--metrics", "none", content="strip.png").is_dir()
-
-
 def test_pictures_are_on_disk_before_they_are_measured(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*args: Any) -> Any:
         raise ArithmeticError
@@ -175,33 +127,6 @@ def test_results_of_other_flags_have_folders_of_their_own(tmp_path: Path) -> Non
     )
 
 
-def test_keeping_the_aspect_ratio_is_not_squeezing(home: Path) -> None:
-    kept, squeezed = (
-        read_image(stylise(home, *flags, content="contents/wide.png") / "stylized" / "wide.png")
-        for flags in ([], ["--no-keep_aspect"])
-    )
-    assert kept.shape == squeezed.shape == (64, 96, 3)
-    assert not np.array_equal(kept, squeezed)
-
-
-def test_edges_guide_alike_whatever_the_size_of_the_photograph(home: Path) -> None:
-    """Released, a picture's edges fade with its size, as they are drawn thin and then shrunk."""
-    small, canvas = disc(64, 64), (64, 64)
-    save_png(small, home / "sizes" / "small.png")
-    save_png(resized(small, (384, 384)), home / "sizes" / "large.png")
-    darkness: dict[str, list[float]] = {}
-    for side in ("working", "released"):
-        maps = stylise(home, "--edge_side", side, "--metrics", "none", content="sizes") / "canny"
-        assert read_image(maps / "large.png").shape == (384, 384, 3)
-        drawn = [Content(name, home / "sizes" / f"{name}.png", (0, 0), "gradient", side, None, None).edges(canvas)
-                 for name in ("small", "large")]  # fmt: skip
-        darkness[side] = [float((255.0 - resized(each, canvas)).mean()) for each in drawn]
-        assert np.array_equal(resized(read_image(maps / "small.png"), canvas), drawn[0])
-    assert darkness["released"][0] == darkness["working"][0]
-    assert darkness["released"][1] < 0.35 * darkness["released"][0]
-    assert darkness["working"][1] == pytest.approx(darkness["working"][0], rel=0.2)  # scaled up and down
-
-
 @pytest.mark.parametrize("side", [[], ["--metric_side", "48"]])
 def test_folders_of_any_method_are_measured_as_a_runs_own_pictures(home: Path, side: list[str], tmp_path: Path) -> None:
     metrics = ["--metrics", "psnr,ssim,edge_f1,colour,clip_loss", *side]
@@ -216,77 +141,6 @@ def test_folders_of_any_method_are_measured_as_a_runs_own_pictures(home: Path, s
     assert ("48 pixels short side" in own["protocol"]["reference"]) == bool(side)
 
 
-def test_masks_and_classes_of_label_maps_leave_the_rest_untouched(home: Path) -> None:
-    content = disc(64, 64)
-    labels = np.full((64, 64), 3, np.uint8)
-    labels[:20], labels[50:] = 7, 200
-    save_png(labels, home / "labels" / "square.png")
-    whole = result(home)
-    chosen = np.isin(labels, (7, 200))
-    found = result(home, "--masks", str(home / "labels"), "--mask_classes", "7,200")
-    assert np.array_equal(found[~chosen], content[~chosen])
-    assert np.array_equal(found[chosen], whole[chosen])
-    save_png((chosen * 255).astype(np.uint8), home / "mask.png")
-    assert np.array_equal(found, result(home, "--masks", str(home / "mask.png"), "--metrics", "psnr,ssim"))
-    line = json.loads((home / "wiki_1" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert line["details"]["psnr_whole"]["bins"]
-
-
-def test_masks_without_a_pixel_are_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = home / "half_empty"
-    for name, size in (("wide", (64, 96)), ("square", (64, 64)), ("tall.v2", (200, 180))):
-        save_png(np.full(size, 255 * (name == "wide"), np.uint8), folder / f"{name}.png")
-    done = stylise(home, "--masks", str(folder), content="contents")
-    assert "no white pixels for square, tall.v2 (2 of 3): returned as they are" in capsys.readouterr().out
-    assert np.array_equal(read_image(done / "stylized/square.png"), disc(64, 64))
-    assert not np.array_equal(read_image(done / "stylized/wide.png"), disc(64, 96))
-    told = wrong(home, "--masks", str(folder), "--mask_classes", "9", content="contents")
-    assert "no ids 9 of --mask_classes" in told and "nothing would be stylised" in told
-
-
-def test_photographs_as_users_have_them(home: Path) -> None:
-    """Turned by EXIF, of 16 bit, transparent: the plain picture's result, upright, and with the content's alpha."""
-    plain, folder = disc(64, 96), home / "photos"
-    alpha = np.linspace(0, 255, 64 * 96).reshape(64, 96).astype(np.uint8)
-    save_png(plain, folder / "plain.png")
-    save_png(np.dstack([plain, alpha]), folder / "alpha.png")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned to the right
-    Image.fromarray(np.rot90(plain).copy()).save(folder / "turned.png", exif=exif)
-    save_png(plain[..., 0], folder / "grey.png")
-    save_png(plain[..., 0].astype(np.uint16) * 257, folder / "deep.png")
-    done = stylise(home, "--metrics", "none", content="photos") / "stylized"
-    for other, own in (("plain", "alpha"), ("plain", "turned"), ("grey", "deep")):
-        assert np.array_equal(read_image(done / f"{other}.png"), read_image(done / f"{own}.png")), own
-    assert np.array_equal(np.asarray(Image.open(done / "alpha.png"))[..., 3], alpha)
-    assert Image.open(done / "plain.png").mode == "RGB"
-
-
-def test_a_folder_of_contents_is_not_held_in_memory(tmp_path: Path) -> None:
-    for k in range(8):
-        save_png(disc(300, 300), tmp_path / f"{k}.png")
-    tracemalloc.start()  # counts NumPy's arrays too
-    try:
-        contents = read_contents(
-            SimpleNamespace(content=str(tmp_path), masks=None, mask_classes=None, edge="gradient", edge_side="working")
-        )
-        held = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-    assert [content.size for content in contents] == [(300, 300)] * 8
-    assert held < 2 * 300 * 300 * 3
-
-
-def test_what_a_later_style_or_metric_lacks_is_told_before_the_first_picture(home: Path) -> None:
-    shutil.copytree(home / "wiki_2", home / "wiki_4")
-    for file in (home / "wiki_4").glob("*.pt"):
-        file.unlink()
-    shutil.rmtree(home / "results", ignore_errors=True)
-    assert str(home / "wiki_4") in wrong(home, "--styles", "wiki_4")
-    assert "--vgg_weights FILE" in wrong(home, "--metrics", "psnr,cfsd")
-    assert not (home / "results").exists()
-
-
 def test_a_run_resumes_where_its_style_picture_is_gone(home: Path) -> None:
     """The style picture is needed for training alone; testing reads the run's copy."""
     run = home / "wiki_3"
@@ -294,82 +148,6 @@ def test_a_run_resumes_where_its_style_picture_is_gone(home: Path) -> None:
     saved = yaml.safe_load((run / "opt.yaml").read_text())
     (run / "opt.yaml").write_text(yaml.safe_dump({**saved, "name": "wiki_3", "style_image": "/gone.png"}))
     assert stylise(home, name="wiki_3").is_dir()
-
-
-def wrong(home: Path, *args: str, content: str = "contents/square.png", name: str = "wiki_1") -> str:
-    with pytest.raises(UserError) as caught:
-        stylise(home, *args, content=content, name=name)
-    return str(caught.value)
-
-
-def test_wrong_use_of_test_is_told(home: Path) -> None:
-    for strength in ("1.5", "0", "-1", "nan"):
-        assert "--style_guidance" in wrong(home, "--style_guidance", strength)
-    assert "does no step" in wrong(home, "--style_guidance", "0.05")
-    assert "at most 500" in wrong(home, "--steps", "501")
-    assert "--latent_mix 1.5 is not in [0, 1]" in wrong(home, "--latent_mix", "1.5")
-    for shares in ("0.5,0.5", "0.5,0.5,0.5", "2", "a,b,c"):
-        assert "--cond_mix" in wrong(home, "--cond_mix", shares)
-    assert "--style_mix needs --second_style" in wrong(home, "--style_mix", "0.5")
-    assert "trained with --clip_input rgb, not legacy" in wrong(home, "--clip_input", "legacy")
-    assert "--size 8: this base model needs at least 16" in wrong(home, "--size", "8")
-    assert "no such file or folder" in wrong(home, content="nothing")
-    (home / "empty").mkdir()
-    assert "no picture there" in wrong(home, content="empty")
-    assert "Did you mean 'wiki_2'" in wrong(home, "--styles", "wiki_22")
-    assert "--mask_classes needs --masks" in wrong(home, "--mask_classes", "3")
-    assert "'pnsr' is unknown. Did you mean 'psnr'" in wrong(home, "--metrics", "pnsr")
-    assert "--vgg_weights FILE" in wrong(home, "--metrics", "cfsd")
-    save_png(disc(20, 64), home / "small.png")
-    assert "small.png: 64x20; a content needs at least 32" in wrong(home, content="small.png")
-    Image.fromarray(np.zeros((10, 10), np.uint8)).save(home / "other.png")
-    assert "is 10x10, its content 64x64" in wrong(home, "--masks", str(home / "other.png"))
-    assert "is one file for 3 contents" in wrong(home, "--masks", str(home / "other.png"), content="contents")
-    save_png(np.full((64, 64), 3, np.uint8), home / "ids.png")
-    assert "label maps need --mask_classes" in wrong(home, "--masks", str(home / "ids.png"))
-    where = ["--name", "wiki_1", "--checkpoints_dir", str(home)]
-    for command in (edit, build_style_bank):
-        flags = ["--image", "a", "--label", "b", "--output", "c"] if command is edit else []
-        with pytest.raises(UserError, match=r"stylise pictures with test\.py"):
-            command([*where, *flags])
-    with pytest.raises(UserError, match="--content is missing"):
-        test_command.main(where)
-    with pytest.raises(UserError, match="--task: invalid choice: 'free_form'"):
-        test_command.main([*where, "--task", "free_form"])
-
-
-def test_a_style_of_another_base_model_is_refused(home: Path) -> None:
-    from models.networks.s2prest.tiny_diffusion import save_tiny
-
-    base, clip = save_tiny(home / "other", seed=1)
-    assert "trained with another --base_model" in wrong(home, "--base_model", str(base))
-    assert "trained with another --clip_model" in wrong(home, "--clip_model", str(clip))
-    moved = home / "moved"
-    shutil.copytree(home / "tiny_diffusion" / "sd", moved)
-    assert stylise(home, "--base_model", str(moved)).is_dir()  # the same model elsewhere
-    broken = home / "broken"
-    shutil.copytree(moved, broken)
-    shutil.rmtree(broken / "unet")
-    told = wrong(home, "--base_model", str(broken))
-    assert str(broken) in told and "vae/, unet/, text_encoder/ and tokenizer/" in told
-
-
-def test_a_resumed_run_keeps_its_style_base_model_and_clip_input(home: Path) -> None:
-    from models.networks.s2prest.tiny_diffusion import save_tiny
-
-    save_png(disc(64, 64), home / "another.png")
-    base, _ = save_tiny(home / "other", seed=1)
-    options = (home / "wiki_2" / "opt.yaml").read_bytes()
-    again = ["--name", "wiki_2", "--checkpoints_dir", str(home), "--continue_train", "--max_steps", "3"]
-    for flags, told in (
-        (["--style_image", str(home / "another.png")], "another picture than"),
-        (["--base_model", str(base)], "trained with another --base_model"),
-        (["--clip_input", "legacy"], "trained with --clip_input rgb, not legacy"),
-    ):
-        with pytest.raises(UserError, match=told):
-            train_command.main([*again, *flags])
-    assert torch.load(home / "wiki_2" / "latest.pt", weights_only=True)["step"] == 2
-    assert (home / "wiki_2" / "opt.yaml").read_bytes() == options
 
 
 def test_bf16_trains(home: Path) -> None:
@@ -380,30 +158,3 @@ def test_bf16_trains(home: Path) -> None:
     exact = [json.loads(line)["losses"]["E/mse"] for line in (home / "wiki_1" / "stats.jsonl").read_text().splitlines()]
     assert first != exact
     assert first == pytest.approx(exact, rel=0.02)
-
-
-def train_wrong(home: Path, **changed: Any) -> str:
-    tiny = MODELS.get("s2prest").tiny(home)
-    flags = dict(zip(tiny[::2], tiny[1::2], strict=True))
-    flags |= {f"--{key}": str(value) for key, value in changed.items()}
-    args = [part for key, value in flags.items() if value != "None" for part in (key, value)]
-    with pytest.raises(UserError) as caught:
-        train_command.main([*args, *QUICK, "--name", "wrong", "--checkpoints_dir", str(home), "--max_steps", "1"])
-    return str(caught.value)
-
-
-def test_wrong_use_of_train_is_told(home: Path) -> None:
-    assert "--base_model is missing: Stable Diffusion v1" in train_wrong(home, base_model=None)
-    assert "--clip_model is missing" in train_wrong(home, clip_model=None)
-    assert "--style_image is missing" in train_wrong(home, style_image=None)
-    told = train_wrong(home, base_model=home / "nowhere")
-    assert "no such folder or file" in told and "CompVis/stable-diffusion-v1-4" in told
-    assert "--clip_model" in train_wrong(home, clip_model=home / "wiki_1")
-    text_only = home / "tiny_diffusion" / "sd" / "text_encoder"
-    assert "openai/clip-vit-large-patch14" in train_wrong(home, clip_model=text_only)
-    assert "takes --dataset_mode style_image, not streets" in train_wrong(home, dataset_mode="streets")
-    assert "is a folder; name one picture" in train_wrong(home, style_image=home)
-    save_png(disc(16, 64), home / "tiny_style.png")
-    assert "64x16; a style picture needs at least 32" in train_wrong(home, style_image=home / "tiny_style.png")
-    with pytest.raises(UserError, match=r"--model divsem takes --dataset_mode .*streets, not style_image"):
-        train_command.main(["--model", "divsem", "--dataset_mode", "style_image", "--name", "x"])

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from data import DATASETS
+from scripts.pack_dataset import main as pack_dataset
 
 TABLE = {
     "num_classes": 5,
@@ -54,3 +55,9 @@ def options(mode="custom", **changes):
 
 def dataset(mode="custom", *, split="train", augment=False, task="free_form", **changes):
     return DATASETS.get(mode).from_options(options(mode, **changes), split=split, augment=augment, task=task)
+
+
+def pack(source, output, *flags):
+    """Pack a folder, two samples to a shard; returns `output`."""
+    assert pack_dataset(["--dataroot", str(source), "--output", str(output), "--per_shard", "2", *flags]) == 0
+    return output

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 
 import train as train_command
-from data.streets.scene import render_street
+from data.streets.scene import CLASSES, render_street
 from data.streets_dataset import scene_rng
 from models import MODELS
-from util.images import save_png
+from scripts import edit
+from util.images import read_image, read_map, save_png
 
 HEIGHT, WIDTH = 96, 128
+CAR = CLASSES.names.index("car")
 
 
 def scene_files(folder: Path, name: str, index: int, height: int = HEIGHT) -> None:
@@ -48,3 +50,29 @@ def amplify(run: Path) -> None:
                 value.mul_(4)
         torch.save(state, file)
     (run / "style_bank.safetensors").unlink()  # edit.py makes it again, with these weights
+
+
+def call(
+    root: Path,
+    *args: str,
+    run: str = "divsem",
+    scene: str = "a",
+    mask: bool = False,
+    output: str = "out/o.png",
+) -> Path:
+    kinds = ("image", "label", "inst", *(["mask"] if mask else []))
+    files = [f"--{kind}={root / kind / f'{scene}.png'}" for kind in kinds]
+    where = ["--checkpoints_dir", str(root), "--name", run, "--device", "cpu", "--num_workers", "0"]
+    assert edit.main([*where, *files, "--output", str(root / output), *args]) == 0
+    return root / output
+
+
+def inst_of(root: Path, label: int, scene: str = "a") -> int:
+    """The largest instance of a class."""
+    inst, labels = (read_map(root / kind / f"{scene}.png", kind) for kind in ("inst", "label"))
+    ids, counts = np.unique(inst[labels == label], return_counts=True)
+    return int(ids[counts.argmax()])
+
+
+def changed(root: Path, output: Path, scene: str = "a") -> np.ndarray:
+    return (read_image(output) != read_image(root / "image" / f"{scene}.png")).any(axis=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from models.networks.s2prest.style_attention import StyleAttention
 from models.networks.s2prest.tiny_diffusion import tiny_parts
 from models.s2prest_model import S2PreSTModel
 from util.edge_maps import edge_picture
+from util.images import to_tensor
 
 for library in ("diffusers", "transformers"):
     pytest.importorskip(library, reason="requirements-diffusion.txt is not installed")
@@ -39,3 +42,11 @@ def picture(seed: int, height: int = 64, width: int = 64) -> np.ndarray:
 def run(model: S2PreSTModel, content: np.ndarray, how: Coefficients = QUICK, seed: int = 42) -> np.ndarray:
     """Return one stylised picture."""
     return model.stylise([content], [edge_picture(content, "gradient")], [seed], how)[0]
+
+
+def batch_of(model: S2PreSTModel, draws: list[int]) -> Any:
+    """Return a batch of the style picture, each sample with its own draw."""
+    assert model.style is not None
+    image = torch.stack([to_tensor(model.style)] * len(draws))
+    count = len(draws)
+    return {"image": image, "name": ["s"] * count, "index": [0] * count, "flip": [0] * count, "draw": draws}

@@ -81,3 +81,22 @@ def make_runs(path: Path) -> Path:
         assert train_command.main([*line, *QUICK]) == 0
     train(path, "siedob_fusion", "fusion", "--max_steps", "2")
     return path
+
+
+def generate(model: Any, batch: Batch, seeds: list[int] | None = None) -> Tensor:
+    """Generate, and check what always holds: known pixels come back as they are."""
+    model.counters.clear()
+    made: Tensor = model.generate(batch, seeds or [3] * len(batch["name"]))
+    known = (batch["mask"] < 0.5).expand_as(made)
+    assert torch.equal(made[known], batch["image"][known])
+    assert torch.isfinite(made).all()
+    return made
+
+
+def crop_batch() -> Any:
+    """Return a crop of an object, which is its own style partner."""
+    sample = scene(mask=(0, 64, 0, 64))
+    shape = torch.full((64, 64), 2)
+    shape[8:56, 8:56] = 1
+    image = sample["image"] * (shape != 2)
+    return batch_of({**sample, "label": shape, "image": image, "style_image": image, "style_label": shape})

@@ -1,48 +1,22 @@
-"""Changes of label and instance maps, and the batch that a window becomes."""
+"""Changes of label and instance maps, and how a scene's files are read."""
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from editing_scene import CAR, NAMES, ROAD, RULES, SKY, TREE, editor, scene
 from hypothesis import given, settings
 from hypothesis.strategies import integers
-from scipy.ndimage import distance_transform_edt
-from torch import Tensor
 
-from data import DATASETS
-from data.edit.changes import MapEditor, box_shape, class_id, dilate, fill_nearest, scaled_shape
+from data.edit.changes import box_shape, class_id, dilate, fill_nearest, scaled_shape
 from data.edit.objects import numbered_overlay, object_table, scene_objects
-from data.edit.painting import Painter
 from data.edit.scenes import Margin, Scene, SceneFiles, load_scene, pair_files
-from data.records import MapRules, Maps, Record
-from util.batch import Batch, collate
+from data.records import MapRules, Record
 from util.errors import DataError, UserError
-from util.images import save_png, to_tensor
-from util.regions import Window, plan_regions
-
-NAMES = ["sky", "road", "tree", "car"]
-SKY, ROAD, TREE, CAR = range(4)
-RULES = MapRules(label_nc=4)
-
-
-def editor(radius: int = 0, rule: str = "majority", things: tuple[int, ...] = (TREE, CAR)) -> MapEditor:
-    return MapEditor(names=NAMES, things=frozenset(things), inst_class_rule=rule, radius=radius)
-
-
-def scene() -> Scene:
-    """20 x 30: sky over road, a tree on the left, a car in the middle that hides some of both."""
-    label = np.full((20, 30), SKY, np.int32)
-    label[10:] = ROAD
-    inst = label.copy()
-    label[4:16, 2:6], inst[4:16, 2:6] = TREE, 2000
-    label[8:14, 12:20], inst[8:14, 12:20] = CAR, 3000
-    image = np.random.RandomState(0).randint(0, 256, (20, 30, 3)).astype(np.uint8)
-    return Scene("one", image, label, inst, np.zeros((20, 30), bool))
+from util.images import save_png
 
 
 def test_an_added_object_is_a_new_instance_of_its_class_and_its_mask_is_grown() -> None:
@@ -277,108 +251,3 @@ def test_maps_of_the_extended_size_are_taken_as_they_are(tmp_path: Path) -> None
     with pytest.raises(UserError, match="30 pixels wide already"):
         Margin.to_width(Path(files["image"]), 30)
     assert Margin.to_width(Path(files["image"]), 40) == Margin("right", 10)
-
-
-# --- windows ---------------------------------------------------------------------------------------------------------
-def painter(crop_size: int) -> Painter:
-    return Painter(rules=RULES, inst_class_rule="majority", crop_size=crop_size)
-
-
-def large() -> Scene:
-    one = scene()
-    grown = {name: getattr(one, name).repeat(5, axis=0).repeat(5, axis=1) for name in ("label", "inst", "mask")}
-    return Scene("large", np.random.RandomState(1).randint(0, 256, (100, 150, 3)).astype(np.uint8), **grown)
-
-
-def test_a_batch_equals_that_of_the_data_set() -> None:
-    shown = {"crop_size": 64, "load_size": 64, "streets_test_size": 2, "streets_seed": 0}
-    opt = {**shown, "label_nc": 9, "ignore_label": -1, "label_map": None, "seed": 0}
-    data = DATASETS.get("streets").from_options(argparse.Namespace(**opt), split="test", augment=False, task="class")
-    expected = collate([data[1]])
-    maps, mask = data.maps(1), np.zeros((64, 85), bool)
-    left = (85 - 64) // 2
-    mask[:, left : left + 64] = expected["mask"][0, 0] > 0
-    batch = Painter(rules=data.rules, inst_class_rule="majority", crop_size=64).batch(
-        Maps(maps.image, maps.label, maps.inst), mask, Window(0, left, 64), data.names[1]
-    )
-    for key in ("label", "inst", "inst_id", "inst_class", "edge", "mask"):
-        assert torch.equal(batch[key], expected[key]), key  # type: ignore[literal-required]
-    known = 1 - expected["mask"]
-    assert torch.equal(batch["image"] * known, expected["image"] * known)
-    assert batch["name"] == expected["name"]
-
-
-@pytest.mark.parametrize("crop_size", [16, 32, 64])
-def test_erased_pixels_never_reach_the_model_at_any_scale(crop_size: int) -> None:
-    one, mask = large(), np.zeros((100, 150), bool)
-    mask[30:53, 41:70] = True
-    other = np.where(mask[..., None], 255 - one.image, one.image)
-    window = Window(20, 30, 50)
-    first, second = (
-        painter(crop_size).batch(Maps(image, one.label, one.inst), mask, window, "x") for image in (one.image, other)
-    )
-    assert torch.equal(first["image"], second["image"])
-    assert first["image"].shape == (1, 3, crop_size, crop_size)
-    share = float(first["mask"].mean()) * 2500 / (23 * 29)
-    assert 0.97 < share < 1.35  # enlarged: the pixel under the centre; reduced: every pixel that is touched
-    assert crop_size > 50 or share >= 1
-
-
-def test_a_reduced_pixel_is_erased_if_any_of_its_pixels_is() -> None:
-    one, mask = large(), np.zeros((100, 150), bool)
-    mask[21, 33] = True
-    small = painter(10).batch(one.maps, mask, Window(20, 30, 50), "x")["mask"][0, 0]
-    assert torch.equal(small.nonzero(), torch.tensor([[0, 0]]))
-
-
-@given(seed=integers(0, 10_000))
-@settings(deadline=None, max_examples=15)
-def test_known_pixels_stay_and_all_erased_ones_are_painted(seed: int) -> None:
-    rng, one = np.random.RandomState(seed), large()
-    one.mask = np.zeros((100, 150), bool)
-    for _ in range(rng.randint(1, 5)):
-        y, x = rng.randint(100), rng.randint(150)
-        one.mask[y : y + rng.randint(1, 60), x : x + rng.randint(1, 80)] = True
-    one.image[one.mask] = 7
-    numbers = []
-
-    def generate(batch: Batch, number: int) -> Tensor:
-        numbers.append(number)
-        return to_tensor(np.full((32, 32, 3), 200, np.uint8))[None]
-
-    image = painter(32).paint(one, plan_regions(one.mask, 32), generate)
-    assert np.array_equal(image[~one.mask], one.image[~one.mask])
-    assert (image[one.mask] == 200).all()
-    assert numbers == list(range(len(numbers)))
-
-
-def test_a_window_sees_what_earlier_ones_made() -> None:
-    one = editor().extend(scene(), Margin("right", 40), "mirror")
-    seen = []
-
-    def generate(batch: Batch, number: int) -> Tensor:
-        seen.append(batch["image"][0, 0, 10, : int((batch["mask"][0, 0, 10] == 0).sum())])
-        return torch.full((1, 3, 20, 20), 0.2 * number)
-
-    painter(20).paint(one, plan_regions(one.mask, 20), generate)
-    assert len(seen) == 4
-    for number, known in enumerate(seen[1:]):
-        assert torch.allclose(known, torch.full((10,), 0.2 * number), atol=0.01)
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_what_is_near_a_region_is_what_the_whole_picture_would_tell(seed):
-    """`dilate` and `fill_nearest` look at a box around the region alone, ties included."""
-    rng = np.random.RandomState(seed)
-    size = rng.randint(3, 24, 2)
-    where = rng.rand(*size) < rng.choice([0.02, 0.3, 0.9])
-    if seed % 2:
-        top, left = rng.randint(0, size - 1)
-        where[:] = False
-        where[top : top + rng.randint(1, 9), left : left + rng.randint(1, 9)] = True
-    where[tuple(rng.randint(0, size))] = False
-    values, radius = rng.randint(0, 1000, size), rng.randint(1, 6)
-    rows, columns = distance_transform_edt(where, return_distances=False, return_indices=True)
-    if where.any():
-        assert np.array_equal(fill_nearest(values, where), values[rows, columns])
-        assert np.array_equal(dilate(where, radius), distance_transform_edt(~where) <= radius)
