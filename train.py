@@ -28,7 +28,7 @@ from data.checks import quick_check
 from data.loader import Loader, make_loader, plain_pictures
 from data.prepare.writing import save_classes
 from models import MODELS
-from options.base_options import OPTIONS_FILE, Options, input_folder, run_folder
+from options.base_options import OPTIONS_FILE, Options, formerly, input_folder, run_folder
 from options.train_options import TrainOptions
 from testing.validation import Validation
 from trainers.distributed import Distributed, planned_processes
@@ -114,6 +114,7 @@ def train(opt: Options, leave: LeaveSignals) -> int:
             ),
             world=world,
             options=opt.values(),
+            formerly=formerly(opt.values()),
             validate=validation,
             preview=Preview(model, lambda: preview_pictures(opt), dataset.palette),
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,10 +33,21 @@ class Ade20kRoomDataset(FolderDataset):
     summary = "ADE20K rooms, 151 labels, colour instance maps"
     default_load_size = 0
     built_in = ClassTable(NAMES, _PALETTE, THINGS)
+    formerly: ClassVar[Mapping[str, Any]] = {"stuff_instances": "label"}
+
+    @classmethod
+    def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
+        group = parser.add_argument_group("data: ade20k_room")
+        group.add_argument(
+            "--stuff_instances", choices=("label", "released"), default="label",
+            help="pixels without an instance: their class is one, so that its borders are edges; or all of them are "
+            "one together, without edges between their classes, as SPMPGAN's release reads these maps",
+        )  # fmt: skip
 
     @classmethod
     def map_rules(cls, opt: Opt) -> MapRules:
-        return replace(super().map_rules(opt), inst_rgb=True, inst_zero_is_none=True)
+        by_label = getattr(opt, "stuff_instances", "label") == "label"  # check_data.py, where it means nothing
+        return replace(super().map_rules(opt), inst_rgb=True, inst_zero_is_none=by_label, first_instance=1)
 
     def instance_candidates(self, inst: np.ndarray, label: np.ndarray) -> list[int]:
         """All ids, including 0 (no instance), whose box is nearly the whole picture: as released."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any, ClassVar
@@ -55,6 +55,7 @@ class BaseDataset(Dataset[Sample], ABC):
     scenes: ClassVar[bool] = True  # whether methods that do not name a data set can use it
     known_masks: ClassVar[tuple[str, ...]] = masks.MASK_TYPES
     mask_types: tuple[str, ...] = masks.MASK_TYPES
+    formerly: ClassVar[Mapping[str, Any]] = {}  # as `BaseModel.formerly`, of this data set's flags
 
     def __init__(
         self, *, names: Sequence[str], split: str, classes: ClassTable, rules: MapRules, sampling: Sampling

@@ -69,6 +69,7 @@ class SingleImageDataset(Dataset[Any]):
     summary: ClassVar[str] = "one picture img.*, its layout label.*, target layouts cond/* (SemIA)"
     scenes: ClassVar[bool] = False
     known_masks: ClassVar[tuple[str, ...]] = ()
+    formerly: ClassVar[dict[str, Any]] = {}
     ignore_label: ClassVar[None] = None
 
     def __init__(

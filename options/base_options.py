@@ -233,8 +233,13 @@ def strongest_layers(parser: StrictParser, layers: Mapping[str, list[str]]) -> d
 def saved_options(path: Path) -> dict[str, Any]:
     """Return the options in a run's opt.yaml; flags that came after it have the values that it meant."""
     values = read_yaml(path, "options of the run")
-    name = values.get("model")
-    return {**(MODELS.get(name).formerly if name else {}), **values}
+    return {**formerly(values), **values}
+
+
+def formerly(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return flags of a run's method and data set that came after there were runs, with what older runs did."""
+    model, mode = values.get("model"), values.get("dataset_mode")
+    return {**(MODELS.get(model).formerly if model else {}), **(DATASETS.get(mode).formerly if mode else {})}
 
 
 def read_input_runs(opt: Opt, flags: tuple[str, ...]) -> dict[str, dict[str, Any]]:

@@ -26,7 +26,7 @@ from models.released_weights.divsem import (
 from models.style_bank import StyleBank
 from options.base_options import OPTIONS_FILE, Options
 from options.train_options import TrainOptions
-from scripts.conversion_run import check_label_nc, network_of, new_folder, read_source, run_options
+from scripts.conversion_run import check_label_nc, network_of, new_folder, read_source, run_options, scene_mode
 from trainers.checkpoint import Checkpoints
 from trainers.state import pack
 from trainers.weights import WEIGHTS_FILE, save_weights
@@ -47,6 +47,8 @@ def convert_cascade(args: argparse.Namespace) -> Path:
         method = "divsem" if arch.nef else "spmpgan"
         raise UserError(f"--model {args.model}: {args.source} holds a {method} generator")
     flags = run_options(args, arch.label_nc) + architecture_flags(args.model, arch, source)
+    if (args.model, scene_mode(args, arch.label_nc)) == ("spmpgan", "ade20k_room"):
+        flags += ["--stuff_instances", "released"]  # DivSem's rule for rooms is not known
     opt = TrainOptions().parse(flags)
     folder = new_folder(opt)
     with torch.device("meta"):

@@ -46,6 +46,7 @@ class Trainer:
         settings: see there.
         world: this process among its peers.
         options: plain values to keep in the checkpoint; a resumed run says which differ.
+        formerly: what checkpoints meant that do not hold these options.
         preview: draws a picture (H, W, 3) uint8 with the networks as they are, every `image_every` steps and at the
             end.
         validate: measures the networks as they are, every `eval_every` steps; called in the first process alone, with
@@ -61,11 +62,13 @@ class Trainer:
         settings: TrainerSettings,
         world: Distributed,
         options: dict[str, Any] | None = None,
+        formerly: Mapping[str, Any] | None = None,
         preview: Callable[[], np.ndarray] | None = None,
         validate: Callable[[str], Score] | None = None,
     ) -> None:
         self.model, self.make_loader, self.settings, self.world = model, make_loader, settings, world
         self.run_dir, self.options, self.preview, self.validate = run_dir, options or {}, preview, validate
+        self.formerly = formerly or {}
         self.best: Mapping[str, Any] | None = None  # validation, see `trainers.best`
         self.checkpoints = Checkpoints(run_dir, keep=settings.keep)
         self.step = self.nimg = 0
@@ -290,6 +293,5 @@ class Trainer:
             self.checkpoints.point_latest_at(path)
             done = "; nothing is left to train" if self.step == self.settings.max_steps else ""
             print(f"continuing from {path}, step {self.step}{done}", flush=True)
-            before = {**self.model.formerly, **state["options"]}
-            for change in changed_options(before, self.options):
+            for change in changed_options({**self.formerly, **state["options"]}, self.options):
                 print(f"warning: {change}; the run will differ from an uninterrupted one", flush=True)

@@ -21,6 +21,7 @@ from models.networks.blocks.spm import Modulation
 from models.networks.cascade.stages import CascadeGenerator
 from models.networks.cascade.style_encoder import StyleEncoder
 from models.released_weights.divsem import released_discriminator_key, released_generator_key
+from options.parser import read_yaml
 from options.test_options import TestOptions
 from scripts.convert_weights import main as convert
 from trainers.restore import load_run
@@ -93,6 +94,7 @@ def test_the_class_names_are_those_of_the_releases_labels(tmp_path: Path) -> Non
         where = ["--name", model, "--checkpoints_dir", str(tmp_path)]
         assert convert(["--model", model, "--source", str(tmp_path / "best.pth"), *where]) == 0
         tables[model] = read_class_table(tmp_path / model / "classes.json")
+    assert read_yaml(tmp_path / "spmpgan" / "opt.yaml", "run")["stuff_instances"] == "released"
     flickr, room = tables["divsem"], tables["spmpgan"]
     assert flickr is not None
     assert room is not None

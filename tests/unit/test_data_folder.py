@@ -11,6 +11,7 @@ from PIL import Image
 
 from data import DATASETS
 from data.checks import check_split, quick_check
+from data.edges import mark_edges
 from data.records import parse_label_map
 from models.networks.siedob.crops import find_objects
 from util.errors import DataError, UserError
@@ -209,6 +210,26 @@ def test_room_ids_are_whole_colours_and_zero_is_the_label(tmp_path):
     assert {7 + 256, 3 + 512} <= set(ids.unique().tolist())
     assert torch.equal(ids[ids < 256], sample["label"][ids < 256])
     assert data.instance_candidates(data.maps(0).inst, data.maps(0).label) == [0, 263, 515]
+
+
+def test_rooms_read_as_released_have_no_borders_between_stuff(tmp_path):
+    """SPMPGAN's data loader reads the number of the instance alone, which is 0 on all stuff."""
+    root = make_folder(tmp_path, table=None, count=1)
+    colours = np.zeros((80, 96, 3), np.uint8)
+    colours[20:60, 30:70] = (7, 1, 0)
+    write(root / "train" / "inst_map" / "p0.png", colours)
+    write(root / "train" / "labels" / "p0.png", np.repeat(np.arange(1, 5, dtype=np.uint8), 24)[None].repeat(80, axis=0))
+    ours, released = (
+        dataset("ade20k_room", dataroot=root, stuff_instances=how, load_size=0)[0] for how in ("label", "released")
+    )
+    green = torch.from_numpy(colours[8:72, 16:80, 1].astype(np.int64))  # of the centre cut
+    assert torch.equal(released["inst"], green)
+    edge = released["edge"][0] == 1
+    assert torch.equal(edge, torch.from_numpy(mark_edges(green.numpy())))
+    assert (ours["edge"][0][edge] == 1).all() and (ours["edge"][0] == 1).sum() > edge.sum()
+    assert released["inst_id"].tolist() == [released["inst_class"][0], 7 + 256], "stuff is a region, no single thing"
+    for key in ("image", "label", "mask"):
+        assert torch.equal(ours[key], released[key])
 
 
 def test_candidates_of_the_modes(tmp_path):

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from data_folders import make_folder
 from trainer_toys import ToyModel, assert_same, fit
 
 import train as train_command
 from options.train_options import TrainOptions
 from testing.rows import plan_training
-from trainers.checkpoint import CheckpointError, load_checkpoint
+from trainers.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from trainers.distributed import Distributed
 from trainers.failures import NonFiniteError
 from trainers.run_dir import BUSY, open_run
@@ -50,6 +51,32 @@ def test_fewer_steps_than_there_are_is_said(tmp_path: Path, capsys: pytest.Captu
         fit(tmp_path, max_steps=1, resume=True)
     fit(tmp_path, max_steps=2, resume=True)
     assert "step 2; nothing is left to train" in capsys.readouterr().out
+
+
+def test_a_run_from_before_a_data_sets_flag_goes_on_without_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--dataset_mode", "ade20k_room", "--dataroot", str(make_folder(tmp_path / "set", table=None))]
+    line = [*drop(TINY, "--dataset_mode", "--streets_train_size", "--streets_test_size"), *where]
+    runs = ["--name", "old", "--checkpoints_dir", str(tmp_path)]
+    assert train_command.main([*line, *runs, "--max_steps", "0"]) == 0
+    options = tmp_path / "old" / "opt.yaml"
+    options.write_text("".join(part for part in options.read_text().splitlines(True) if "stuff_instances" not in part))
+    path = (tmp_path / "old" / "latest.pt").resolve()
+    state = load_checkpoint(path)
+    assert state["options"].pop("stuff_instances") == "label"
+    save_checkpoint(state, path)
+    capsys.readouterr()
+    assert train_command.main([*runs, "--continue_train"]) == 0
+    assert "warning" not in capsys.readouterr().out
+    train_command.main([*runs, "--continue_train", "--stuff_instances", "released"])
+    assert "warning: stuff_instances: label -> released" in capsys.readouterr().out
+
+
+def drop(line: list[str], *flags: str) -> list[str]:
+    """Return a command line without some flags that take one value each."""
+    places = {line.index(flag) + step for flag in flags for step in (0, 1)}
+    return [arg for place, arg in enumerate(line) if place not in places]
 
 
 def test_another_network_is_one_line(tmp_path: Path) -> None:
