@@ -52,7 +52,7 @@ class StreetsDataset(BaseDataset):
     def modify_commandline_options(cls, parser: argparse.ArgumentParser, *, is_train: bool) -> None:
         parser.add_argument("--streets_train_size", type=int, default=240, help="scenes in the training split")
         parser.add_argument("--streets_test_size", type=int, default=64, help="scenes in the test and val splits")
-        parser.add_argument("--streets_seed", type=numpy_seed, default=0, help="of the scenes (--seed is the run's)")
+        parser.add_argument("--streets_seed", type=numpy_seed, default=0, help="seed of the scenes (--seed: the run's)")
         parser.set_defaults(cache="ram")  # a scene is drawn once
 
     @classmethod

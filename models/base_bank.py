@@ -61,7 +61,7 @@ class BankedModel(BaseModel):
     @staticmethod
     def add_bank_flags(group: argparse._ArgumentGroup) -> None:
         """Add the flags of `BankSettings`."""
-        group.add_argument("--style_bank_seed", type=int, default=0, help="of the choice of codes")
+        group.add_argument("--style_bank_seed", type=int, default=0, help="seed of the choice of codes")
         group.add_argument("--style_bank_size", type=positive_int, default=100, help="codes kept per class")
         group.add_argument("--style_bank_pictures", type=positive_int, default=500, help="training pictures read")
 

@@ -105,10 +105,10 @@ class SceneModel(SIEDOBModel):
         """Add the flags that say which instances are objects."""
         group.add_argument(
             "--foreground", metavar="CLASS[:FILL[:LOW:HIGH]],...",
-            help="classes whose instances are objects: more than FILL of their box, height/width between LOW and HIGH. "
-            "Default: by data set, or those of the object runs",
+            help="classes whose instances are objects: more than FILL of their box, height/width between LOW and HIGH; "
+            "default: by data set, or those of the object runs",
         )  # fmt: skip
-        group.add_argument("--things", metavar="ID,...", help="classes that lend no style. Default: by data set")
+        group.add_argument("--things", metavar="ID,...", help="classes that lend no style; default: by data set")
         group.add_argument(
             "--separation", action=argparse.BooleanOptionalAction, default=True,
             help="objects apart from the background; off: everything is background",

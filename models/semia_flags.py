@@ -36,11 +36,11 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
                        help="paper: the segmentation of the result trains the generator; released: it has no "
                        "gradient, so it is left out")  # fmt: skip
     add_shared(group, "lambda_gan")
-    group.add_argument("--lambda_rec", type=weight, default=5.0, help="of L1 in reconstructions")
-    group.add_argument("--lambda_fixed", type=weight, default=1.0, help="of scale 1, shift 0 in reconstructions")
+    group.add_argument("--lambda_rec", type=weight, default=5.0, help="weight of L1 in reconstructions")
+    group.add_argument("--lambda_fixed", type=weight, default=1.0, help="weight of scale 1, shift 0 in reconstructions")
     add_shared(group, "lambda_patch")
-    add_shared(group, "lambda_feat", default=1.0, help="of feature matching")
-    group.add_argument("--lambda_align", type=weight, default=1.0, help="of the semantic alignment loss")
+    add_shared(group, "lambda_feat", default=1.0)
+    group.add_argument("--lambda_align", type=weight, default=1.0, help="weight of the semantic alignment loss")
     add_shared(group, "lambda_vgg", default=0.0)
     add_shared(group, "perceptual", "vgg_weights")
     parser.set_defaults(max_steps=2500, save_every=500, image_every=100)

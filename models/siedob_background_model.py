@@ -88,7 +88,9 @@ class SIEDOBBackgroundModel(SceneModel):
         group.add_argument("--min_erased", type=fraction, default=0.4,
                            help="an instance is left out if more than this share of it is erased")  # fmt: skip
         if is_train:
-            add_shared(group, "lambda_patch", default=0.2, help="of the patch discriminator on the mask's boundary")
+            add_shared(
+                group, "lambda_patch", default=0.2, help="weight of the patch discriminator at the mask's border"
+            )
 
     @classmethod
     def complete_options(cls, opt: Opt, *, classes: ClassTable, runs: Runs) -> dict[str, Any]:

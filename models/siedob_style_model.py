@@ -82,7 +82,7 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
             )  # fmt: skip
             add_shared(
                 group, "style_source", choices=("bank", "noise"),
-                help="of an object's second style: that of another of its class, as those of the bank are, or N(0, 1)",
+                help="an object's second style: that of another of its class, as those of the bank are, or N(0, 1)",
             )  # fmt: skip
 
     @classmethod

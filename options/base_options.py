@@ -71,8 +71,8 @@ def add_run_folder_flags(parser: argparse.ArgumentParser) -> Any:
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that mean the same in train.py, test.py and every script that takes a run."""
     group = add_run_folder_flags(parser)
-    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
-    group.add_argument("--seed", type=int, default=0, help="of every random draw")
+    add_shared(group, "device")
+    group.add_argument("--seed", type=int, default=0, help="seed of every random draw")
     group.add_argument("--num_workers", type=int, default=2, help="processes that load data; 0 for none")
     group.add_argument("--batch_size", type=int, default=4, help="pictures per process and step")
     rounded = "tf32: a GPU rounds the factors of float32 products to ten bits; bf16: mixed precision"
@@ -94,9 +94,9 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dataset_mode", default="streets", help=f"layout of the data: {', '.join(DATASETS.names())}")
     group.add_argument("--dataroot", help="folder of the data set (not for streets)")
     group.add_argument("--crop_size", type=int, default=256, help="pixels of the square pictures, a multiple of 64")
-    group.add_argument("--load_size", type=int, help="short side is scaled to this; 0: as stored. Default: by data set")
-    group.add_argument("--label_nc", type=int, help="one-hot label channels. Default: by data set or classes.json")
-    group.add_argument("--ignore_label", type=int, help="id without a class. Default: by data set or classes.json")
+    group.add_argument("--load_size", type=int, help="short side is scaled to this; 0: as stored; default: by data set")
+    group.add_argument("--label_nc", type=int, help="one-hot label channels; default: by data set or classes.json")
+    group.add_argument("--ignore_label", type=int, help="id without a class; default: by data set or classes.json")
     group.add_argument("--label_map", metavar="A:B,...", help="rename label ids when they are read, as in 255:0,3:1")
     group.add_argument("--cache", choices=("none", "ram"), default="none", help="ram: keep decoded pictures in memory")
     group.add_argument(

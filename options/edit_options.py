@@ -116,7 +116,9 @@ class EditOptions(RunOptions):
         group = parser.add_argument_group("changes that make maps and mask themselves")
         group.add_argument("--add_object", metavar="CLASS", help="put an object of this class into --box")
         group.add_argument("--box", type=parse_box, metavar="x0,y0,x1,y1", help="pixels, x1 and y1 not included")
-        group.add_argument("--add_shape", choices=("ellipse", "rectangle"), help="of the object; ellipse if not given")
+        group.add_argument(
+            "--add_shape", choices=("ellipse", "rectangle"), help="shape of the object; default: ellipse"
+        )
         group.add_argument("--add_from", type=parse_instance, metavar="INST.png:ID",
                            help="shape of this instance of another instance map, stretched into --box")  # fmt: skip
         group.add_argument("--list_objects", action=argparse.BooleanOptionalAction, default=False,
@@ -125,7 +127,9 @@ class EditOptions(RunOptions):
         group.add_argument("--remove", type=int, metavar="ID", help="take this instance away; its neighbours fill in")
         group.add_argument("--move", type=parse_move, metavar="ID:RIGHT,DOWN",
                            help="move this instance by so many pixels, as it is; negative: left, up")  # fmt: skip
-        group.add_argument("--replace_class", type=parse_classes, metavar="OLD:NEW", help="as in tree:building")
+        group.add_argument(
+            "--replace_class", type=parse_classes, metavar="OLD:NEW", help="change a class, as in tree:building"
+        )
         group.add_argument("--dilate", type=int, metavar="PIXELS",
                            help="grow the mask beyond what was changed; 3 %% of --crop_size if not given")  # fmt: skip
         group.add_argument("--outpaint", nargs=2, metavar=("SIDE", "N"),
@@ -143,8 +147,8 @@ class EditOptions(RunOptions):
         add_shared(group, "style_source", choices=("bank", "reference", "mean"), default=None,
                    help="bank, or reference with --style_image, if not given")  # fmt: skip
         add_shared(group, "style_image", metavar="R", help="take the style of --style_class from this picture")
-        group.add_argument("--style_label", metavar="RL", help="its label map")
-        group.add_argument("--style_inst", metavar="RN", help="its instance map")
+        group.add_argument("--style_label", metavar="RL", help="label map of --style_image")
+        group.add_argument("--style_inst", metavar="RN", help="instance map of --style_image")
         group.add_argument("--style_class", metavar="CLASS", help="class that takes its style from --style_image")
 
     def validate(self, opt: Opt) -> None:

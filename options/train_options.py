@@ -66,7 +66,7 @@ class TrainOptions(BaseOptions):
         group.add_argument("--mask_schedule", choices=("random", "index"), default="random",
                            help="mask type of a picture: drawn anew, or tied to its index as released")  # fmt: skip
         group.add_argument("--mask_types", metavar="TYPE,...",
-                           help=f"masks to train with, of {', '.join(MASK_TYPES)}. Default: by data set")  # fmt: skip
+                           help=f"masks to train with, of {', '.join(MASK_TYPES)}; default: by data set")  # fmt: skip
         group.add_argument("--mask_boxes", type=float, default=0.0, metavar="P",
                            help="probability that a mask also erases the boxes of the larger things")  # fmt: skip
 

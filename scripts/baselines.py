@@ -58,7 +58,7 @@ PACKS = "packs"  # in --checkpoints_dir: what rows of experiments share
 def build_parser() -> StrictParser:
     parser = measuring_parser(__doc__)
     parser.add_argument("--fill", nargs="+", required=True, metavar="FILL", help=f"which: {KNOWN}")
-    parser.add_argument("--steps", type=positive_int, default=50, help="of denoising, for diffusers")
+    parser.add_argument("--steps", type=positive_int, default=50, help="steps of denoising, for diffusers")
     return parser
 
 

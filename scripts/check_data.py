@@ -37,7 +37,7 @@ def folder_modes() -> list[str]:
 def parse(arguments: Sequence[str] | None) -> Opt:
     parser = script_parser(__doc__)
     parser.add_argument("dataroot", metavar="DIR", help="folder with <split>/{images,labels,inst_map}/, or packed")
-    parser.add_argument("--dataset_mode", default="custom", choices=folder_modes())
+    parser.add_argument("--dataset_mode", default="custom", choices=folder_modes(), help="layout of the data")
     parser.add_argument("--split", help="only this one; otherwise every folder that has images/")
     parser.add_argument("--label_nc", type=int, help="number of classes; from classes.json if not given")
     parser.add_argument("--ignore_label", type=int, help="id without a class; from classes.json if not given")

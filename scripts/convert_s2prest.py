@@ -27,7 +27,7 @@ def add_s2prest_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("s2prest")
     group.add_argument("--style_image", metavar="FILE", help="the picture that the embedding was trained on")
     group.add_argument("--base_model", default=BASE_MODEL, help="what test.py loads by default")
-    group.add_argument("--clip_model", default=CLIP_MODEL, help="likewise")
+    group.add_argument("--clip_model", default=CLIP_MODEL, help="what test.py loads by default")
     group.add_argument("--clip_input", choices=CLIP_INPUTS, default="legacy", help="what CLIP saw in training")
 
 

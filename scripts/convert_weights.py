@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--style_codes", type=Path, metavar="FILE", help="the authors' style_codes.pt (divsem)")
     parser.add_argument("--label_nc", type=int, help="number of classes; read from the file, checked if given")
     parser.add_argument("--dataset_mode", help="layout of the data to test on; default: the release's")
-    parser.add_argument("--dataroot", help="its folder; may be given to test.py instead (semia needs it here)")
+    parser.add_argument("--dataroot", help="folder of the data; may be given to test.py instead (semia needs it here)")
     parser.add_argument("--resize", type=positive, default=1.0, help="factor that semia's weights were trained with")
     for flag in INPUT_RUNS:
         parser.add_argument(f"--{flag}", metavar="RUN", help="converted run, by name or folder (siedob_fusion)")

@@ -58,6 +58,7 @@ from util.files import require_writable, write_text
 from util.flags import positive_int
 from util.images import read_map
 from util.opt import Opt
+from util.shared_flags import add_shared
 
 FOLDERS = ("masks", "labels", "instances")  # of maps that a metric may need, besides "style" and "source"
 
@@ -75,7 +76,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ignore_label", type=int, help="id to leave out")
     parser.add_argument("--style", metavar="FILE", help="the style picture of stylised ones")
     parser.add_argument("--source", metavar="FILE", help="the one picture that all --fake are renderings of")
-    parser.add_argument("--source_label", metavar="FILE", help="its layout as ids, for the metric layout")
+    parser.add_argument("--source_label", metavar="FILE", help="layout of --source as ids, for the metric layout")
     parser.add_argument("--clip_model", metavar="C", help="clip_loss: CLIP's image tower, a folder or hub id")
     side = "scale pairs to this short side (bicubic) before measuring; default: as they are"
     parser.add_argument("--metric_side", type=positive_int, metavar="N", help=side)
@@ -90,9 +91,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--against", metavar="FILE", nargs="+", default=[], help=against)
     parser.add_argument("--summarise", metavar="FILE", nargs="+", help="only: mean +- deviation over result lines")
     parser.add_argument("--checkpoints_dir", default="checkpoints", help="where runs are")
-    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--batch_size", type=int, default=16, help="pictures at a time")
     parser.add_argument("--num_workers", type=int, default=2, help="decoding processes")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add_shared(parser, "device")
     add_metric_flags(parser, default="fid")  # those of every kind of test
     parser.set_defaults(metrics=None)  # --as_run has other metrics
     opt = parser.parse_args(argv)

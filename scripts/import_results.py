@@ -51,9 +51,9 @@ def build_parser(text: str | None = __doc__) -> StrictParser:
     parser.add_argument("pack", type=Path, metavar="PACK", help="folder of scripts/pack_benchmark.py")
     parser.add_argument("--name", help="name of the method: its folder in --checkpoints_dir")
     add_shared(parser, "checkpoints_dir")
-    parser.add_argument("--batch_size", type=positive_int, default=16)
+    parser.add_argument("--batch_size", type=positive_int, default=16, help="pictures at a time")
     parser.add_argument("--num_workers", type=natural, default=2, help="decoding processes; 0 for none")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add_shared(parser, "device")
     add_metric_flags(parser, EDITING, default=EditingFlow.default_metrics)
     return parser
 

@@ -70,8 +70,7 @@ def parse(arguments: Sequence[str] | None) -> LabelOpt:
         help="classes.json of a run or data set, whose ids the labels get; default: the segmenter's classes",
     )  # fmt: skip
     parser.add_argument("--things", help="comma list of classes that come in single things; default: by --classes")
-    add_shared(parser, "checkpoints_dir")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_shared(parser, "checkpoints_dir", "device")
     add_segmenter_flags(parser)
     opt: LabelOpt = parser.parse_args(arguments)
     if not opt.segmenter:

@@ -77,7 +77,7 @@ def check(docs: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = script_parser(__doc__)
-    parser.add_argument("what", choices=("add", "write", "check"))
+    parser.add_argument("what", choices=("add", "write", "check"), help="add a row, write the pages, check them")
     parser.add_argument("result", nargs="?", type=Path, metavar="RESULT", help="result.json of a test, for add")
     parser.add_argument("--method", help="what the row is called, for add")
     parser.add_argument("--cost", help="training and time a picture; default: what the result tells")

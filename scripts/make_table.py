@@ -37,8 +37,8 @@ WAYS = {"style_source": "bank", "object_classes": None, "removal": "thing"}  # t
 
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
-    parser.add_argument("experiment", type=Path, metavar="FILE.yaml")
-    parser.add_argument("--format", choices=FORMATS, default="markdown")
+    parser.add_argument("experiment", type=Path, metavar="FILE.yaml", help="an experiment that was run")
+    parser.add_argument("--format", choices=FORMATS, default="markdown", help="form of the tables")
     parser.add_argument("--checkpoints_dir", type=Path, default="checkpoints", help="folder of all runs")
     more = "lines of evaluate.py --as_run or import_results.py, each a row of the table of its run or pictures"
     parser.add_argument("--outside", metavar="FILE.json", nargs="+", default=[], help=more)

@@ -93,7 +93,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = script_parser(__doc__)
     parser.add_argument("--dataroot", type=Path, required=True, metavar="DIR", help="with <split>/{images,labels}/")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
-    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="which to pack. Default: all")
+    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="splits to pack; default: all")
     parser.add_argument("--per_shard", type=positive_int, default=1000, help="pictures in a shard")
     opt = parser.parse_args(arguments)
     if not opt.dataroot.is_dir():

@@ -129,7 +129,7 @@ def convert(job: Job) -> Mapping[str, np.ndarray]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = script_parser(__doc__)
-    parser.add_argument("--subset", choices=sorted(SCENES), required=True)
+    parser.add_argument("--subset", choices=sorted(SCENES), required=True, help="kind of scenes to take")
     parser.add_argument(
         "--source", type=Path, nargs="+", required=True, metavar="PATH",
         help=f"{ARCHIVE} and, for room, {INSTANCES}, or their folders",

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--example", choices=tuple(EXAMPLES), default="lake", help="what is drawn")
     parser.add_argument("--height", type=int, default=64, help="pixels; the lake's width is 3/2 of it")
-    parser.add_argument("--seed", type=numpy_seed, default=0, help="of the textures")
+    parser.add_argument("--seed", type=numpy_seed, default=0, help="seed of the textures")
     opt = parser.parse_args(argv)
     if opt.height < SMALLEST:
         raise UserError(f"--height {opt.height} is less than {SMALLEST}")

@@ -220,8 +220,8 @@ def convert(
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = script_parser(__doc__)
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--labels", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="pictures")
+    parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="label maps")
     inst = parser.add_mutually_exclusive_group()
     inst.add_argument("--inst", type=Path, metavar="DIR", help="instance maps")
     inst.add_argument(
@@ -230,7 +230,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for what in ("image", "label", "inst"):
         parser.add_argument(f"--{what}_suffix", default="", help="end of the file names, before the ending")
     parser.add_argument(
-        "--classes", type=Path, metavar="FILE", help="a classes.json, or per line a name, or 'R G B name'. Default: ids"
+        "--classes", type=Path, metavar="FILE", help="a classes.json, or per line a name, or 'R G B name'; default: ids"
     )
     parser.add_argument(
         "--label_colors", action="store_true", help="label maps are pictures in the colours of --classes (pix2pix)"
@@ -239,14 +239,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--color_tolerance", type=weight, metavar="N",
         help="with --label_colors: colours count as the nearest class's up to this distance in RGB",
     )  # fmt: skip
-    parser.add_argument("--label_nc", type=int, help="number of classes. Default: by --classes, or the ids found")
-    parser.add_argument("--things", help="comma list of classes that come in single things. Default: by --classes")
+    parser.add_argument("--label_nc", type=int, help="number of classes; default: by --classes, or the ids found")
+    parser.add_argument("--things", help="comma list of classes that come in single things; default: by --classes")
     parser.add_argument("--ignore_label", type=int, help="label id without a class")
     parser.add_argument("--label_map", metavar="A:B,...", help="label ids to replace, as in 255:0,3:1")
     splits = parser.add_mutually_exclusive_group()
     splits.add_argument("--ratios", default="train=0.9,test=0.1", help="shares, drawn with --seed")
     splits.add_argument("--list", action="append", metavar="SPLIT=FILE", help="names of a split; may be repeated")
-    parser.add_argument("--seed", type=int, default=0, help="of the split by --ratios")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split by --ratios")
     parser.add_argument("--short_side", type=int, default=256, help="pixels; 0: sizes stay")
     parser.add_argument("--png", action="store_true", help="write pictures as PNG, without loss, instead of JPEG")
     add_common_flags(parser, output="datasets/custom")

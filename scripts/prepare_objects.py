@@ -179,7 +179,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str
     group.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
     group.add_argument("--splits", nargs="+", default=["train", "test"], help="splits of the scenes")
     group.add_argument("--size", type=positive_int, default=64, help="pixels of the square crops")
-    group.add_argument("--foreground", metavar="CLASS,...", help="classes with their rules. Default: by data set")
+    group.add_argument("--foreground", metavar="CLASS,...", help="classes with their rules; default: by data set")
     group.add_argument("--min_crops", type=natural, default=50,
                        help="a class with fewer in the first split is left to the background")  # fmt: skip
     group.add_argument("--num_workers", type=natural, default=min(8, os.cpu_count() or 1), help="processes; 0: none")

@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--height", type=int, default=64, help="pixels; the width is 4/3 of it")
     parser.add_argument("--train", type=int, default=240, help="scenes in the training split")
     parser.add_argument("--test", type=int, default=64, help="scenes in the test split")
-    parser.add_argument("--streets_seed", type=numpy_seed, default=0, help="of the scenes")
+    parser.add_argument("--streets_seed", type=numpy_seed, default=0, help="seed of the scenes")
     opt = parser.parse_args(argv)
     for name, least in (("height", SMALLEST), ("train", 0), ("test", 0)):
         if getattr(opt, name) < least:

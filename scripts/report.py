@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = script_parser(__doc__)
     parser.add_argument("results", nargs="+", metavar="RESULT", help="folders of results, or files of --json")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of report.html")
-    parser.add_argument("--title", default="Results", help="of the page")
+    parser.add_argument("--title", default="Results", help="title of the page")
     args = parser.parse_args(argv)
     require_writable(args.output, "--output")
     print(write_report([read_result(each) for each in args.results], args.output, title=args.title))

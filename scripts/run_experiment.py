@@ -172,7 +172,7 @@ def select(experiment: Experiment, only: list[str]) -> list[Row]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
-    parser.add_argument("experiment", type=Path, metavar="FILE.yaml")
+    parser.add_argument("experiment", type=Path, metavar="FILE.yaml", help="what to run (experiments/README.md)")
     parser.add_argument("--checkpoints_dir", default="checkpoints", help="folder of all runs")
     parser.add_argument("--only", metavar="ROW", action="append", default=[], help="only this row (may be repeated)")
     for command in ("train", "test"):

@@ -14,21 +14,22 @@ SHARED: dict[str, dict[str, Any]] = {
         "action": argparse.BooleanOptionalAction, "default": False,
         "help": "go on from the run's last checkpoint, exactly",
     },
+    "device": {"choices": ("auto", "cpu", "cuda"), "default": "auto", "help": "auto: a GPU if there is one"},
     # networks
     "ngf": {"type": positive_int, "default": 32, "help": "base width of the generator"},
     "ndf": {"type": positive_int, "default": 64, "help": "base width of the discriminators"},
     "style_dim": {"type": positive_int, "default": 128, "help": "width of a style code"},
     # optimisation and losses
-    "lr": {"type": positive, "default": 1e-4, "help": "of AdamW"},
+    "lr": {"type": positive, "default": 1e-4, "help": "AdamW's rate"},
     "lambda_gan": {"type": weight, "default": 1.0, "help": "weight of the adversarial losses"},
     "lambda_feat": {"type": weight, "default": 0.0, "help": "weight of feature matching"},
-    "lambda_patch": {"type": weight, "default": 1.0, "help": "of the patch coherence loss"},
+    "lambda_patch": {"type": weight, "default": 1.0, "help": "weight of the patch coherence loss"},
     "lambda_vgg": {"type": weight, "default": 10.0, "help": "weight of the perceptual loss"},
     "perceptual": {"choices": ("vgg19", "vgg16"), "default": "vgg19", "help": "network whose features are compared"},
-    "vgg_weights": {"metavar": "FILE", "help": "its weights; default: torchvision's download"},
+    "vgg_weights": {"metavar": "FILE", "help": "weights of that network; default: torchvision's download"},
     # tests and edits
     "output": {"metavar": "PATH", "help": "what to write"},
-    "task": {"help": "which masks"},
+    "task": {"help": "kind of masks"},
     "object_classes": {
         "metavar": "CLASS,...",
         "help": "things that object_addition and object_removal erase, by name or id; default: all",

@@ -31,7 +31,7 @@ LOADING_FLAGS = (  # what `read_segmenter` reads
     Flag("segmenter", {"help": f"network that tells classes: {_NAMED}"}),
     Flag("segmenter_weights", {"metavar": "FILE", "help": "weights of the ESPNet segmenters"}),
     Flag("segmenter_classes", {"metavar": "FILE", "help": "class map of an hf: or export: segmenter"}),
-    Flag("trust", {"metavar": "SHA256", "help": "of an export: segmenter, which can run any code"}),
+    Flag("trust", {"metavar": "SHA256", "help": "hash of a trusted export: segmenter, which can run any code"}),
 )
 
 
