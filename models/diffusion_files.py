@@ -38,6 +38,9 @@ CLIP_NEEDED = (
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
 PICKLE = b"\x80"  # its first byte, in files of PyTorch before 1.6
 HEADS, HEAD_WIDTH, SCALE = 8, 64, 0.18215  # of Stable Diffusion v1: UNet's heads, text encoder's head, latents' scale
+RELEASED = ("v1-4", "v1.4")  # in the name of the base model that the release and its numbers are of
+CHANNELS = "block_out_channels"
+UNET_OF_V1 = {CHANNELS: (320, 640, 1280, 1280), "layers_per_block": 2, "cross_attention_dim": 768}
 
 
 def load_diffusion(base_model: str, clip_model: str) -> Diffusion:
@@ -60,7 +63,27 @@ def load_diffusion(base_model: str, clip_model: str) -> Diffusion:
     if tokenizer.convert_ids_to_tokens(tokenizer(PLACEHOLDER).input_ids)[1:-1] != [f"{PLACEHOLDER}</w>"]:
         # Without its files, transformers silently makes an empty one.
         raise UserError(f"{flag} {place}: no tokenizer that knows '{PLACEHOLDER}'. Needed is {needed}")
-    return Diffusion(**parts, vision=vision, tokenizer=tokenizer)
+    frozen = Diffusion(**parts, vision=vision, tokenizer=tokenizer)
+    if note := base_note(parts["unet"].config, base_model):
+        print(f"note: {note}")
+    return frozen
+
+
+def base_note(unet: Any, base_model: str) -> str | None:
+    """Return what to tell of a base model that is not v1.4 by its name; None: nothing.
+
+    Args:
+        unet: its UNet's configuration.
+        base_model: hub id, folder or file.
+    """
+    if any(name in base_model.lower() for name in RELEASED):
+        return None
+    alike = {key: tuple(unet[key]) if key == CHANNELS else unet[key] for key in UNET_OF_V1} == UNET_OF_V1
+    sizes = "the sizes of Stable Diffusion v1, so v1.5 or one trained further" if alike else "other sizes than v1's"
+    return (
+        f"--base_model {base_model} has a UNet of {sizes}; the release and its published values are of v1.4, and a "
+        "style fits the model that it was learnt with"
+    )
 
 
 def load_vision(clip_model: str) -> Any:

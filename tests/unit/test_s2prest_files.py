@@ -198,7 +198,7 @@ def test_files_of_half_precision_load_where_there_are_no_others(tmp_path: Path) 
 def test_a_model_without_scheduler_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base, clip = save_tiny(tmp_path)
     diffusion_files.load_diffusion(str(base), str(clip))
-    assert not capsys.readouterr().out
+    assert "predicts v" not in capsys.readouterr().out
     shutil.rmtree(base / "scheduler")
     diffusion_files.load_diffusion(str(base), str(clip))
     assert "A model that predicts v would give noise" in capsys.readouterr().out
@@ -253,3 +253,13 @@ def test_signature_knows_a_model_again_in_half_precision_and_no_other(tmp_path: 
         check_signature(mixed, path, clip_input="rgb")
     with pytest.raises(UserError, match="with --clip_input rgb, not legacy"):
         check_signature(model.frozen.parts(), path, clip_input="legacy")
+
+
+def test_other_base_models_than_the_releases_are_taken_with_a_note() -> None:
+    v1 = {"block_out_channels": [320, 640, 1280, 1280], "layers_per_block": 2, "cross_attention_dim": 768}
+    for released in ("CompVis/stable-diffusion-v1-4", "/models/sd-v1-4.ckpt"):
+        assert diffusion_files.base_note(v1, released) is None
+    told = diffusion_files.base_note(v1, "runwayml/stable-diffusion-v1-5")
+    assert told is not None and "the sizes of Stable Diffusion v1, so v1.5 or one trained further" in told
+    small = diffusion_files.base_note({**v1, "layers_per_block": 1}, "own/model")
+    assert small is not None and "own/model has a UNet of other sizes than v1's" in small
