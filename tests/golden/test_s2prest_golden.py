@@ -92,6 +92,25 @@ def test_ddim_coefficients() -> None:
         assert float(ddim_step(none, one, t, previous)) == pytest.approx(row["B"], abs=1e-10)
 
 
+def test_diffusers_ddim_gives_the_released_values_to_float_rounding() -> None:
+    """Its table is float32, which moves coefficients by up to 3e-7; steps that do not divide 1000 need our own list."""
+    diffusers = pytest.importorskip("diffusers", reason="requirements-diffusion.txt is not installed")
+    scheduler = diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+                                        clip_sample=False, set_alpha_to_one=False, steps_offset=1)  # fmt: skip
+    scheduler.set_timesteps(50)
+    one, none = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    for row in GOLDEN["ddim_step_coefficients_eta0"]["steps_50_strength_0.4"]:
+        for noise, x, wanted_value in ((none, one, row["A"]), (one, none, row["B"])):
+            step = scheduler.step(noise, row["t"], x, eta=0.0).prev_sample
+            assert float(step) == pytest.approx(wanted_value, abs=1e-6)
+    told, z = GOLDEN["mixing"], latents()
+    noisy = scheduler.add_noise(z.content, z.noise_content, torch.tensor([400]))
+    torch.testing.assert_close(noisy, wanted(told["x_noisy_content_t400"]), rtol=0, atol=1e-6)
+    scheduler.set_timesteps(30)
+    released = GOLDEN["timesteps"]["unequal_when_not_divisible"]["30"]["ldm_count"]
+    assert len(timesteps(30)) == released != len(scheduler.timesteps)
+
+
 def test_mixing() -> None:
     told, z, how = GOLDEN["mixing"], latents(), Coefficients()
     torch.testing.assert_close(noised(z.content, z.noise_content, 400), wanted(told["x_noisy_content_t400"]), **CLOSE)
