@@ -16,7 +16,7 @@ from torch import Tensor
 from models.base_model import BaseModel, TrainingPictures
 from models.style_bank import BankBuilder, StyleBank
 from models.style_sources import MeanSource, NoiseSource, StyleSource
-from util.batch import PAD, Batch, to_device
+from util.batch import PAD, Batch, take, to_device
 from util.errors import UserError
 from util.flags import positive_int
 from util.opt import Opt
@@ -26,10 +26,10 @@ BANK_FILE = "style_bank.safetensors"
 
 @dataclass(frozen=True)
 class BankSettings:
-    """How a bank is gathered: codes kept per class, training pictures read for it, and the seed of the choice."""
+    """How a bank is gathered: codes kept per class, training pictures read at most, and the seed of the choice."""
 
     size: int = 100
-    pictures: int = 500
+    pictures: int | None = None
     seed: int = 0
 
     @classmethod
@@ -63,7 +63,8 @@ class BankedModel(BaseModel):
         """Add the flags of `BankSettings`."""
         group.add_argument("--style_bank_seed", type=int, default=0, help="seed of the choice of codes")
         group.add_argument("--style_bank_size", type=positive_int, default=100, help="codes kept per class")
-        group.add_argument("--style_bank_pictures", type=positive_int, default=500, help="training pictures read")
+        group.add_argument("--style_bank_pictures", type=positive_int, metavar="N",
+                           help="read only N training pictures, always the same; default: the whole split")  # fmt: skip
 
     @property
     def draws_codes(self) -> bool:
@@ -146,13 +147,19 @@ class BankedModel(BaseModel):
 
     @torch.no_grad()
     def gather_bank(self, pictures: Iterable[Batch], *, weights: str) -> StyleBank:
-        """Collect the codes of whole pictures' instances by class; instances without a class are left out."""
+        """Collect the codes of whole pictures' instances by class; instances without a class are left out.
+
+        Only pictures that hold a code still wanted are encoded: common classes are soon full, rare ones take all.
+        """
         builder = BankBuilder(cap=self.bank_settings.size, seed=self.bank_settings.seed)
         device = self.device
         self.eval()
         for batch in pictures:
-            codes = self.instance_codes(to_device(batch, device))
-            builder.add(codes, batch["inst_id"], self.codes_of_class(batch), batch["name"])
+            rows = builder.wanted(batch["inst_id"], self.codes_of_class(batch), batch["name"])
+            if rows:
+                wanted = take(batch, rows)
+                codes = self.instance_codes(to_device(wanted, device))
+                builder.add(codes, wanted["inst_id"], self.codes_of_class(wanted), wanted["name"])
         return builder.bank(weights=weights)
 
 

@@ -25,8 +25,9 @@ from util.grids import editing_grid, editing_rows
 from util.opt import Opt
 
 Runs = Mapping[str, Mapping[str, Any]]  # options of runs, and their class tables as "classes", by flag
-TrainingPictures = Callable[[int], Iterable[Batch]]
-"""Returns batches of at most so many pictures of the training split (a seeded choice), unaugmented, nothing erased."""
+TrainingPictures = Callable[[int | None], Iterable[Batch]]
+"""Returns batches of at most so many pictures of the training split (a seeded choice; None: all), unaugmented, nothing
+erased."""
 
 
 @dataclass

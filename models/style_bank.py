@@ -121,6 +121,21 @@ class BankBuilder:
         self.cap, self.seed = cap, seed
         self._heaps: dict[int, list[tuple[int, str, int, Tensor]]] = {}
 
+    def wanted(self, inst_id: Tensor, inst_class: Tensor, names: Iterable[str]) -> list[int]:
+        """Return the places in a batch of the pictures of which `add` would keep a code."""
+        pictures = zip(inst_id.tolist(), inst_class.tolist(), names, strict=True)
+        return [place for place, picture in enumerate(pictures) if self._wants(*picture)]
+
+    def _wants(self, ids: list[int], labels: list[int], name: str) -> bool:
+        return any(
+            label >= 0 and self._kept(label, (-derive_seed(self.seed, name, number), name, number))
+            for number, label in zip(ids, labels, strict=True)
+        )
+
+    def _kept(self, label: int, rank: tuple[int, str, int]) -> bool:
+        heap = self._heaps.get(label, [])
+        return len(heap) < self.cap or rank > heap[0][:3]
+
     def add(self, codes: Tensor, inst_id: Tensor, inst_class: Tensor, names: Iterable[str]) -> None:
         """Codes (B, I, D) with the batch's `inst_id` and `inst_class` (B, I) padded with -1, and its names."""
         for rows, ids, labels, name in zip(codes.cpu(), inst_id.tolist(), inst_class.tolist(), names, strict=True):
@@ -129,11 +144,9 @@ class BankBuilder:
                     self._offer(label, (-derive_seed(self.seed, name, number), name, number, row.clone()))
 
     def _offer(self, label: int, entry: tuple[int, str, int, Tensor]) -> None:
-        heap = self._heaps.setdefault(label, [])
-        if len(heap) < self.cap:
-            heapq.heappush(heap, entry)
-        elif entry[:3] > heap[0][:3]:
-            heapq.heapreplace(heap, entry)
+        if self._kept(label, entry[:3]):
+            heap = self._heaps.setdefault(label, [])
+            (heapq.heappush if len(heap) < self.cap else heapq.heapreplace)(heap, entry)
 
     def bank(self, *, weights: str) -> StyleBank:
         """The codes gathered so far, in the order of their hashes; `weights`: which of the run made them."""

@@ -47,15 +47,17 @@ def main(argv: list[str] | None = None) -> int:
     loaded = load_run(model, run_folder(opt), step=opt.step, averaged=not opt.raw_weights)
     model.to(resolve_device(opt.device))
 
-    def pictures(limit: int) -> Any:
+    def pictures(limit: int | None) -> Any:
         return progress(plain_pictures(opt, "train", limit), desc="gathering codes", unit="batch")
 
     model.prepare_inference(run_folder(opt), pictures, weights=loaded.name, refresh=True)
     if model.bank is None:
         raise model.bank_error
-    names = DATASETS.get(opt.dataset_mode).class_table(opt.dataroot).resized(opt.label_nc).names
-    for label, rows in sorted(model.bank.codes.items()):
-        print(f"{names[label] if label < len(names) else label}: {len(rows)} codes")
+    dataset, codes = DATASETS.get(opt.dataset_mode), model.bank.codes
+    names = dataset.class_table(opt.dataroot).resized(opt.label_nc).names
+    classes = range(opt.label_nc if dataset.scenes else opt.label_nc - 1)  # the last of single objects is "outside"
+    for label in sorted({*classes, *codes} - {opt.ignore_label}):
+        print(f"{names[label] if label < len(names) else label}: {len(codes.get(label, ())) or 'no'} codes")
     print(f"{run_folder(opt) / BANK_FILE}: {len(model.bank)} codes of {len(model.bank.codes)} classes")
     return EXIT_OK
 

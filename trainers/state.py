@@ -27,7 +27,7 @@ _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
 # Flags that may change when a run is continued without affecting its weights.
 FREE_TO_CHANGE = frozenset(
     "cache checkpoints_dir config continue_train dataroot dist_timeout estimate eval_args eval_every "
-    "image_every keep log_every max_steps name num_workers save_every tensorboard".split()
+    "image_every keep log_every max_steps name num_workers save_every style_bank_pictures tensorboard".split()
 )
 
 

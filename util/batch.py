@@ -73,6 +73,14 @@ def collate(samples: list[Sample]) -> Batch:
     return batch  # type: ignore[return-value]
 
 
+def take(batch: Batch, rows: list[int]) -> Batch:
+    """Return the pictures of some places of a batch that is not on a device yet."""
+    if len(rows) == len(batch["name"]):
+        return batch
+    items: dict[str, Any] = dict(batch)
+    return {k: v[rows] if isinstance(v, Tensor) else [v[row] for row in rows] for k, v in items.items()}  # type: ignore[return-value]
+
+
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move every tensor of the batch; to a GPU while the host goes on, to the CPU so that it can be read at once."""
     ahead = device.type != "cpu"

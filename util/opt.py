@@ -184,7 +184,7 @@ class Opt:
     streets_test_size: int
     streets_train_size: int
     stuff_instances: str
-    style_bank_pictures: int
+    style_bank_pictures: int | None
     style_bank_seed: int
     style_bank_size: int
     style_class: str

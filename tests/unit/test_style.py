@@ -122,6 +122,26 @@ def test_bank_is_capped_and_independent_of_order(tmp_path: Path) -> None:
         StyleBank.load(tmp_path / "bank.safetensors", style_dim=5)
 
 
+def test_pictures_that_would_leave_no_code_need_not_be_encoded() -> None:
+    """The bank is the same without them; a class that is not full wants every picture."""
+    rng = random.Random(0)
+    ids = torch.tensor([[rng.randrange(1000), rng.randrange(1000, 2000), 7] for _ in range(300)])
+    classes = torch.tensor([[1, 1, 3 if i % 97 == 0 else -1] for i in range(300)])
+    codes, names = torch.randn(300, 3, 2), [f"picture{i}" for i in range(300)]
+    whole, sparing = BankBuilder(cap=5, seed=0), BankBuilder(cap=5, seed=0)
+    whole.add(codes, ids, classes, names)
+    encoded = []
+    for place in range(0, 300, 3):
+        batch = [x[place : place + 3] for x in (codes, ids, classes)]
+        rows = sparing.wanted(batch[1], batch[2], names[place : place + 3])
+        sparing.add(*(x[rows] for x in batch), [names[place + row] for row in rows])
+        encoded += [place + row for row in rows]
+    expected, found = whole.bank(weights=""), sparing.bank(weights="")
+    assert all(torch.equal(found.codes[label], expected.codes[label]) for label in (1, 3))
+    assert found.origins == expected.origins
+    assert {0, 97, 194, 291} <= set(encoded) and len(encoded) < 60
+
+
 def test_damaged_bank_is_named(tmp_path: Path) -> None:
     path = tmp_path / "style_bank.safetensors"
     path.write_bytes(b"no bank at all")
