@@ -6,11 +6,14 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 TOOLS := .venv-tools
 UV := $(TOOLS)/bin/uv
 
-.PHONY: setup demo test test-faults test-matrix soak fuzz test-lowest test-newest lint opt lock audit clean
+.PHONY: setup demo app test test-faults test-matrix soak fuzz test-lowest test-newest lint opt lock audit clean
 
 setup: $(VENV)/.run
 demo: setup
 	$(PY) scripts/run_experiment.py experiments/demo.yaml --jobs 2
+# The page, for a run of your own: make app NAME=my_divsem; with ARGS="--segmenter streets" and any flag of scripts/app.py.
+app: $(VENV)/.app
+	$(PY) scripts/app.py --name $(or $(NAME),$(error make app NAME=RUN, a run in checkpoints/)) $(ARGS)
 test: $(VENV)/.dev
 	$(PY) -m pytest
 FAULTS := .pytest_cache/faults.jsonl
@@ -46,6 +49,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --uni
 lock: $(TOOLS)/.done
 	$(COMPILE) $(UPGRADE) requirements-dev.txt --output-file requirements-dev.lock
 	$(COMPILE) $(UPGRADE) requirements.txt --constraint requirements-dev.lock --output-file requirements.lock
+	$(COMPILE) $(UPGRADE) requirements-app.txt --constraint requirements-dev.lock --output-file requirements-app.lock
 audit: $(TOOLS)/.done
 	@if $(TOOLS)/bin/pip-audit --strict --disable-pip -r requirements-dev.lock > $(TOOLS)/audit 2>&1; then cat $(TOOLS)/audit; \
 	else cat $(TOOLS)/audit; \
@@ -67,6 +71,9 @@ else
 	echo 'No NVIDIA driver here: make setup TORCH_INDEX=URL takes a CPU build of torch instead (docs/dependencies.md)'
 	$(PIP) --require-hashes -r $<
 endif
+	@touch $@
+$(VENV)/.app: requirements-app.lock $(VENV)/.run
+	$(PIP) --require-hashes -r $<
 	@touch $@
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 	$(call beside_torch,$<)

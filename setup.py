@@ -19,7 +19,8 @@ PATH = re.compile(r"^(ROOT = Path\(__file__\).*\n)?sys\.path\.insert\(0, .*\n", 
 def packages() -> dict[str, str]:
     """Return folders by the name of their package."""
     folders = [path for name in FOLDERS for path in (Path(name), *Path(name).rglob("*")) if list(path.glob("*.py"))]
-    return {"semedit": "semedit", **{f"semedit.{'.'.join(path.parts)}": path.as_posix() for path in folders}}
+    own = {"semedit": "semedit", "semedit.page": "semedit/page"}
+    return {**own, **{f"semedit.{'.'.join(path.parts)}": path.as_posix() for path in folders}}
 
 
 class BuildRenamed(build_py):
@@ -39,6 +40,10 @@ class BuildRenamed(build_py):
 setup(
     packages=sorted(packages()),
     package_dir=packages(),
-    package_data={"semedit.metrics.reporting.page": ["report.*"], "semedit.metrics.segments": ["weights/*"]},
+    package_data={
+        "semedit.metrics.reporting.page": ["report.*"],
+        "semedit.metrics.segments": ["weights/*"],
+        "semedit.page": ["page.*", "*.js"],
+    },
     cmdclass={"build_py": BuildRenamed},
 )

@@ -75,18 +75,25 @@ def make_loader(
     return Loader(loader)
 
 
+def plain_dataset(opt: Opt, split: str, *, task: str = "none") -> BaseDataset:
+    """Return a split for other uses than training: centre cuts, no flips, the masks of `task`.
+
+    Its few pictures are read once: a second copy of a split in RAM would be a waste.
+    """
+    from data import DATASETS
+
+    uncached = Opt(**{k: v for k, v in vars(opt).items() if not k.startswith("_")} | {"cache": "none"})
+    return DATASETS.get(opt.dataset_mode).from_options(uncached, split=split, augment=False, task=task)
+
+
 def plain_pictures(opt: Opt, split: str, limit: int | None = None, *, task: str = "none") -> Loader:
-    """Return batches of a split for other uses than training: centre cuts, no flips, the masks of `task`.
+    """Return batches of `plain_dataset`.
 
     Args:
         opt: options of the run.
         limit: at most so many pictures, always the same choice; None takes all.
     """
-    from data import DATASETS
-
-    # Few pictures, read once: a second copy of a split in RAM would be a waste.
-    uncached = Opt(**{k: v for k, v in vars(opt).items() if not k.startswith("_")} | {"cache": "none"})
-    dataset = DATASETS.get(opt.dataset_mode).from_options(uncached, split=split, augment=False, task=task)
+    dataset = plain_dataset(opt, split, task=task)
     order = random_pair(split, "choice")[1].permutation(len(dataset))[:limit]
     chosen = [order[i : i + opt.batch_size].tolist() for i in range(0, len(order), opt.batch_size)]
     return make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=chosen)

@@ -29,6 +29,14 @@ def edit() -> None:
     run_main(main)
 
 
+def app() -> None:
+    """`semedit-app`: scripts/app.py."""
+    leave_on_interrupt()
+    from scripts.app import main
+
+    run_main(main)
+
+
 def evaluate() -> None:
     """`semedit-evaluate`: scripts/evaluate.py."""
     leave_on_interrupt()

@@ -61,7 +61,7 @@ def decode(file: str | os.PathLike[str] | NamedBytes, what: str) -> Decoded:
         return Decoded(upright(picture), stored if isinstance(stored, str) else "")
 
 
-def picture_size(file: str | os.PathLike[str], what: str = "picture") -> tuple[int, int]:
+def picture_size(file: str | os.PathLike[str] | NamedBytes, what: str = "picture") -> tuple[int, int]:
     """Return width and height, as `decode` turns it, from the file's header; raises `DataError` as `decode` does."""
     with _opened(file, what) as picture:
         turned = orientation(picture) > 4 and picture.format != "TIFF"  # whose size Pillow has turned already

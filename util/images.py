@@ -134,19 +134,23 @@ def _save(picture: Image.Image, path: str | os.PathLike[str]) -> None:
 
 
 def save_labels(label: np.ndarray, palette: np.ndarray, path: str | os.PathLike[str]) -> None:
-    """Write ids (H, W) as a PNG that `read_id_map` reads: its pixels are the ids, its palette shows their colours.
+    """Write ids (H, W) as a PNG that `read_id_map` reads, see `labels_picture`."""
+    _save(labels_picture(label, palette), path)
 
-    Ids above 255, which no palette has, make it a 16-bit PNG without colours; ids below 0 (ignored) become 255.
+
+def labels_picture(label: np.ndarray, palette: np.ndarray) -> Image.Image:
+    """Return ids (H, W) as a picture: its pixels are the ids, its palette shows their colours.
+
+    Ids above 255, which no palette has, make it a 16-bit picture without colours; ids below 0 (ignored) become 255.
     """
     label = np.where(label < 0, 255, label)
     if label.max(initial=0) > 255:
-        save_png(label.astype(np.uint16), path)
-        return
+        return Image.fromarray(label.astype(np.uint16))
     picture = Image.fromarray(label.astype(np.uint8), mode="P")
     colours = np.zeros((256, 3), np.uint8)  # all 256, or Pillow saves too few bits for ids beyond the classes
     colours[: len(palette)] = palette[:256]
     picture.putpalette(colours.tobytes())
-    _save(picture, path)
+    return picture
 
 
 def read_labels_coloured(path: str | os.PathLike[str]) -> np.ndarray:

@@ -153,7 +153,7 @@ def test_an_installed_wheel_edits_in_three_lines_and_claims_one_name(root: Path,
     command = [str(python.parent / "semedit-edit"), "--checkpoints_dir", str(root), "--name", "divsem", *flags]
     subprocess.run([*command, "--num_samples", "2", "--device", "cpu", "--output", "o.png"], cwd=tmp_path, check=True)
     np.testing.assert_array_equal(read_image(tmp_path / "o_2.png"), wanted)
-    for name in ("train", "test", "edit", "evaluate"):
+    for name in ("train", "test", "edit", "evaluate", "app"):
         shown = subprocess.run(
             [str(python.parent / f"semedit-{name}"), "--version"], cwd=tmp_path, capture_output=True, text=True
         )

@@ -13,7 +13,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = sorted(ROOT.glob("requirements*.txt"))
-LOCKS = {"requirements.lock": "requirements.txt", "requirements-dev.lock": "requirements-dev.txt"}
+LOCKS = {f"requirements{part}.lock": f"requirements{part}.txt" for part in ("", "-app", "-dev")}
 
 # Versions below have published holes: torch CVE-2025-32434 and CVE-2026-24747 (a weights file runs code, or corrupts
 # memory), Pillow CVE-2026-40192 (a picture fills the memory).
@@ -54,8 +54,9 @@ def test_lock_is_an_exact_set_of_what_is_required(lock: str) -> None:
         assert requirement.specifier.contains(pins[name]), f"{requirement}, locked {pins[name]}: run make lock"
 
 
-def test_both_locks_have_the_same_versions() -> None:
-    assert pins_of("requirements.lock").items() <= pins_of("requirements-dev.lock").items()
+def test_all_locks_have_the_same_versions() -> None:
+    for lock in LOCKS:
+        assert pins_of(lock).items() <= pins_of("requirements-dev.lock").items()
 
 
 @pytest.mark.parametrize("path", REQUIREMENTS, ids=lambda path: path.name)
