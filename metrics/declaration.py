@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ class Setup:
         masks: there are masks; without, nothing is measured on a masked region.
         label_nc, ignore_label, class_names: of the label maps; None: not known.
         style: the style picture (3,H,W) uint8.
-        embed: CLIP's features (B,D) of length 1 of pictures (H,W,3) uint8, and `clip` the network's name.
+        clips: networks that features are compared by.
         source: the one picture that all results are renderings of.
     """
 
@@ -63,9 +63,17 @@ class Setup:
     ignore_label: int | None = None
     class_names: list[str] | None = None
     style: Tensor | None = None
-    embed: Callable[[list[np.ndarray]], Tensor] | None = None
-    clip: str = ""
+    clips: Sequence[Clip] = ()
     source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An image tower of CLIP: its name, its size as in "b32", and its features (B,D) of length 1 of (H,W,3) uint8."""
+
+    name: str
+    size: str
+    embed: Callable[[Sequence[np.ndarray]], Tensor]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.networks.s2prest.clip_input import embed
+from models.networks.s2prest.clip_input import embed, tower_size
 from models.networks.s2prest.diffusion import PLACEHOLDER, Diffusion, libraries
 from models.networks.s2prest.inversion import BETA_FIRST, BETA_LAST, TRAIN_STEPS
 from util.errors import UserError
@@ -94,10 +94,10 @@ def load_vision(clip_model: str) -> Any:
     return _part("--clip_model", clip_model, CLIP_NEEDED, load)
 
 
-def load_clip(clip_model: str, device: torch.device) -> Callable[[Sequence[np.ndarray]], Tensor]:
-    """Return CLIP's image features (B, D) of length 1, on the CPU, as a function of pictures (H, W, 3) uint8."""
+def load_clip(clip_model: str, device: torch.device) -> tuple[str, Callable[[Sequence[np.ndarray]], Tensor]]:
+    """Return a tower's size and its features (B, D) of length 1, on the CPU, of pictures (H, W, 3) uint8."""
     vision = load_vision(clip_model).eval().to(device)
-    return lambda pictures: embed(vision, pictures, mode="rgb", device=device).cpu()
+    return tower_size(vision), lambda pictures: embed(vision, pictures, mode="rgb", device=device).cpu()
 
 
 def _read_folder(base_model: str) -> dict[str, Any]:

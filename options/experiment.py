@@ -139,7 +139,7 @@ def to_args(flags: Mapping[str, Any]) -> list[str]:
         if isinstance(value, bool):
             args.append(f"--{key}" if value else f"--no-{key}")
         elif value is not None:
-            args += [f"--{key}", str(value)]
+            args += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
     return args
 
 

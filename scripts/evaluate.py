@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from data.masks import inverted_note
-from metrics.declaration import Setup, Source
+from metrics.declaration import Clip, Setup, Source
 from metrics.differences import compare
 from metrics.doubts import Doubts
 from metrics.evaluator import build_evaluator
@@ -77,7 +77,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--style", metavar="FILE", help="the style picture of stylised ones")
     parser.add_argument("--source", metavar="FILE", help="the one picture that all --fake are renderings of")
     parser.add_argument("--source_label", metavar="FILE", help="layout of --source as ids, for the metric layout")
-    parser.add_argument("--clip_model", metavar="C", help="clip_loss: CLIP's image tower, a folder or hub id")
+    clip = "clip_loss: CLIP's image tower, a folder or hub id; of further ones clip_loss_<size>"
+    parser.add_argument("--clip_model", metavar="C", nargs="+", help=clip)
     side = "scale pairs to this short side (bicubic) before measuring; default: as they are"
     parser.add_argument("--metric_side", type=positive_int, metavar="N", help=side)
     parser.add_argument("--skip_bad", action="store_true", help="leave unusable pictures out, count and list them")
@@ -222,8 +223,7 @@ def make_setup(opt: argparse.Namespace) -> Setup:
         label_nc=opt.label_nc,
         ignore_label=opt.ignore_label,
         style=picture(opt.style) if opt.style else None,
-        embed=load_clip(opt.clip_model, device) if opt.clip_model else None,
-        clip=str(opt.clip_model),
+        clips=[Clip(name, *load_clip(name, device)) for name in opt.clip_model or []],
         source=source,
     )
 

@@ -64,7 +64,8 @@ def add_stylising_flags(group: Any) -> None:
     add("--mask_classes", metavar="ID,ID", help="--masks are label maps: style only these ids")
     side = "measure at this short side (bicubic), such as the 512 of published values; default: the contents' own"
     add("--metric_side", type=positive_int, metavar="N", help=side)
-    add("--clip_loss_model", metavar="C", help="clip_loss: another CLIP than the run's, such as ViT-B/32")
+    clip = "clip_loss: other CLIPs than the run's, such as ViT-B/32; of further ones clip_loss_<size>"
+    add("--clip_loss_model", metavar="C", nargs="+", help=clip)
     add("--attention_slicing", **switch, default=False, help="VAE by pictures and tiles: less memory")
     add("--offload", **switch, default=False, help="only the part at work is on the GPU: least memory")
 

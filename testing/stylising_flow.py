@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data.masks import MaskSetHash
-from metrics.declaration import Setup
+from metrics.declaration import Clip, Setup
 from metrics.evaluator import Evaluator, build_evaluator
 from metrics.folders import scaled
 from metrics.pictures import Pictures
@@ -21,6 +21,7 @@ from metrics.reporting.report import write_report
 from metrics.reporting.result import describe_run
 from models import MODELS
 from models.diffusion_files import load_clip
+from models.networks.s2prest.clip_input import tower_size
 from models.s2prest_model import STYLE_FILE, S2PreSTModel
 from options.base_options import OPTIONS_FILE, run_folder
 from options.parser import read_yaml
@@ -122,17 +123,13 @@ class StylisingTest(Test):
         """Return the metrics of the style that the model has; raises `UserError` if what they need is missing."""
         opt, model = self.opt, self.model
 
-        def own(pictures: Sequence[np.ndarray]) -> Tensor:
-            return model.frozen.embed(pictures, "rgb").float().cpu()
-
         setup = Setup(
             opt=opt,
             device=model.frozen.device,
             whole=True,
             masks=bool(opt.masks),
             style=None if model.style is None else to_chw(model.style),
-            embed=load_clip(opt.clip_loss_model, model.frozen.device) if opt.clip_loss_model else own,
-            clip=str(opt.clip_loss_model or opt.clip_model),
+            clips=clips(opt, model),
         )
         names, required = StylisingFlow.metrics(opt.metrics), opt.metrics != "all"
         return build_evaluator(names, setup, required=required)
@@ -165,6 +162,20 @@ class StylisingTest(Test):
         edges = read_image(self.folder / "canny" / f"{name}.png")
         result = read_result(self.folder, content)
         return {"real": content.picture(), "edges": edges, "style": self.model.style, "result": result}
+
+
+def clips(opt: Opt, model: S2PreSTModel) -> list[Clip]:
+    """Return the networks of --clip_loss_model; the run's own is not loaded again."""
+
+    def own(pictures: Sequence[np.ndarray]) -> Tensor:
+        return model.frozen.embed(pictures, "rgb").float().cpu()
+
+    return [
+        Clip(name, tower_size(model.frozen.vision), own)
+        if name == opt.clip_model
+        else Clip(name, *load_clip(name, model.frozen.device))
+        for name in opt.clip_loss_model or [opt.clip_model]
+    ]
 
 
 def take_style(opt: Opt, model: Any, run_dir: Path) -> Loaded:

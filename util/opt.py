@@ -40,7 +40,7 @@ class Opt:
     checkpoint_activations: bool
     checkpoints_dir: str
     clip_input: str
-    clip_loss_model: str | None
+    clip_loss_model: list[str] | None
     clip_model: str
     color_tolerance: float | None
     cond: str | None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from metrics.declaration import Flag, Setup, Value
+from metrics.declaration import Clip, Flag, Setup, Value
 from metrics.features.frechet import frechet_distance
 from metrics.features.inception import FIDFeatures, InceptionFile, find_inception, load_inception, resize_plain
 from metrics.features.lpips import LPIPS, LPIPSFiles, load_lpips, whole
@@ -112,37 +111,43 @@ def read_alex(opt: Opt) -> tuple[LPIPS, LPIPSFiles]:
 class ClipLoss(Metric):
     """`clip_loss`: -ln of the mean cosine of CLIP's image features of result and content.
 
-    Args:
-        embed: returns features (B, D) of length 1 of pictures (H, W, 3) uint8.
-        name: of the network, for the protocol.
+    By the first network given; `clip_loss_<size>`, as in `clip_loss_l14`, are by further ones.
     """
 
     asked = {STYLISING: ("clip_loss",)}
     values = {"clip_loss": Value("distance", lower_is_better=True)}
     place = 94
 
-    def __init__(self, embed: Callable[[list[np.ndarray]], Tensor], name: str) -> None:
+    def __init__(self, clip: Clip, name: str = "clip_loss") -> None:
         super().__init__()
-        self.embed, self.name = embed, name
+        self.clip, self.name = clip, name
         self.reset()
 
     @classmethod
     def load(cls, names: tuple[str, ...], setup: Setup) -> list[Metric]:
-        if setup.embed is None:
+        if not setup.clips:
             raise UserError("clip_loss needs CLIP: name its folder or hub id with --clip_model")
-        return [cls(setup.embed, setup.clip)]
+        first, *further = setup.clips
+        sizes = [clip.size for clip in further]
+        if len(set(sizes)) < len(sizes):
+            raise UserError(f"clip_loss: of several networks of one size ({', '.join(sizes)}) only one can be further")
+        return [cls(first), *(cls(clip, f"clip_loss_{clip.size}") for clip in further)]
+
+    @classmethod
+    def declared(cls, value: str) -> Value | None:
+        return cls.values["clip_loss"] if f"{value}_".startswith("clip_loss_") else None
 
     def reset(self) -> None:
         self.cosines: list[float] = []
 
     def update(self, pictures: Pictures) -> None:
-        fake, real = (self.embed(list(p.movedim(1, -1).cpu().numpy())) for p in (pictures.fake, pictures.real))
+        fake, real = (self.clip.embed(list(p.movedim(1, -1).cpu().numpy())) for p in (pictures.fake, pictures.real))
         self.cosines += (fake * real).sum(1).tolist()
 
     def compute(self) -> dict[str, MetricValue]:
         mean = sum(self.cosines) / max(len(self.cosines), 1)
-        self.notes = [] if mean > 0 else ["clip_loss: left out, the mean cosine is not above 0"]
+        self.notes = [] if mean > 0 else [f"{self.name}: left out, the mean cosine is not above 0"]
         if self.notes:
             return {}
-        protocol = f"-ln(mean cosine of CLIP's image features of result and content), network {self.name}"
-        return {"clip_loss": MetricValue(-math.log(mean), "distance", protocol, len(self.cosines), {"cosine": mean})}
+        protocol = f"-ln(mean cosine of CLIP's image features of result and content), network {self.clip.name}"
+        return {self.name: MetricValue(-math.log(mean), "distance", protocol, len(self.cosines), {"cosine": mean})}

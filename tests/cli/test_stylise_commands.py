@@ -16,6 +16,7 @@ from stylise_runs import QUICK, disc, make_styles, result, stylise
 import train as train_command
 from metrics.pixels.stylisation import Stylisation
 from models import MODELS
+from models.networks.s2prest.tiny_diffusion import save_tiny
 from options.test_options import TestOptions
 from scripts import evaluate
 from testing.stylising_flow import StylisingFlow
@@ -130,10 +131,11 @@ def test_results_of_other_flags_have_folders_of_their_own(tmp_path: Path) -> Non
 @pytest.mark.parametrize("side", [[], ["--metric_side", "48"]])
 def test_folders_of_any_method_are_measured_as_a_runs_own_pictures(home: Path, side: list[str], tmp_path: Path) -> None:
     metrics = ["--metrics", "psnr,ssim,edge_f1,colour,clip_loss", *side]
-    folder = stylise(home, *metrics, "--results_dir", str(tmp_path), content="contents")
+    clips = [str(home / "tiny_diffusion" / "clip"), str(save_tiny(home / "other", seed=1)[1])]
+    folder = stylise(home, *metrics, "--results_dir", str(tmp_path), "--clip_loss_model", *clips, content="contents")
     own = json.loads((folder / "result.json").read_text())
-    clip = home / "tiny_diffusion" / "clip"
-    flags = ["--content", str(home / "contents"), "--fake", str(folder / "stylized"), "--clip_model", str(clip)]
+    assert own["metrics"]["clip_loss"] != own["metrics"]["clip_loss_32_8"]
+    flags = ["--content", str(home / "contents"), "--fake", str(folder / "stylized"), "--clip_model", *clips]
     style, out = ["--style", str(home / "wiki_1" / "style.png")], home / "theirs.json"
     assert evaluate.main([*flags, *style, *metrics, "--json", str(out), "--device", "cpu", "--num_workers", "0"]) == 0
     theirs = json.loads(out.read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from metrics.declaration import Clip, Setup
 from metrics.features import vgg_style
 from metrics.features.frechet import frechet_distance
 from metrics.features.inception import resize_plain
@@ -19,8 +21,10 @@ from metrics.features.style_sets import ArtFID, ClipLoss
 from metrics.features.vgg_style import VGGStyle, cfsd, gram, load_vgg19
 from metrics.pictures import Pictures
 from metrics.pixels.stylisation import MS_SSIM_SIDE, SCALE_WEIGHTS, Stylisation, edge_f1, hellinger, histogram, ms_ssim
+from metrics.registry import METRICS
 from testing.stylising_flow import StylisingFlow
 from util.errors import UserError
+from util.opt import Opt
 
 CPU = torch.device("cpu")
 NAMES = ("ms_ssim", "edge_f1", "colour")
@@ -201,10 +205,27 @@ def test_clip_loss_is_minus_log_of_the_mean_cosine() -> None:
         mean = torch.stack([torch.from_numpy(p.astype(np.float32)).mean((0, 1)) for p in given])
         return mean / mean.norm(dim=1, keepdim=True)
 
-    metric, fake, real = ClipLoss(embed, "c"), pictures(1), pictures(2)
+    metric, fake, real = ClipLoss(Clip("c", "b32", embed)), pictures(1), pictures(2)
     metric.update(batch(fake, real))
     a, b = (embed(list(x.movedim(1, -1).numpy())) for x in (fake, real))
     assert metric.compute()["clip_loss"].value == pytest.approx(-math.log(float((a * b).sum(1).mean())), abs=1e-6)
+
+
+def test_several_clips_each_give_a_value() -> None:
+    def embed(shift: float) -> Callable[[Sequence[np.ndarray]], Tensor]:
+        return lambda given: nn.functional.normalize(torch.stack([torch.tensor([shift, p.mean()]) for p in given]))
+
+    first, other = Clip("b", "b32", embed(30)), Clip("l", "l14", embed(90))
+    found = {}
+    for metric in ClipLoss.load(("clip_loss",), Setup(opt=Opt(), device=CPU, clips=[first, other])):
+        metric.update(batch(pictures(1), pictures(2) // 3))
+        found |= metric.compute()
+    assert list(found) == ["clip_loss", "clip_loss_l14"]
+    assert found["clip_loss"].value != found["clip_loss_l14"].value
+    assert found["clip_loss_l14"].protocol.endswith("network l")
+    assert METRICS.gives("clip_loss", "clip_loss_l14") and METRICS.value("clip_loss_l14") is not None
+    with pytest.raises(UserError, match=r"several networks of one size \(l14, l14\)"):
+        ClipLoss.load(("clip_loss",), Setup(opt=Opt(), device=CPU, clips=[first, other, other]))
 
 
 def test_names_of_metrics() -> None:

@@ -198,3 +198,4 @@ def test_row_is_stronger_than_group_and_group_than_file(tmp_path: Path) -> None:
         {"a": 1, "b": 2, "c": False}, ["instance"], ["free_form", "class"], ["class"]
     )  # fmt: skip
     assert to_args({"a": "1e-3", "b": True, "c": False, "d": None}) == ["--a", "1e-3", "--b", "--no-c"]
+    assert to_args({"a": ["x y", 2]}) == ["--a", "x y", "2"]

@@ -16,6 +16,7 @@ from torch import Tensor
 CLIP_INPUTS = ("rgb", "legacy")
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
+LETTERS = {768: "b", 1024: "l", 1280: "h"}  # by width
 # The release casts [-1, 1] to uint8 unscaled: all is 0 but 255 (exactly 1) and 0 (-1, which wraps around on x86).
 LEGACY_LEVELS = np.zeros(256, np.uint8)
 LEGACY_LEVELS[[0, 255]] = 255, 1
@@ -41,6 +42,12 @@ def embed(vision: Any, pictures: Sequence[np.ndarray], *, mode: str, device: tor
     x = clip_input(pictures, mode=mode, size=int(vision.config.image_size))
     embeddings = vision(pixel_values=x.to(device, non_blocking=True)).image_embeds
     return embeddings / embeddings.norm(dim=-1, keepdim=True)
+
+
+def tower_size(vision: Any) -> str:
+    """Return how an image tower is called by its width and patch: "b32", "l14"."""
+    width = int(vision.config.hidden_size)
+    return f"{LETTERS.get(width, f'{width}_')}{vision.config.patch_size}"
 
 
 def _centre(picture: np.ndarray, size: int) -> np.ndarray:
