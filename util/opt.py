@@ -21,6 +21,7 @@ class Opt:
     add_object: str | None
     add_shape: str | None
     align_labels: bool
+    art_inception: str | None
     attention_slicing: bool
     aug_flip: float
     aug_warp: float

@@ -1,17 +1,19 @@
-"""Values of a whole set of stylised pictures: an ArtFID-style combination, and the distance of CLIP's features."""
+"""Values of a whole set of stylised pictures: ArtFID in its forms, and the distance of CLIP's features."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from metrics.declaration import Clip, Flag, Setup, Value
+from metrics.features.art_inception import load_art_inception
 from metrics.features.frechet import frechet_distance
-from metrics.features.inception import FIDFeatures, InceptionFile, find_inception, load_inception, resize_plain
+from metrics.features.inception import find_inception, load_inception, resize_plain
+from metrics.features.infinity import fid_infinity
 from metrics.features.lpips import LPIPS, LPIPSFiles, load_lpips, whole
 from metrics.features.perceptual import read_lpips
 from metrics.flags import INCEPTION_WEIGHTS
@@ -25,36 +27,42 @@ from util.opt import Opt
 from util.pictures import find_pictures
 
 STYLE_SET = Flag("style_set", {"metavar": "DIR", "help": "art_fid: pictures of the style; default: one alone"})
+_ART = {"metavar": "FILE", "help": "art_fid_own: ArtFID's art-trained Inception, art_inception.pth"}
+ART_INCEPTION = Flag("art_inception", _ART)
+STANDARD = "standard Inception features (not ArtFID's art-trained ones: published values do not compare)"
+OWN = "features of ArtFID's own Inception, trained on art"
+INFINITY = "_infinity"
 
 
 @METRICS.register
 class ArtFID(Metric):
     """`art_fid`: (1 + LPIPS to the content) (1 + FID to the style pictures), after Wright and Ommer 2022.
 
-    LPIPS is AlexNet's, as ArtFID is defined, whatever `--lpips_net` says of other values.
-    FID's network is the standard Inception, not ArtFID's own, which was trained on art, so published values are not
-    comparable. One style picture counts as a set without spread.
+    `art_fid_infinity` has FID extrapolated to infinitely many pictures, see `fid_infinity`. LPIPS is AlexNet's, as
+    ArtFID is defined, whatever `--lpips_net` says of other values. FID's network is the standard Inception; `OwnArtFID`
+    has ArtFID's. One style picture counts as a set without spread.
 
     Args:
+        names: of the values.
         net, files: of `load_lpips`.
-        inception, source: of `load_inception`.
-        styles: (3, H, W) uint8 each.
+        features: of pictures (B,3,H,W) uint8, (B,d) on the CPU; sha256: of their network's file.
+        styles: (3,H,W) uint8 each.
     """
 
-    asked = {STYLISING: ("art_fid",)}
-    needs = {"art_fid": ("style",)}
-    values = {"art_fid": Value("distance", lower_is_better=True)}
+    asked = {STYLISING: ("art_fid", "art_fid_infinity")}
+    needs = {"art_fid": ("style",), "art_fid_infinity": ("style",)}
+    values = {name: Value("distance", lower_is_better=True) for name in asked[STYLISING]}
     flags = (STYLE_SET, INCEPTION_WEIGHTS, *LPIPS_FLAGS)
     place = 92
+    network = STANDARD
 
     def __init__(
-        self, net: LPIPS, files: LPIPSFiles, inception: FIDFeatures, source: InceptionFile, *,
-        styles: Sequence[Tensor], device: torch.device,
+        self, names: Sequence[str], net: LPIPS, files: LPIPSFiles, features: Callable[[Tensor], Tensor], sha256: str, *,
+        styles: Sequence[Tensor],
     ) -> None:  # fmt: skip
         super().__init__()
-        self.net, self.files, self.inception, self.source = net.to(device), files, inception.to(device), source
-        self.device = device
-        self.styles = torch.cat([self._features(style[None]) for style in styles])
+        self.names, self.net, self.files, self.features, self.sha256 = names, net, files, features, sha256
+        self.styles = torch.cat([features(style[None]) for style in styles])
         self.reset()
 
     @classmethod
@@ -63,8 +71,17 @@ class ArtFID(Metric):
         if opt.style_set:
             files = find_pictures(opt.style_set, "--style_set").values()
             styles = [torch.from_numpy(read_image(path).copy()).movedim(-1, 0) for path in files]
-        net, inception = read_alex(opt), load_inception(opt.inception_weights)
-        return [cls(*net, *inception, styles=[style for style in styles if style is not None], device=setup.device)]
+        net, hashes = read_alex(opt)
+        features, sha256 = cls.load_features(opt, setup.device)
+        known = [style for style in styles if style is not None]
+        return [cls(names, net.to(setup.device), hashes, features, sha256, styles=known)]
+
+    @classmethod
+    def load_features(cls, opt: Opt, device: torch.device) -> tuple[Callable[[Tensor], Tensor], str]:
+        """Return FID's features as a function of pictures, and the hash of their file; raises `UserError`."""
+        inception, source = load_inception(opt.inception_weights)
+        inception.to(device)
+        return lambda pictures: inception.features(resize_plain(pictures.to(device))).cpu(), source.sha256
 
     @classmethod
     def check(cls, names: tuple[str, ...], opt: Opt) -> None:
@@ -75,29 +92,63 @@ class ArtFID(Metric):
         self.distances: list[float] = []
         self.generated: list[Tensor] = []
 
-    def _features(self, pictures: Tensor) -> Tensor:
-        return self.inception.features(resize_plain(pictures.to(self.device))).cpu()
-
     def update(self, pictures: Pictures) -> None:
         maps = self.net.distance(self.net.taps(pictures.fake), self.net.taps(pictures.real))
         self.distances += whole(maps).tolist()
-        self.generated.append(self._features(pictures.fake))
+        self.generated.append(self.features(pictures.fake))
 
     def compute(self) -> dict[str, MetricValue]:
-        self.notes = [] if len(self.distances) > 1 else ["art_fid: left out, it needs at least two contents"]
-        if self.notes:
-            return {}
+        self.notes = []
+        return {name: value for name in self.names if (value := self._value(name)) is not None}
+
+    def _value(self, name: str) -> MetricValue | None:
+        infinite, count = INFINITY in name, len(self.distances)
+        enough = 2 * self.styles.shape[1]  # as of fid_infinity: with fewer the bias is no line
+        if infinite and min(count, len(self.styles)) < enough:
+            self.notes.append(f"{name}: left out, it needs at least {enough} contents and style pictures (--style_set)")
+            return None
+        if count < 2:
+            self.notes.append(f"{name}: left out, it needs at least two contents")
+            return None
+        generated, lpips = torch.cat(self.generated), sum(self.distances) / count
         styles = self.styles.expand(2, -1) if len(self.styles) == 1 else self.styles
-        fid, lpips = frechet_distance(torch.cat(self.generated), styles), sum(self.distances) / len(self.distances)
+        fid = fid_infinity(generated, styles).value if infinite else frechet_distance(generated, styles)
         protocol = (
             f"(1 + LPIPS) (1 + FID): LPIPS v0.1, {self.net.net}, result against content; FID of the results and "
-            f"{len(self.styles)} style picture(s), standard Inception features (not ArtFID's art-trained ones: "
-            "published values do not compare), all at their own size"
+            f"{len(self.styles)} style picture(s), {self.network}, all at their own size"
         )
+        protocol += "; FID extrapolated linearly in 1/n to infinitely many pictures" if infinite else ""
         extra: dict[str, Any] = {"lpips": lpips, "fid_style": fid, "num_styles": len(self.styles)}
-        extra |= {"net": self.net.net, **vars(self.files), "inception_sha256": self.source.sha256}
-        value = (1 + lpips) * (1 + fid)
-        return {"art_fid": MetricValue(value, "distance", protocol, len(self.distances), extra)}
+        extra |= {"net": self.net.net, **vars(self.files), "inception_sha256": self.sha256}
+        return MetricValue((1 + lpips) * (1 + fid), "distance", protocol, count, extra)
+
+
+@METRICS.register
+class OwnArtFID(ArtFID):
+    """`art_fid_own`, `art_fid_infinity_own`: with the Inception that ArtFID is published with (--art_inception)."""
+
+    asked = {STYLISING: ("art_fid_own", "art_fid_infinity_own")}
+    needs = {"art_fid_own": ("style",), "art_fid_infinity_own": ("style",)}
+    values = {name: Value("distance", lower_is_better=True) for name in asked[STYLISING]}
+    flags = (STYLE_SET, ART_INCEPTION, *LPIPS_FLAGS)
+    place = 93
+    network = OWN
+
+    @classmethod
+    def load_features(cls, opt: Opt, device: torch.device) -> tuple[Callable[[Tensor], Tensor], str]:
+        if opt.art_inception is None:
+            raise UserError(
+                "art_fid_own needs ArtFID's network: name its art_inception.pth with --art_inception FILE, or ask for "
+                "art_fid, which takes the standard Inception"
+            )
+        net, sha256 = load_art_inception(opt.art_inception)
+        net.to(device)
+        return lambda pictures: net.features(pictures.to(device)).cpu(), sha256
+
+    @classmethod
+    def check(cls, names: tuple[str, ...], opt: Opt) -> None:
+        cls.load_features(opt, torch.device("cpu"))
+        read_alex(opt)
 
 
 def read_alex(opt: Opt) -> tuple[LPIPS, LPIPSFiles]:

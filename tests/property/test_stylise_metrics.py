@@ -15,15 +15,16 @@ from torch import Tensor, nn
 
 from metrics.declaration import Clip, Setup
 from metrics.features import vgg_style
+from metrics.features.art_inception import load_art_inception
 from metrics.features.frechet import frechet_distance
-from metrics.features.inception import resize_plain
-from metrics.features.style_sets import ArtFID, ClipLoss
+from metrics.features.infinity import fid_infinity
+from metrics.features.style_sets import ArtFID, ClipLoss, OwnArtFID
 from metrics.features.vgg_style import VGGStyle, cfsd, gram, load_vgg19
 from metrics.pictures import Pictures
 from metrics.pixels.stylisation import MS_SSIM_SIDE, SCALE_WEIGHTS, Stylisation, edge_f1, hellinger, histogram, ms_ssim
 from metrics.registry import METRICS
 from testing.stylising_flow import StylisingFlow
-from util.errors import UserError
+from util.errors import DataError, UserError
 from util.opt import Opt
 
 CPU = torch.device("cpu")
@@ -160,7 +161,7 @@ def test_vgg_weights_are_asked_for(tmp_path: Path) -> None:
 
 
 class Net:
-    """LPIPS and Inception of closed form: mean colours."""
+    """LPIPS of closed form: squared differences of colours."""
 
     net = "alex"
 
@@ -173,8 +174,10 @@ class Net:
     def distance(self, a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
         return [(x - y).square().mean(1, keepdim=True) for x, y in zip(a, b, strict=True)]
 
-    def features(self, x: Tensor) -> Tensor:
-        return x.float().mean((2, 3)) / 255
+
+def features(x: Tensor) -> Tensor:
+    """Return (B, 3) mean colours of pictures (B, 3, H, W)."""
+    return x.float().mean((2, 3)) / 255
 
 
 @pytest.mark.parametrize("styles", [1, 3])
@@ -182,15 +185,13 @@ def test_art_fid_combines_both_distances(styles: int) -> None:
     import types
 
     net, files = Net(), types.SimpleNamespace(weights="w")
-    source = types.SimpleNamespace(sha256="i")
     painted = pictures(9, styles) // 2
-    metric = ArtFID(net, files, net, source, styles=list(painted), device=CPU)  # type: ignore[arg-type]
+    metric = ArtFID(["art_fid"], net, files, features, "i", styles=list(painted))  # type: ignore[arg-type]
     fake, real = pictures(1, 4), pictures(2, 4)
     metric.update(batch(fake, real))
     lpips = float((fake.float() - real.float()).square().mean() / 255**2)
-    features = [net.features(resize_plain(x)) for x in (fake, painted)]
-    reference = features[1].expand(2, -1) if styles == 1 else features[1]
-    fid = frechet_distance(features[0], reference)
+    reference = features(painted).expand(2, -1) if styles == 1 else features(painted)
+    fid = frechet_distance(features(fake), reference)
     found = metric.compute()["art_fid"]
     assert found.value == pytest.approx((1 + lpips) * (1 + fid), rel=1e-5)
     assert found.extra["num_styles"] == styles
@@ -198,6 +199,44 @@ def test_art_fid_combines_both_distances(styles: int) -> None:
     metric.update(batch(fake[:1], real[:1]))
     assert metric.compute() == {}
     assert "two contents" in metric.notes[0]
+
+
+def test_art_fid_at_infinity_has_the_extrapolated_distance_and_enough_pictures() -> None:
+    import types
+
+    net, files, names = Net(), types.SimpleNamespace(weights="w"), ("art_fid", "art_fid_infinity")
+    painted, fake, real = pictures(9, 7, side=16) // 2, pictures(1, 8, side=16), pictures(2, 8, side=16)
+    metric = ArtFID(names, net, files, features, "i", styles=list(painted))  # type: ignore[arg-type]
+    metric.update(batch(fake, real))
+    plain, infinite = metric.compute().values()
+    assert infinite.extra["fid_style"] == fid_infinity(features(fake), features(painted)).value
+    assert infinite.value == pytest.approx((1 + plain.extra["lpips"]) * (1 + infinite.extra["fid_style"]))
+    assert infinite.value != plain.value and "infinitely many" in infinite.protocol
+    few = ArtFID(names, net, files, features, "i", styles=list(painted[:5]))  # type: ignore[arg-type]
+    few.update(batch(fake, real))
+    assert few.compute().keys() == {"art_fid"}
+    assert few.notes == ["art_fid_infinity: left out, it needs at least 6 contents and style pictures (--style_set)"]
+
+
+def test_art_trained_inception_is_torchvisions_network_from_a_file(tmp_path: Path) -> None:
+    from torchvision.models import inception_v3
+
+    torch.manual_seed(0)
+    net = inception_v3(weights=None, num_classes=5, transform_input=False, init_weights=False).eval()
+    torch.save(net.state_dict(), tmp_path / "art.pth")
+    found, sha256 = load_art_inception(str(tmp_path / "art.pth"))
+    assert len(sha256) == 64
+    net.fc = nn.Identity()
+    x = pictures(3, 1, side=80)
+    with torch.no_grad():
+        torch.testing.assert_close(found.train().features(x), net(x.float() / 255), rtol=1e-4, atol=1e-5)
+    with pytest.raises(DataError, match="at least 75 pixels a side"):
+        found.features(x[..., :70, :])
+    torch.save({"fc.weight": torch.zeros(1)}, tmp_path / "art.pth")
+    with pytest.raises(UserError, match=r"--art_inception .*art\.pth does not fit Inception3: missing"):
+        load_art_inception(str(tmp_path / "art.pth"))
+    with pytest.raises(UserError, match="--art_inception FILE, or ask for art_fid"):
+        OwnArtFID.load_features(Opt(art_inception=None), CPU)
 
 
 def test_clip_loss_is_minus_log_of_the_mean_cosine() -> None:
@@ -231,7 +270,8 @@ def test_several_clips_each_give_a_value() -> None:
 def test_names_of_metrics() -> None:
     parse = StylisingFlow.metrics
     leading = ["psnr", "ssim", "ms_ssim", "edge_f1", "colour", "lpips", "fid", "kid"]
-    assert parse("all") == [*leading, "cfsd", "style_loss", "content_loss", "art_fid", "clip_loss"]
+    arts = ["art_fid", "art_fid_infinity", "art_fid_own", "art_fid_infinity_own"]
+    assert parse("all") == [*leading, "cfsd", "style_loss", "content_loss", *arts, "clip_loss"]
     assert parse("none") == []
     assert parse("lpips, cfsd,lpips") == ["lpips", "cfsd"]
     for text in ("all,psnr", "psnr,none"):
