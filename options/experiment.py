@@ -18,7 +18,7 @@ from util.text_files import compose_yaml
 
 OTHER_TASKS = ("stylise", "analogy")  # of methods that do not edit scenes
 FILE_KEYS = ("title", "paper", "prepare", "train", "test", "tasks", "groups", "rows", "baselines", "next")
-GROUP_KEYS = ("label", "train", "test", "tasks")
+GROUP_KEYS = ("label", "train", "test", "tasks", "baselines")
 ROW_KEYS = ("label", "group", "run", "train", "test", "tasks", "published", "provenance")
 
 
@@ -117,11 +117,13 @@ def read_experiment(path: Path, *, metrics: Collection[str]) -> Experiment:
         if bool(groups) != bool(group) or (group and group not in groups):
             raise UserError(f"{where}: 'group: {group}' is not one of the file's groups: {', '.join(groups) or 'none'}")
         rows.append(_read_row(str(name), values, [spec, groups.get(group) or {}, values], where, metrics))
-    for fill, label in _mapping(spec, "baselines", str(path)).items():  # a row in every group
-        for group in groups or [""]:
-            name = "_".join(filter(None, (path.stem, str(group), str(fill))))
-            own = {"label": label, "group": group}
-            row = _read_row(name, own, [spec, groups.get(group) or {}], f"{path}: baseline {fill}", metrics)
+    for name in groups or [""]:
+        section = groups.get(name) or {}
+        which, where = (section, f"{path}: group {name}") if "baselines" in section else (spec, str(path))
+        for fill, label in _mapping(which, "baselines", where).items():
+            row_name = "_".join(filter(None, (path.stem, str(name), str(fill))))
+            own = {"label": label, "group": name}
+            row = _read_row(row_name, own, [spec, section], f"{where}: baseline {fill}", metrics)
             rows.append(replace(row, baseline=str(fill)))
     labels = {key: str((group or {}).get("label", key)) for key, group in groups.items()}
     texts = {key: str(spec.get(key) or "").strip() for key in ("paper", "next")}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from options.experiment import read_experiment
 from scripts import baselines, make_table, pack_benchmark, run_experiment
 from testing.fills.networks import make_fill
 from testing.fills.plain import FILLS
@@ -211,6 +212,15 @@ def test_baselines_are_rows_of_an_experiment(tmp_path: Path, capsys: pytest.Capt
     ]  # fmt: skip
     assert run_experiment.main([*usual, "--only", "own_mean"]) == 0
     assert "# own_mean, class: already tested" in capsys.readouterr().out
+
+
+def test_a_group_may_have_its_own_baselines_or_none(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    groups = "groups: {scenes: {}, city: {baselines: {telea: Telea}}, objects: {baselines: {}}}"
+    file.write_text(f"{EXPERIMENT.replace('label: SPMPGAN', 'group: objects')}{groups}")
+    rows = read_experiment(file, metrics=()).rows
+    assert [row.name for row in rows if row.baseline] == ["own_scenes_mean", "own_scenes_patches", "own_city_telea"]
+    assert {row.group for row in rows} == {"scenes", "city", "objects"}
 
 
 def result(folder: Path) -> dict[str, Any]:
