@@ -37,7 +37,8 @@ def test_training_says_what_it_does_and_what_comes_next(tmp_path: Path, capsys: 
     total, *parts = map(float, re.findall(r"\d+\.\d+", networks))
     assert total == pytest.approx(sum(parts), abs=0.011) and "netG" in networks and "netD" in networks
     assert re.fullmatch(r"device: cpu \(threads: \d+\), fp32, up to step 3", device)
-    assert saved == f"saved in {tmp_path / 'run'}, step 3; next: python test.py --name run --checkpoints_dir {tmp_path}"
+    where = shlex.quote(str(tmp_path))
+    assert saved == f"saved in {tmp_path / 'run'}, step 3; next: python test.py --name run --checkpoints_dir {where}"
     drawn = {path.name for path in (tmp_path / "run/images").iterdir()}
     assert drawn == {"step_0000002.png", "step_0000003.png"}
     for options in (TrainOptions, TestOptions, EditOptions, ExportOptions, BankOptions):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import shlex
 import signal
 import struct
 import zlib
@@ -107,7 +108,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpa
 def test_no_program_is_started(ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planted, traces = tmp_path / "bin" / "gs", tmp_path / "started"
     planted.parent.mkdir()
-    planted.write_text(f"#!/bin/sh\necho 10.0\ntouch {traces}\n")
+    planted.write_text(f"#!/bin/sh\necho 10.0\ntouch {shlex.quote(str(traces))}\n")
     planted.chmod(0o755)
     monkeypatch.setenv("PATH", str(planted.parent), prepend=os.pathsep)
     monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
