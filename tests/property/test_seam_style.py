@@ -1,4 +1,4 @@
-"""Seam and style consistency: closed forms, plain oracles, properties."""
+"""Seam, brightness and style consistency: closed forms, plain oracles, properties."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metrics.pictures import Pictures
+from metrics.pixels.brightness import Brightness
 from metrics.pixels.seam import Seam, border_jump
 from metrics.pixels.style import MIN_PIXELS, Style, style_distances
 
@@ -54,6 +55,27 @@ def test_seam_of_a_step_of_fifty_levels_on_a_flat_truth() -> None:
     metric.update(pictures(real, fake, mask))  # the truth has the step, the result lost it: as far off, the other way
     assert metric.compute()["seam"].value == pytest.approx(math.log(51))
     assert metric.compute()["seam"].extra["signed"] == pytest.approx(-math.log(51))
+
+
+def test_brightness_tells_dark_pictures_apart_and_keeps_the_sign() -> None:
+    grey = torch.tensor([40, 200, 60])  # of the given pixels
+    real = torch.zeros(3, 3, 8, 8, dtype=torch.uint8) + grey[:, None, None, None].to(torch.uint8)
+    mask = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    mask[..., :2] = 1
+    off = torch.tensor([102, -51, 0])  # two fifths too bright, a fifth too dark, right
+    fake = torch.where(mask > 0, real + off[:, None, None, None], 0).to(torch.uint8)  # known pixels do not count
+    metric = Brightness()
+    metric.update(pictures(fake, real, mask))
+    values = metric.compute()
+    assert metric.per_picture()["brightness"] == pytest.approx([0.4, 0.2, 0])
+    assert values["brightness"].value == pytest.approx(0.2)
+    assert values["brightness"].extra["signed"] == pytest.approx(0.2 / 3)
+    assert values["brightness_dark"].value == values["brightness_dark"].extra["signed"] == pytest.approx(0.2)
+    assert values["brightness_dark"].count == 2
+    metric.reset()
+    metric.update(pictures(fake[1:2], real[1:2], mask[1:2]))
+    assert "brightness_dark" not in metric.compute()
+    assert metric.notes == ["brightness_dark: left out, no picture is dark"]
 
 
 def test_seam_is_zero_on_itself_and_left_out_without_a_border() -> None:
