@@ -6,7 +6,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 TOOLS := .venv-tools
 UV := $(TOOLS)/bin/uv
 
-.PHONY: setup demo app test test-faults test-matrix soak fuzz test-lowest test-newest lint opt lock audit clean
+.PHONY: setup demo app test test-browser test-faults test-matrix soak fuzz test-lowest test-newest lint opt lock audit clean
 
 setup: $(VENV)/.run
 demo: setup
@@ -16,6 +16,9 @@ app: $(VENV)/.app
 	$(PY) scripts/app.py --name $(or $(NAME),$(error make app NAME=RUN, a run in checkpoints/)) $(ARGS)
 test: $(VENV)/.dev
 	$(PY) -m pytest
+# The page in a Chromium: Debian's, or any other by CHROMIUM=PATH.
+test-browser: $(VENV)/.browser
+	$(PY) -m pytest tests/browser
 FAULTS := .pytest_cache/faults.jsonl
 test-faults: $(VENV)/.dev
 	@mkdir -p $(dir $(FAULTS)) && rm -f $(FAULTS)
@@ -74,6 +77,11 @@ endif
 	@touch $@
 $(VENV)/.app: requirements-app.lock $(VENV)/.run
 	$(PIP) --require-hashes -r $<
+	@touch $@
+$(VENV)/.browser: requirements-browser.txt $(VENV)/.dev
+	$(PIP) -r $<
+	@[ -n "$$CHROMIUM" ] || command -v chromium || command -v google-chrome || { apt-get update -qq && apt-get install -qqy chromium; } || \
+	echo 'No Chromium, and none could be installed: install one, or name it by CHROMIUM=PATH'
 	@touch $@
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 	$(call beside_torch,$<)
