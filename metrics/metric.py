@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from metrics.declaration import Flag, Setup, Value
+from metrics.features.cache import FeatureCache
 from metrics.influence import Parts, summed
 from metrics.pictures import Pictures
 from util.errors import DataError
@@ -127,6 +128,11 @@ class Metric(ABC):
             real_units: (m,) likewise of the real ones.
         """
         return {}
+
+    @property
+    def feature_cache(self) -> FeatureCache | None:
+        """Where features of single pictures come from that another process may compute; None: it has no such."""
+        return None
 
     @property
     def apart(self) -> tuple[list[str], list[str]] | None:

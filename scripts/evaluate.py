@@ -49,10 +49,9 @@ from metrics.reporting.summary import format_summary, read_lines, summarise
 from metrics.segments.segmentation import class_table
 from models.diffusion_files import load_clip
 from options.parser import script_parser
-from testing.folder_pass import listed, measure, refuse
+from testing.folder_pass import listed, measure, refuse, share_features
 from testing.own_test import find_own_test
-from trainers.distributed import planned_processes
-from util.device import resolve_device
+from trainers.distributed import Distributed, planned_processes
 from util.errors import DataError, UserError, run_main
 from util.files import require_writable, write_text
 from util.flags import positive_int
@@ -60,6 +59,7 @@ from util.images import read_map
 from util.opt import Opt
 from util.shared_flags import add_shared
 
+TIMEOUT = 10.0  # minutes that a process waits for another's weights to be loaded, and its batch
 FOLDERS = ("masks", "labels", "instances")  # of maps that a metric may need, besides "style" and "source"
 
 
@@ -122,9 +122,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     opt = parse_options(argv)
-    if planned_processes() > 1:
-        raise UserError("pictures that exist are measured by one process: start evaluate.py without torchrun")
     if opt.summarise:
+        if planned_processes() > 1:
+            raise UserError("--summarise only reads result lines: start evaluate.py without torchrun")
         lines = read_lines(opt.summarise)
         if not lines:
             raise UserError(
@@ -133,6 +133,12 @@ def main(argv: list[str] | None = None) -> int:
         summary, notes = summarise(lines)
         print("\n".join([format_summary(summary), *(f"note: {note}" for note in notes)]))
         return 0
+    with Distributed.start(opt.device, timeout=TIMEOUT, remedy="start all of them again") as world:
+        return evaluate(opt, world)
+
+
+def evaluate(opt: argparse.Namespace, world: Distributed) -> int:
+    """Measure folders; of several processes the first measures, with features that all have computed."""
     names, notes = usable_metrics(opt)
     maps = {flag: getattr(opt, flag) for flag in FOLDERS if getattr(opt, flag)}
     of_sets = {name for metric in METRICS.classes() for name in metric.of_sets}
@@ -140,10 +146,14 @@ def main(argv: list[str] | None = None) -> int:
     pairing = pair_folders(opt.real, opt.fake, maps, needs_pairs=needs_pairs)
     items, problems = pairing.items, pairing.problems
     notes += pairing.notes
-    evaluator = build_evaluator(names, make_setup(opt), required=opt.metrics != "all")
+    evaluator = build_evaluator(names, make_setup(opt, world.device), required=opt.metrics != "all")
     refuse(problems, opt, pairing.notes)
     if not items:
         raise DataError(f"no picture is left:\n{listed(problems)}")
+    if world.world_size > 1:
+        share_features(evaluator, items, opt, world)
+        if not world.is_main:
+            return 0
     doubts = Doubts(items)
     hashes = measure(evaluator, items, opt, problems, doubts)
     values = evaluator.compute()
@@ -203,9 +213,8 @@ def usable_metrics(opt: argparse.Namespace) -> tuple[list[str], list[str]]:
     return names, notes
 
 
-def make_setup(opt: argparse.Namespace) -> Setup:
+def make_setup(opt: argparse.Namespace, device: torch.device) -> Setup:
     """Return what the metrics are loaded with; raises `UserError` or `DataError` for unusable files."""
-    device = resolve_device(opt.device)
 
     def picture(path: str) -> Tensor:
         return torch.from_numpy(read_exact(Path(path))[0].copy()).movedim(-1, 0)

@@ -14,7 +14,8 @@ from data.masks import MaskSetHash, has_truth
 from metrics.doubts import Doubts
 from metrics.evaluator import Evaluator
 from metrics.folders import Item, Items, Loaded, batches
-from util.errors import DataError
+from trainers.distributed import Distributed
+from util.errors import DataError, UserError
 from util.progress import progress
 from util.workers import shield_worker
 
@@ -26,7 +27,7 @@ def measure(
 ) -> dict[str, str]:
     """Decode, feed evaluator and `doubts`, add to `problems`; return the hash of each set of pictures used."""
     sets: dict[str, list[str]] = {"fake": [], "real": []}
-    masks, truth = MaskSetHash(), args.own_test is None or has_truth(args.task)
+    masks = MaskSetHash()
     for loaded in progress(load(items, evaluator, args), desc=args.name, unit="batch"):
         for one in loaded:
             if one.problem:  # in unpaired sets two files may have one name
@@ -39,16 +40,50 @@ def measure(
                 masks.update(one.name, one.mask.numpy())
             for kind, digest in (one.hashes or {}).items():
                 sets[kind] += [f"{one.name} {digest}"] if digest else []
-        pairs = [one for one in good if one.draws is not None and one.real is not None]
-        for pictures in batches(pairs, has_truth=truth):
-            evaluator.update(pictures)
-        single = [one for one in good if one.draws is None or one.real is None]
-        evaluator.add_sets(
-            fake={one.name: one.draws[0] for one in single if one.draws is not None},
-            real={one.name: one.real for one in single if one.real is not None},
-        )
+        feed(evaluator, good, args)
     hashes = {kind: hashlib.sha256("\n".join(sorted(each)).encode()).hexdigest()[:12] for kind, each in sets.items()}
     return {**hashes, "mask": masks.hexdigest()}
+
+
+def feed(evaluator: Evaluator, good: Sequence[Loaded], args: argparse.Namespace) -> None:
+    """Give an evaluator what could be decoded of a batch."""
+    truth = args.own_test is None or has_truth(args.task)
+    pairs = [one for one in good if one.draws is not None and one.real is not None]
+    for pictures in batches(pairs, has_truth=truth):
+        evaluator.update(pictures)
+    single = [one for one in good if one.draws is None or one.real is None]
+    evaluator.add_sets(
+        fake={one.name: one.draws[0] for one in single if one.draws is not None},
+        real={one.name: one.real for one in single if one.real is not None},
+    )
+
+
+def share_features(evaluator: Evaluator, items: list[Item], args: argparse.Namespace, world: Distributed) -> None:
+    """Let each of several processes compute the features of every so-manieth batch: the first then knows all of them.
+
+    The batches are those of `measure`, which leads to the same bits as one process, and reports what cannot be used.
+
+    Raises:
+        UserError: no metric has features of single pictures.
+    """
+    sharing = Evaluator([metric for metric in evaluator.metrics if metric.feature_cache])
+    caches = [metric.feature_cache for metric in sharing.metrics if metric.feature_cache]
+    if not caches:
+        raise UserError(f"--metrics {args.metrics}: several processes share Inception's features, which none of these "
+                        "reads: start evaluate.py without torchrun")  # fmt: skip
+    size, count = args.batch_size, -(-len(items) // args.batch_size)
+    own = [item for k in range(world.rank, count, world.world_size) for item in items[k * size : (k + 1) * size]]
+    loader = iter(load(own, evaluator, args)) if own else iter([])
+    for cache in caches:
+        cache.share()
+    with progress(desc="features", total=count, unit="batch", shown=world.is_main) as bar:
+        for _ in range(0, count, world.world_size):
+            feed(sharing, [one for one in next(loader, []) if not one.problem], args)
+            for found in world.gather([cache.share() for cache in caches]):
+                for cache, features in zip(caches, found, strict=True):
+                    cache.take(features)
+                bar.update(min(1, count - bar.n))
+    sharing.reset()
 
 
 def load(items: list[Item], evaluator: Evaluator, args: argparse.Namespace) -> Iterable[list[Loaded]]:

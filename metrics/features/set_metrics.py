@@ -101,7 +101,7 @@ class FeatureMetrics(Metric):
         super().__init__()
         self.net, self.source, self.device, self.names, self.variant = net.to(device), source, device, names, variant
         folder = cache_dir / f"inception-{source.sha256[:8]}-{variant or 'plain'}" if cache_dir else None
-        self.cache = FeatureCache(folder, width=FEATURES) if folder else None
+        self.cache = FeatureCache(folder, width=FEATURES)
         self._prepare: Callable[[Tensor], Tensor] = resize_clean if variant == "clean" else resize_plain
         self.reset()
 
@@ -156,13 +156,12 @@ class FeatureMetrics(Metric):
 
     def _add(self, fake: list[Tensor], real: list[Tensor]) -> None:
         pictures = [*fake, *real]
-        keys = [picture_hash(picture) for picture in pictures] if self.cache else []
-        known = [self.cache.get(key) for key in keys] if self.cache else [None] * len(pictures)
+        keys = [picture_hash(picture) for picture in pictures]
+        known = [self.cache.get(key) for key in keys]
         missing = [i for i, features in enumerate(known) if features is None]
         for i, features in zip(missing, self._features([pictures[i] for i in missing]), strict=True):
             known[i] = features
-            if self.cache:
-                self.cache.put(keys[i], features)
+            self.cache.put(keys[i], features)
         found = torch.cat([torch.empty(0, FEATURES), *(features[None] for features in known if features is not None)])
         self._generated.append(found[: len(fake)])
         self._real.append(found[len(fake) :])
@@ -188,6 +187,10 @@ class FeatureMetrics(Metric):
         row[real_order] = torch.arange(len(row))
         place, partner = (torch.tensor(each, dtype=torch.int64)[order] for each in (self._place, self._partner))
         return Sets(generated[order], real[real_order], place, row[partner])
+
+    @property
+    def feature_cache(self) -> FeatureCache:
+        return self.cache
 
     @property
     def apart(self) -> tuple[list[str], list[str]] | None:
@@ -224,12 +227,12 @@ class FeatureMetrics(Metric):
 
     def _cache_notes(self) -> list[str]:
         notes = []
-        if self.cache and self.cache.damaged:
+        if self.cache.damaged:
             notes.append(
                 f"{self.cache.folder}: {self.cache.damaged} kept features were damaged or of an older form, and were "
                 "computed and kept again"
             )
-        if self.cache and self.cache.refused:
+        if self.cache.refused:
             notes.append(
                 f"{self.cache.folder}: features could not be kept ({self.cache.refused}), so the next "
                 "test computes them again; --cache_dir DIR names another folder"

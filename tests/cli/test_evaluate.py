@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from toy_process import ROOT, free_port, start
+from trainer_toys import one_thread
 
 from scripts.benchmark import main as benchmark
-from scripts.evaluate import main
+from scripts.evaluate import evaluate, main, parse_options
+from trainers.distributed import Distributed
 from util.errors import DataError, UserError
 
 
@@ -182,10 +185,39 @@ def test_wrong_flags_of_the_benchmark_are_answered(args: list[str], fault: str) 
         benchmark(["metrics", *args])
 
 
-def test_several_processes_would_write_the_same_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_share_the_features_and_measure_what_one_does(folders: Path) -> None:
+    """Three batches, so that one process has none in the last round; each has a cache of its own."""
+    for file in [file for which in ("real", "fake", "mask") for file in (folders / which).iterdir()]:
+        if int(file.stem) > 2:
+            file.unlink()
+    command = ["--real", str(folders / "real"), "--fake", str(folders / "fake"), "--masks", str(folders / "mask")]
+    command += ["--metrics", "fid,fid_region,l1", "--device", "cpu", "--num_workers", "0", "--batch_size", "1"]
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    caches = [folders / "cache_0", folders / "cache_1"]
+    pair = [
+        start(*command, "--cache_dir", str(cache), "--json", str(folders / "two.json"),
+              script=ROOT / "scripts" / "evaluate.py", RANK=str(rank), LOCAL_RANK=str(rank), **address)
+        for rank, cache in enumerate(caches)
+    ]  # fmt: skip
+    told = [process.communicate(timeout=120) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], told
+    assert "fid ↓" in told[0][0] and told[1][0] == ""
+    kept = [[file.name for file in cache.rglob("*.f32")] for cache in caches]
+    assert [len(names) for names in kept] == [2 * 4, 2 * 2]  # of two pairs and one; pictures and their regions
+    assert not set(kept[0]) & set(kept[1])
+    with one_thread():
+        assert main([*command, "--cache_dir", "none", "--json", str(folders / "one.json")]) == 0
+    one, two = (json.loads((folders / f"{name}.json").read_text(encoding="utf-8")) for name in ("one", "two"))
+    assert one == two
+
+
+def test_what_several_processes_cannot_share_is_refused(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="without torchrun"):
-        main(["--real", "a", "--fake", "b"])
+        main(["--summarise", "metrics.jsonl"])
+    opt = parse_options(["--real", str(folders / "real"), "--fake", str(folders / "fake"), "--metrics", "l1_whole"])
+    with pytest.raises(UserError, match=r"--metrics l1_whole: .*without torchrun"):
+        evaluate(opt, Distributed(rank=1, world_size=2))
 
 
 def test_nothing_left_is_said(folders: Path) -> None:
