@@ -8,8 +8,6 @@ segmentation network's forward pass even where its loss has no gradient. Both se
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,7 +21,7 @@ from models.networks.semia.discriminator import PyramidDiscriminator
 from models.networks.semia.generator import Rendering, SemIAGenerator, init_semia
 from models.networks.semia.segmenter import LayoutSegmenter
 from models.semia_model import SemIAModel, SemIAStep
-from scripts.benchmarks.measure import OURS, PLAIN, Figures, machine, save, told
+from scripts.benchmarks.measure import OURS, PLAIN, Figures, Form, in_turn, machine, save, told, with_ratios
 from trainers.step import frozen
 from util.errors import UserError
 from util.seeds import torch_generator
@@ -123,25 +121,13 @@ def forms(opt: argparse.Namespace) -> tuple[str, ...]:
 
 
 def show(name: str, row: Figures) -> None:
-    """Print a row, and enter its ratios."""
+    """Print a row."""
     told = "".join(
-        f"  {form} {row[form]['cpu_s']:8.3f} ({row[form]['wall_s']:.3f})" for form in row if form != "values"
+        f"  {form} {row[form]['cpu_s']:8.3f} ({row[form]['wall_s']:.3f})" for form in (PLAIN, OURS) if form in row
     )
-    if PLAIN in row:
-        row["cpu_ratio"], row["ratio"] = (row[PLAIN][key] / row[OURS][key] for key in ("cpu_s", "wall_s"))
-        told += f"  {row['cpu_ratio']:5.1f}x ({row['ratio']:.1f}x)"
+    ratios = f"  {row['cpu_ratio']:5.1f}x ({row['ratio']:.1f}x)" if PLAIN in row else ""
     values = f"  values {', '.join(f'{value:.7f}' for value in row['values'])}" if "values" in row else ""
-    print(f"{name:28}{told}{values}")
-
-
-def timed(work: Callable[[], Any], repeats: int) -> tuple[dict[str, float], Any]:
-    """Return the lowest CPU and wall seconds, and the result."""
-    timings, result = [], None
-    for _ in range(repeats):
-        wall, cpu = time.perf_counter(), time.process_time()
-        result = work()
-        timings.append((time.process_time() - cpu, time.perf_counter() - wall))
-    return {"cpu_s": min(c for c, _ in timings), "wall_s": min(w for _, w in timings)}, result
+    print(f"{name:28}{told}{ratios}{values}")
 
 
 def picture(opt: argparse.Namespace, name: str) -> Tensor:
@@ -171,41 +157,40 @@ class VGGOfCost(PatchFeatures):
         self.requires_grad_(False)
 
 
-def compare_losses(opt: argparse.Namespace, *, semantic: bool) -> dict[str, Any]:
+def compare_losses(opt: argparse.Namespace, *, semantic: bool) -> Figures:
     """Time forward and backward of one loss; ours as in training, where ten updates share the source's patches."""
     source, classes = picture(opt, "source"), halves(opt)
-    figures: dict[str, Any] = {"values": []}
-    corners = None
-    for name, loss in losses(opt, semantic=semantic).items():
-        torch.manual_seed(0)
-        corners = corners or loss.draw((opt.height, opt.width))
-        fakes = [picture(opt, "fake").requires_grad_() for _ in range(1 if name == PLAIN else 10)]
+    torch.manual_seed(0)
+    kinds = losses(opt, semantic=semantic)
+    corners = kinds[OURS].draw((opt.height, opt.width))
 
-        def work(loss: PatchLoss = loss, fakes: list[Tensor] = fakes, corners: Any = corners) -> float:
-            banks = loss.banks(source, classes)
-            for fake in fakes:
-                value = loss(fake, banks, classes, corners)
-                value.backward()
-            return value.item()
+    def work(loss: PatchLoss, fakes: list[Tensor]) -> float:
+        banks = loss.banks(source, classes)
+        for fake in fakes:
+            value = loss(fake, banks, classes, corners)
+            value.backward()
+        return value.item()
 
-        times, value = timed(work, opt.repeats)
-        figures[name] = {key: seconds / len(fakes) for key, seconds in times.items()}
-        figures["values"].append(value)
-    return figures
+    updates = {name: 1 if name == PLAIN else 10 for name in kinds}
+    fakes = {name: [picture(opt, "fake").requires_grad_() for _ in range(count)] for name, count in updates.items()}
+    figures, values = in_turn({name: Form(partial(work, loss, fakes[name])) for name, loss in kinds.items()}, opt)
+    shares = {name: {key: x / updates[name] for key, x in each.items()} for name, each in figures.items()}
+    return {**with_ratios(shares), "values": list(values.values())}
 
 
-def compare_iterations(opt: argparse.Namespace) -> dict[str, Any]:
+def compare_iterations(opt: argparse.Namespace) -> dict[str, Figures]:
     """Time whole iterations of both modes, and their mean over the cycle of one reconstruction and four samplings."""
-    figures: dict[str, Any] = {"reconstruction": {}, "sampling": {}, "mean of the cycle": {}}
-    kinds = {PLAIN: PlainSemIA, OURS: SemIAModel}
+    kinds, models = {PLAIN: PlainSemIA, OURS: SemIAModel}, {}
     for name in forms(opt):
         torch.manual_seed(0)
-        model = build(opt, kinds[name], losses(opt, semantic=opt.patch_loss == "semantic")[name])
-        for step, mode in enumerate(("reconstruction", "sampling")):
-            figures[mode][name] = timed(partial(iterate, opt, model, step), opt.repeats)[0]
-        pair = [figures[mode][name] for mode in ("reconstruction", "sampling")]
-        figures["mean of the cycle"][name] = {key: (pair[0][key] + 4 * pair[1][key]) / 5 for key in pair[0]}
-    return figures
+        models[name] = build(opt, kinds[name], losses(opt, semantic=opt.patch_loss == "semantic")[name])
+    rows: dict[str, Figures] = {}
+    for step, mode in enumerate(("reconstruction", "sampling")):
+        work = {name: Form(partial(iterate, opt, model, step)) for name, model in models.items()}
+        rows[mode] = with_ratios(in_turn(work, opt)[0])
+    pairs = {name: [row[name] for row in rows.values()] for name in models}
+    mean = {name: {key: (a[key] + 4 * b[key]) / 5 for key in a} for name, (a, b) in pairs.items()}
+    return {**rows, "mean of the cycle": with_ratios(mean)}
 
 
 def build(opt: argparse.Namespace, kind: type[SemIAModel], patch: PatchLoss) -> SemIAModel:

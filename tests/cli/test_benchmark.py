@@ -44,6 +44,14 @@ def test_styles(tmp_path: Path) -> None:
         assert row["cpu_ratio"] > 1
 
 
+def test_patch_losses(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, "semia", "--height", "32", "--width", "40", "--loss_only")
+    assert set(rows) == {"patch loss, released", "patch loss, semantic"}
+    for row in rows.values():
+        assert row["values"][0] == pytest.approx(row["values"][1], rel=1e-4)
+        assert row["ratio"] == pytest.approx(row["plain"]["wall_s"] / row["ours"]["wall_s"])
+
+
 def test_memory_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights, gradients and Adam's two moments at least; less than what a process imports on top."""
     monkeypatch.setattr(memory, "ROWS", [("train", "spmpgan")])
