@@ -21,7 +21,7 @@ USUAL: dict[str, Any] = {
     **{name: value for name, value in vars(Coefficients()).items() if name != "strength"},
     "cond_mix": None, "style_mix": None, "second_style": None,
     "edge": EDGES[0], "size": 512, "keep_aspect": True, "masks": None, "mask_classes": None, "seed": 42,
-    "precision": "fp32", "step": None, "raw_weights": False,
+    "num_samples": 1, "precision": "fp32", "step": None, "raw_weights": False,
 }  # fmt: skip
 
 
@@ -33,6 +33,8 @@ def add_stylising_flags(group: Any) -> None:
     add("--styles", metavar="RUN,RUN", help="further runs whose styles are applied, with the models loaded once")
     folders = "pictures go to <DIR>/<run>/wt_<strength>/{stylized,canny}/; other flags are in the name"
     add_shared(group, "results_dir", default="results", help=folders)
+    draws = "draws per content, of --seed and the numbers after it; div_* reads all, other metrics the first"
+    add_shared(group, "num_samples", help=draws)
     add("--style_guidance", type=positive, default=usual.strength, help="in (0, 1]: how far the content is noised")
     add("--steps", type=positive_int, default=usual.steps, help="DDIM steps of the whole schedule")
     add("--guidance", type=weight, default=usual.guidance, help="classifier-free guidance")

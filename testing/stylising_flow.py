@@ -39,6 +39,7 @@ from util.progress import progress
 from util.registry import did_you_mean
 
 GRID_ROWS, GRID_SIDE = 8, 256  # pixels, at most
+SHOWN_DRAWS = 3  # of a content, in grid and report
 MOST_PIXELS = 1 << 22  # of a canvas: 2048 x 2048
 STYLE_OF_THE_RUN = ("clip_input",)  # options that all styles of a call share, beside the networks
 
@@ -89,7 +90,7 @@ class StylisingFlow(Flow):
 
 
 class StylisingTest(Test):
-    """All contents in the style of one run; leaves stylized/, canny/, grid.png and report.html.
+    """All contents in the style of one run; leaves a folder per draw, canny/, grid.png and report.html.
 
     Args:
         opt: of `TestOptions`.
@@ -111,11 +112,12 @@ class StylisingTest(Test):
             mask = content.mask()
             everywhere = np.ones(content.size[::-1], bool)
             masks.update(content.name, everywhere if mask is None else mask)
-            pictures = (read_result(self.folder, content), content.picture())
-            fake, real = (to_chw(scaled(picture, opt.metric_side))[None] for picture in pictures)
+            pictures = (*(read_result(self.folder, content, k) for k in range(opt.num_samples)), content.picture())
+            *draws, real = (to_chw(scaled(picture, opt.metric_side))[None] for picture in pictures)
             region = scaled((everywhere if mask is None else mask).astype(np.uint8), opt.metric_side)
             erased = torch.from_numpy(region > 0)[None, None] if opt.masks else None
-            self.evaluator.update(Pictures(fake, real, erased, None, [content.name]))
+            drawn = torch.stack(draws, 1)
+            self.evaluator.update(Pictures(draws[0], real, erased, None, [content.name], draws=drawn))
         values, protocol, kept = self.evaluator.compute(), self.protocol(masks.hexdigest()), self.evaluator.kept()
         return Measured(values, self.evaluator.notes, self.loaded.step, len(contents), protocol, kept)
 
@@ -150,7 +152,8 @@ class StylisingTest(Test):
     def write(self, line: Mapping[str, Any]) -> str:
         shown = np.linspace(0, len(self.contents) - 1, min(len(self.contents), GRID_ROWS)).round().astype(int)
         rows = [fit_row(list(self.load(self.contents[i].name).values())) for i in shown]
-        save_png(picture_grid(rows, titles=["content", "edges", "style", "stylised"]), self.folder / "grid.png")
+        titles = ["content", "edges", "style", *["stylised"] * (len(rows[0]) - 3)]
+        save_png(picture_grid(rows, titles=titles), self.folder / "grid.png")
         result = Result(self.name, line, self.load, self.evaluator.notes)
         write_report([result], self.folder, title=f"{self.name}, stylised")
         return f"{self.name}: {len(self.contents)} pictures, {self.loaded.name}: {self.folder}"
@@ -160,8 +163,9 @@ class StylisingTest(Test):
         assert self.model.style is not None
         content = next(content for content in self.contents if content.name == name)
         edges = read_image(self.folder / "canny" / f"{name}.png")
-        result = read_result(self.folder, content)
-        return {"real": content.picture(), "edges": edges, "style": self.model.style, "result": result}
+        shown = range(min(self.opt.num_samples, SHOWN_DRAWS))
+        results = {f"result {k + 1}".removesuffix(" 1"): read_result(self.folder, content, k) for k in shown}
+        return {"real": content.picture(), "edges": edges, "style": self.model.style, **results}
 
 
 def clips(opt: Opt, model: S2PreSTModel) -> list[Clip]:
@@ -239,13 +243,15 @@ def stylise_all(opt: Opt, model: S2PreSTModel, contents: list[Content], folder: 
         for size, group in batches(opt, model, contents):
             photos, edges = [content.photo() for content in group], [content.edges(size) for content in group]
             scaled, lines = [resized(photo.rgb, size) for photo in photos], [resized(drawn, size) for drawn in edges]
-            with autocast(model.frozen.device, opt.precision):
-                stylised = model.stylise(scaled, lines, [opt.seed] * len(group), coefficients(opt))
-            for content, photo, drawn, result in zip(group, photos, edges, stylised, strict=True):
-                whole = composite(photo.rgb, resized(result, content.size), content.mask())
-                if photo.alpha is not None:
-                    whole = np.dstack([whole, photo.alpha])
-                save_png(whole, folder / "stylized" / f"{content.name}.png")
+            for k in range(opt.num_samples):
+                with autocast(model.frozen.device, opt.precision):
+                    stylised = model.stylise(scaled, lines, [opt.seed + k] * len(group), coefficients(opt))
+                for content, photo, result in zip(group, photos, stylised, strict=True):
+                    whole = composite(photo.rgb, resized(result, content.size), content.mask())
+                    if photo.alpha is not None:
+                        whole = np.dstack([whole, photo.alpha])
+                    save_png(whole, place_of(folder, content, k))
+            for content, drawn in zip(group, edges, strict=True):
                 save_png(resized(drawn, content.size), folder / "canny" / f"{content.name}.png")
             bar.update(len(group))
 
@@ -265,9 +271,14 @@ def composite(picture: np.ndarray, result: np.ndarray, mask: np.ndarray | None) 
     return result if mask is None else np.where(mask[..., None], result, picture)
 
 
-def read_result(folder: Path, content: Content) -> np.ndarray:
+def place_of(folder: Path, content: Content, draw: int) -> Path:
+    """Return where a content's draw 0, 1, ... is saved."""
+    return folder / ("stylized" if draw == 0 else f"stylized_{draw + 1}") / f"{content.name}.png"
+
+
+def read_result(folder: Path, content: Content, draw: int) -> np.ndarray:
     """Return a stylised picture as it was saved."""
-    return read_image(folder / "stylized" / f"{content.name}.png")
+    return read_image(place_of(folder, content, draw))
 
 
 def fit_row(pictures: list[np.ndarray]) -> list[np.ndarray]:

@@ -32,7 +32,7 @@ class Perceptual(PerPicture):
         where: of "whole", "masked".
     """
 
-    asked = {EDITING: ("lpips", "div"), ANALOGY: ("lpips",), STYLISING: ("lpips",)}
+    asked = {EDITING: ("lpips", "div"), ANALOGY: ("lpips",), STYLISING: ("lpips", "div")}
     values = {
         f"{kind}_{where}": Value("distance", f"{what}{text}; mean over pictures", kind == "lpips", (0, math.inf))
         for kind, what in _WHAT.items()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from exact_inputs import write_lpips
 from stylise_runs import QUICK, disc, make_styles, result, stylise
 
 import train as train_command
@@ -95,6 +96,19 @@ def test_pictures_are_on_disk_before_they_are_measured(home: Path, monkeypatch: 
     with pytest.raises(ArithmeticError):
         stylise(home, content="contents")
     assert len(list((home / "results" / "wiki_1").glob("wt_0.4*/stylized/*"))) == 3
+
+
+def test_draws_are_those_of_the_seeds_that_follow_and_each_has_its_folder(home: Path) -> None:
+    files = write_lpips(home)
+    folder = stylise(home, "--num_samples", "2", "--metrics", "psnr,div", *files)
+    assert folder.name == "wt_0.4_steps=10_size=64_num_samples=2"
+    first, second = (read_image(folder / kind / "square.png") for kind in ("stylized", "stylized_2"))
+    assert np.array_equal(first, result(home)) and np.array_equal(second, result(home, "--seed", "43"))
+    line = json.loads((folder / "result.json").read_text())
+    error = np.square(first.astype(float) - disc(64, 64)).mean()
+    assert line["metrics"]["psnr_whole"] == pytest.approx(10 * np.log10(255**2 / error))
+    assert line["metrics"]["div_whole"] > 0 and line["details"]["div_whole"]["draws"] == 2
+    assert read_image(folder / "grid.png").shape[1] > read_image(stylise(home) / "grid.png").shape[1]
 
 
 def test_a_second_style_is_mixed_in(home: Path) -> None:

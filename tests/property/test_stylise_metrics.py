@@ -271,7 +271,7 @@ def test_names_of_metrics() -> None:
     parse = StylisingFlow.metrics
     leading = ["psnr", "ssim", "ms_ssim", "edge_f1", "colour", "lpips", "fid", "kid"]
     arts = ["art_fid", "art_fid_infinity", "art_fid_own", "art_fid_infinity_own"]
-    assert parse("all") == [*leading, "cfsd", "style_loss", "content_loss", *arts, "clip_loss"]
+    assert parse("all") == [*leading, "div", "cfsd", "style_loss", "content_loss", *arts, "clip_loss"]
     assert parse("none") == []
     assert parse("lpips, cfsd,lpips") == ["lpips", "cfsd"]
     for text in ("all,psnr", "psnr,none"):
