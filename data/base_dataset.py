@@ -39,14 +39,15 @@ class BaseDataset(Dataset[Sample], ABC):
     """Samples for one split. Subclasses are registered with `@DATASETS.register("<mode>")`.
 
     Args:
-        names: base name of every picture; their order is the order of the samples.
+        names: base name of every picture; their order is that of the samples.
         split: "train", "test", ...
         classes: names, colours and things of the `label_nc` classes.
         rules: what the maps may hold.
         sampling: how samples are made of them; its crop size is S.
 
     Attributes:
-        names, label_nc, ignore_label, class_names, palette (label_nc, 3) uint8, things: as their names say.
+        names: of the samples.
+        label_nc, ignore_label, class_names, palette (label_nc, 3) uint8, things: as their names say.
         classes: the class table, which the above come from.
         mask_types: those of training.
     """
@@ -65,7 +66,9 @@ class BaseDataset(Dataset[Sample], ABC):
             raise UserError(f"--task '{task}' is unknown. Known: {', '.join((*masks.TASKS, masks.FOLDER))}")
         if task == masks.FOLDER and not mask_dir:
             raise UserError("--task folder needs --mask_dir DIR, a folder of mask PNGs")
-        self.names, self.split, self.rules = names, split, rules
+        self._halves = sampling.test_cuts == "halves" and task not in (masks.NONE, masks.TRAIN)
+        self.names = [f"{name}_{side}" for name in names for side in "lr"] if self._halves else names
+        self.split, self.rules, self._pictures = split, rules, len(names)
         self.label_nc, self.ignore_label = rules.label_nc, rules.ignore_label
         self.classes = classes = classes.resized(self.label_nc)
         self.class_names, self.palette, self.things = list(classes.names), classes.palette, set(classes.things)
@@ -74,7 +77,7 @@ class BaseDataset(Dataset[Sample], ABC):
         self.mask_schedule, self.mask_boxes = sampling.mask_schedule, sampling.mask_boxes
         if sampling.mask_types is not None:
             self.mask_types = masks.parse_mask_types(sampling.mask_types, self.known_masks)
-        self.mask_paths = masks.mask_files(mask_dir, len(names)) if task == masks.FOLDER and mask_dir else []
+        self.mask_paths = masks.mask_files(mask_dir, len(self.names)) if task == masks.FOLDER and mask_dir else []
         self._things = np.array(sorted(self.things), np.int64)
         self.removal, self._erased_classes = sampling.removal, None
         if sampling.object_classes is not None:
@@ -110,13 +113,16 @@ class BaseDataset(Dataset[Sample], ABC):
     # --- access ----------------------------------------------------------------------------------------------------
     @abstractmethod
     def decode(self, index: int) -> Maps:
-        """Return picture and maps as stored, checked; raises `DataError`."""
+        """Return picture and maps of a place in the split as stored, checked; raises `DataError`."""
 
     def maps(self, index: int) -> Maps:
         """Return picture and maps with the short side scaled to `load_size`, from RAM if cached."""
-        if self._cache is not None:
-            return self._cache[index]
-        return self._compact(scale_short_side(self.decode(index), self.load_size, name=self.names[index]))
+        picture = index // 2 if self._halves else index
+        return self._cache[picture] if self._cache is not None else self._read(picture)
+
+    def _read(self, picture: int) -> Maps:
+        name = self.names[2 * picture if self._halves else picture]
+        return self._compact(scale_short_side(self.decode(picture), self.load_size, name=name))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -204,9 +210,17 @@ class BaseDataset(Dataset[Sample], ABC):
         return maps
 
     def _centre_cut(self, index: int) -> Maps:
+        """Return the cut of a test: the picture's centre, or that of one of its halves, moved inside the picture."""
         maps = self._large_enough(index)
         height, width = maps.label.shape
-        return self._cut(maps, (height - self.crop_size) // 2, (width - self.crop_size) // 2)
+        top, left = (height - self.crop_size) // 2, (width - self.crop_size) // 2
+        if self._halves:
+            if width == self.crop_size:
+                raise DataError(f"{self.names[index]}: is no wider than the crop ({width} pixels), so that its halves "
+                                "would be the same; leave --test_cuts halves out")  # fmt: skip
+            left = max(0, (width - 2 * self.crop_size) // 4)
+            left = width - self.crop_size - left if index % 2 else left
+        return self._cut(maps, top, left)
 
     def _random_cut(self, maps: Maps, R: Random) -> Maps:
         height, width = maps.label.shape
@@ -264,6 +278,6 @@ class BaseDataset(Dataset[Sample], ABC):
     def _preload(self) -> list[Maps]:
         self._cache = None
         with ThreadPoolExecutor(_THREADS) as pool:
-            loaded = pool.map(self.maps, range(len(self.names)))
+            loaded = pool.map(self._read, range(self._pictures))
             title = f"reading {self.split} into RAM"
-            return list(progress(loaded, total=len(self.names), desc=title, unit="picture", leave=False))
+            return list(progress(loaded, total=self._pictures, desc=title, unit="picture", leave=False))

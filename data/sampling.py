@@ -24,6 +24,7 @@ class Sampling:
         mask_dir: for "folder".
         object_classes: comma list of names or ids of the things that the object tasks erase; None: all.
         removal: ids in object_removal: "thing": the erased thing's alone are replaced; "released": there are none.
+        test_cuts: "centre", or "halves": a test cuts the left and the right half of each picture, NAME_l and NAME_r.
         seed: first part of every key.
         cache: "ram" keeps all decoded pictures; "none" decodes at each access.
         inst_class_rule: "majority", or "mod120" for converted DivSem runs (class = id % 120).
@@ -39,6 +40,7 @@ class Sampling:
     mask_dir: str | None = None
     object_classes: str | None = None
     removal: str = "thing"
+    test_cuts: str = "centre"
     seed: int = 0
     cache: str = "none"
     inst_class_rule: str = "majority"

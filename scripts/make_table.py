@@ -32,7 +32,12 @@ from options.parser import script_parser
 from util.errors import EXIT_OK, UserError, run_main
 from util.text_files import parse_json
 
-WAYS = {"style_source": "bank", "object_classes": None, "removal": "thing"}  # to test one run, with their defaults
+WAYS = {
+    "style_source": "bank",
+    "test_cuts": "centre",
+    "object_classes": None,
+    "removal": "thing",
+}  # to test one run, with their defaults
 
 
 def main(argv: list[str] | None = None) -> int:

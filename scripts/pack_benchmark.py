@@ -48,7 +48,7 @@ def build_parser(mode: str) -> StrictParser:
     group.add_argument("--output", type=Path, metavar="DIR", required=True, help="folder to make")
     group.add_argument("--task", choices=(*TASKS, FOLDER), default="free_form", help="kind of masks")
     group.add_argument("--mask_dir", metavar="DIR", help="mask PNGs (white: generate) for --task folder")
-    add_shared(group, "object_classes")
+    add_shared(group, "test_cuts", "object_classes")
     group.add_argument("--split", default="test", help="split to pack")
     group.add_argument("--num_images", type=positive_int, help="only the first so many that the task can use")
     group.add_argument("--seed", type=int, default=0, help="seed of the masks")
@@ -89,6 +89,7 @@ def write_pack(opt: Opt, folder: Path, forms: Sequence[str]) -> Pack:
     data = {
         "dataset_mode": opt.dataset_mode, "split": opt.split, "split_size": len(dataset),
         "left_out": selection.left_out, "seed": opt.seed, "crop_size": opt.crop_size, "load_size": opt.load_size,
+        **({"test_cuts": opt.test_cuts} if opt.test_cuts != "centre" else {}),
         **({"object_classes": opt.object_classes} if opt.object_classes else {}),
     }  # fmt: skip
     colours, notes = class_colours(opt)

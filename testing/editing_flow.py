@@ -56,7 +56,7 @@ class EditingFlow(Flow):
         group.add_argument("--split", default="test", help="split to generate")
         add_shared(group, "task", choices=(*TASKS, FOLDER), default="free_form")
         group.add_argument("--mask_dir", metavar="DIR", help="mask PNGs (white: generate) for --task folder")
-        add_shared(group, "object_classes")
+        add_shared(group, "test_cuts", "object_classes")
         group.add_argument(
             "--removal", choices=("thing", "released"), default="thing",
             help="object_removal: the erased thing leaves the instance map, or all things do, and edges, as SIEDOB's "
@@ -162,7 +162,9 @@ class EditingTest(Test):
         """Return what the numbers depend on apart from the metrics."""
         opt = self.opt
         removal = opt.removal if opt.removal != "thing" else None
-        chosen = {"object_classes": opt.object_classes, "removal": removal, "chosen": self.loaded.chosen}
+        cuts = opt.test_cuts if opt.test_cuts != "centre" else None
+        chosen = {"test_cuts": cuts, "object_classes": opt.object_classes, "removal": removal,
+                  "chosen": self.loaded.chosen}  # fmt: skip
         common = describe_run(
             opt, split=opt.split, split_size=len(self.dataset), left_out=self.selection.left_out,
             notes=self.selection.notes, mask_set=self.masks.hexdigest(), seed=opt.seed, draw=DRAW,

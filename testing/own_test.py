@@ -19,7 +19,7 @@ FROM_THE_TEST = ("real", "masks", "labels", "metric_side")  # flags of evaluate.
 PROTOCOL = (
     "dataset_mode", "split", "split_size", "left_out", "seed", "draw", "crop_size", "load_size", "reference",
 )  # fmt: skip
-IF_ASKED = ("object_classes",)  # of the protocol too, in lines of tests that were asked for it
+IF_ASKED = ("test_cuts", "object_classes")  # of the protocol too, in lines of tests that were asked for it
 
 
 @dataclass(frozen=True)

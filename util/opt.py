@@ -204,6 +204,7 @@ class Opt:
     styles: str | None
     task: str
     tensorboard: bool
+    test_cuts: str
     things: str
     token: str
     trust: str | None

@@ -34,6 +34,10 @@ SHARED: dict[str, dict[str, Any]] = {
         "metavar": "CLASS,...",
         "help": "things that object_addition and object_removal erase, by name or id; default: all",
     },
+    "test_cuts": {
+        "choices": ("centre", "halves"), "default": "centre",
+        "help": "what is cut of a picture that is wider than high: its centre, or both of its halves, a sample each",
+    },
     "results_dir": {"metavar": "DIR", "help": "default: <run>/results/<split>_<task>"},
     "num_samples": {"type": positive_int, "default": 1, "help": "draws per picture; several make a strip"},
     "style_source": {

@@ -26,7 +26,7 @@ PARTS = ("metrics", "details", "step", "task", "num_images", "protocol")  # of a
 OF_PROTOCOL = (
     "run", "model", "baseline", "as_run", "pack", "dataset_mode", "split", "split_size", "left_out", "mask_set", "seed",
     "draw", "crop_size", "load_size", "reference", "real_set", "weights", "precision", "pasted_known", "style_source",
-    "object_classes", "removal", "cpu_seconds_per_picture", "commit",
+    "test_cuts", "object_classes", "removal", "cpu_seconds_per_picture", "commit",
 )  # fmt: skip
 CSV_HEAD = (
     "board", "method", "metric", "value", "low", "high", "unit", "better", "pictures", "mask_set", "date", "commit",

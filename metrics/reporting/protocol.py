@@ -13,7 +13,7 @@ from util.errors import UserError
 Line = Mapping[str, Any]
 OF_THE_TEST = (
     "dataset_mode", "split", "split_size", "mask_set", "seed", "draw", "crop_size", "load_size", "reference",
-    "real_set", "weights", "precision", "object_classes",
+    "real_set", "weights", "precision", "test_cuts", "object_classes",
 )  # fmt: skip
 OF_THE_NETWORK = ("weights", "precision")  # not known of pictures from elsewhere
 OF_A_METRIC = ("unit", "protocol", "count", "segmenter", "ignore_label", "num_generated", "num_real", "net", "draws")
@@ -135,6 +135,6 @@ def _pictures(line: Line) -> str:
     data = if_known("dataset_mode", " of {}") or if_known("real", " of {}")
     pictures = f"{count}{data}{if_known('split', ', split {}')}{if_known('crop_size', ', {} pixels')}"
     draws = (if_known("mask_set", "masks {}"), if_known("seed", "seed {}"), if_known("draw", "{}"))
-    objects = if_known("object_classes", "objects: {}")
-    parts = (pictures, objects, ", ".join(filter(None, draws)), if_known("reference", "reference: {}"))
+    cuts, objects = if_known("test_cuts", "cuts: {}"), if_known("object_classes", "objects: {}")
+    parts = (pictures, cuts, objects, ", ".join(filter(None, draws)), if_known("reference", "reference: {}"))
     return "; ".join(filter(None, parts))

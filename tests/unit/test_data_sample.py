@@ -41,6 +41,24 @@ def test_testing_cuts_the_centre_of_what_is_stored(root):
     assert np.array_equal(sample["inst_id"][sample["inst"]].numpy(), inst)
 
 
+@pytest.mark.parametrize("width, lefts", [(96, (0, 32)), (128, (0, 64)), (160, (8, 88))])
+def test_both_halves_of_a_picture_are_tested(tmp_path, width, lefts):
+    root = make_folder(tmp_path, splits=("train", "test"), count=2, height=80, width=width)
+    wide = {"dataroot": root, "test_cuts": "halves", "load_size": 0}
+    for data in (dataset(split="test", **wide), dataset(split="test", cache="ram", **wide)):
+        assert data.names == ["p0_l", "p0_r", "p1_l", "p1_r"] and len(data) == data.select().looked_at == 4
+        for index, sample in enumerate(data):
+            left = lefts[index % 2]
+            image = maps_of(10 + index // 2, height=80, width=width)[0][8:72, left : left + 64]
+            assert np.array_equal(to_uint8(sample["image"]), image)
+            assert (sample["name"], sample["index"]) == (data.names[index], index)
+    assert not torch.equal(data[0]["mask"], data[1]["mask"]), "each half has a mask of its own"
+    assert dataset(augment=True, task="train", **wide).names == dataset(task="none", **wide).names == ["p0", "p1"]
+    high = make_folder(tmp_path / "high", count=1, height=80, width=64)
+    with pytest.raises(DataError, match="p0_l: is no wider than the crop"):
+        dataset(split="test", **wide | {"dataroot": high})[0]
+
+
 @pytest.mark.parametrize("schedule", ["index", "random"])
 @pytest.mark.parametrize("epoch, index", [(0, 0), (7, 1), (7, 2), (8, 0), (8, 1), (9, 2)])
 def test_training_draws_in_the_released_order(root, schedule, epoch, index):
