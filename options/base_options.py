@@ -187,7 +187,8 @@ class BaseOptions:
         """Check what a flag's type cannot say; raises `UserError`."""
         check_name(opt.name)
         if opt.crop_size <= 0 or opt.crop_size % CROP_MULTIPLE:
-            raise UserError(f"--crop_size {opt.crop_size} is not a positive multiple of {CROP_MULTIPLE}")
+            near = max(1, round(opt.crop_size / CROP_MULTIPLE)) * CROP_MULTIPLE
+            raise UserError(f"--crop_size {opt.crop_size} is not a positive multiple of {CROP_MULTIPLE}; take {near}")
         for name, least in (("batch_size", 1), ("num_workers", 0), ("load_size", 0)):
             if (value := getattr(opt, name)) is not None and value < least:
                 raise UserError(f"--{name} {value} is less than {least}")

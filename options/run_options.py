@@ -70,7 +70,8 @@ class RunOptions(BaseOptions):
         folder = Path(probe.checkpoints_dir) / probe.name
         if not (folder / OPTIONS_FILE).is_file():
             runs = [p.parent.name for p in Path(probe.checkpoints_dir).glob(f"*/{OPTIONS_FILE}")]
-            raise UserError(f"--name {probe.name}: no run at {folder}.{did_you_mean(probe.name, runs)}")
+            hint = did_you_mean(probe.name, runs) or (" `train.py --name` makes one." if not runs else "")
+            raise UserError(f"--name {probe.name}: no run at {folder}.{hint}")
         values = saved_options(folder / OPTIONS_FILE)
         return {k: v for k, v in values.items() if k not in NOT_CARRIED | {PROVENANCE}}
 

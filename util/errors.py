@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import io
 import os
 import signal
@@ -68,11 +69,15 @@ def disk_problem(error: OSError) -> str:
 def leave_on_interrupt(*, stop_signals: bool = False) -> None:
     """Let Ctrl-C end the process with a short message while a command still imports, before `run_main`.
 
-    A `KeyboardInterrupt` would be a traceback there, or be handled by the library that is being imported.
+    A `KeyboardInterrupt` would be a traceback there, or be handled by the library that is being imported. A Python
+    without our libraries ends with a message, too.
 
     Args:
         stop_signals: SIGTERM and SIGUSR1 end it as well, with `EXIT_INTERRUPTED`: of training.
     """
+    if importlib.util.find_spec("torch") is None:
+        setup = "`make setup` installs what is needed, `source .venv/bin/activate` makes `python` the one that has it"
+        sys.exit(_report(f"{sys.executable} has no torch: {setup}", EXIT_USER_ERROR))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell ignores it
         signal.signal(signal.SIGINT, _leave)
     for number in (signal.SIGTERM, signal.SIGUSR1) if stop_signals else ():

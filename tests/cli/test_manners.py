@@ -6,6 +6,8 @@ import os
 import re
 import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from scripts.build_style_bank import BankOptions
 from trainers.trainer import Trainer
-from util.errors import EXIT_ABORTED, EXIT_INTERRUPTED, EXIT_OK, UserError
+from util.errors import EXIT_ABORTED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, UserError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def line(folder: Path, *more: str) -> list[str]:
@@ -97,3 +101,19 @@ def test_flags_of_other_code_bases_have_counterparts() -> None:
                         ("--which_epoch", "--continue_train, which")):  # fmt: skip
         with pytest.raises(UserError, match=f"{flag} is unknown. Here it is {match}"):
             TrainOptions().parse(["--name", "x", flag, "1"])
+
+
+@pytest.mark.parametrize("script", ["train.py", "scripts/edit.py"])
+def test_a_python_without_the_libraries_says_where_they_are(script: str) -> None:
+    bare = [sys.executable, "-S", script, "--help"]
+    done = subprocess.run(bare, cwd=ROOT, env={"PATH": ""}, capture_output=True, text=True, check=False)
+    assert done.returncode == EXIT_USER_ERROR
+    assert done.stderr.startswith(f"error: {sys.executable} has no torch: `make setup`") and not done.stdout
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_first_mistakes_are_told_with_a_way_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--name my_run: no run at .*my_run. `train.py --name` makes one"):
+        TestOptions().parse(["--name", "my_run", "--checkpoints_dir", str(tmp_path)])
+    with pytest.raises(UserError, match="--crop_size 100 is not a positive multiple of 64; take 128"):
+        TrainOptions().parse(["--name", "x", "--crop_size", "100"])
