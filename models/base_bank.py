@@ -20,6 +20,7 @@ from util.batch import PAD, Batch, take, to_device
 from util.errors import UserError
 from util.flags import positive_int
 from util.opt import Opt
+from util.progress import progress
 
 BANK_FILE = "style_bank.safetensors"
 
@@ -96,7 +97,9 @@ class BankedModel(BaseModel):
                 return
             print(f"{path} was made with other weights ({bank.weights or 'unknown'}, now {weights}): making it again")
         try:
-            bank = self.gather_bank(training_pictures(self.bank_settings.pictures), weights=weights)
+            pictures = training_pictures(self.bank_settings.pictures)
+            shown = progress(pictures, desc="gathering style codes", unit="batch", leave=False)
+            bank = self.gather_bank(shown, weights=weights)
         except UserError as error:
             self.bank_error = UserError(
                 f"{run_dir} has no style bank for these weights, and none can be made: {error}. Give --dataroot with a "

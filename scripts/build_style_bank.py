@@ -7,6 +7,7 @@ the picture and instance that each came from in style_bank.json. A larger bank c
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from trainers.restore import load_run
 from util.device import resolve_device
 from util.errors import EXIT_OK, UserError, run_main
 from util.files import require_writable
-from util.progress import progress
 
 
 class BankOptions(RunOptions):
@@ -46,11 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     require_writable(run_folder(opt), "the run's folder")
     loaded = load_run(model, run_folder(opt), step=opt.step, averaged=not opt.raw_weights)
     model.to(resolve_device(opt.device))
-
-    def pictures(limit: int | None) -> Any:
-        return progress(plain_pictures(opt, "train", limit), desc="gathering codes", unit="batch")
-
-    model.prepare_inference(run_folder(opt), pictures, weights=loaded.name, refresh=True)
+    training = partial(plain_pictures, opt, "train")
+    model.prepare_inference(run_folder(opt), training, weights=loaded.name, refresh=True)
     if model.bank is None:
         raise model.bank_error
     dataset, codes = DATASETS.get(opt.dataset_mode), model.bank.codes

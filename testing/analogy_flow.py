@@ -33,6 +33,7 @@ from util.errors import DataError, UserError
 from util.files import write_text
 from util.images import save_png, to_uint8
 from util.opt import Opt
+from util.progress import progress
 from util.shared_flags import add_shared
 from util.single_image import TITLES, SingleImageBatch, picture_row, picture_strip
 
@@ -120,7 +121,8 @@ class AnalogyTest(Test):
     def measure(self) -> Measured:
         source = self.renderer.render(single_batch(self.dataset, 0))
         names = self.targets.names
-        results = {name: self.renderer.render(single_batch(self.targets, k)) for k, name in enumerate(names)}
+        shown = enumerate(progress(names, desc=f"{self.name}: {self.task}", unit="layout"))
+        results = {name: self.renderer.render(single_batch(self.targets, k)) for k, name in shown}
         self.rows = {name: picture_row(result.batch, result.image[None]) for name, result in results.items()}
         self.reconstruction, self.evaluator = self.evaluators(source)
         picture = as_saved(source.batch["image"][0])[None]
