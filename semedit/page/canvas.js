@@ -1,8 +1,8 @@
 // Pictures with labels and mask on a canvas. Ids stay numbers in arrays: nothing here is read back from pixels.
 
-// Compose part of a scene into a canvas of its size. `look`: {palette, tint, mask, outline, selected, image}.
+// Compose part of a scene into a canvas of its size. `look`: {palette, tint, mask, outline, image}.
 export function draw(canvas, scene, look, part) {
-  const { width, height, label, inst, mask } = scene;
+  const { width, height, label, mask } = scene;
   if (canvas.width !== width || canvas.height !== height) {
     canvas.width = width;
     canvas.height = height;
@@ -13,9 +13,9 @@ export function draw(canvas, scene, look, part) {
   const image = look.image ?? scene.image;
   const pixels = new ImageData(x1 - x0, y1 - y0);
   const stripe = Math.max(2, Math.round(Math.min(width, height) / 48));
-  const edge = (values, i, x, y) =>
-    (x > 0 && values[i - 1] !== values[i]) || (x < width - 1 && values[i + 1] !== values[i]) ||
-    (y > 0 && values[i - width] !== values[i]) || (y < height - 1 && values[i + width] !== values[i]);
+  const edge = (i, x, y) =>
+    (x > 0 && !mask[i - 1]) || (x < width - 1 && !mask[i + 1]) ||
+    (y > 0 && !mask[i - width]) || (y < height - 1 && !mask[i + width]);
   for (let y = y0, to = 0; y < y1; y++) {
     for (let x = x0; x < x1; x++, to += 4) {
       const i = y * width + x;
@@ -23,8 +23,7 @@ export function draw(canvas, scene, look, part) {
       const erased = look.mask && mask[i];
       const share = erased ? 0.7 : look.tint;
       const light = erased && Math.floor((x + y) / stripe) % 2 ? 255 : 0;
-      const outlined = (look.selected !== undefined && inst[i] === look.selected && edge(inst, i, x, y)) ||
-        (look.outline && mask[i] && edge(mask, i, x, y));
+      const outlined = look.outline && mask[i] && edge(i, x, y);
       for (let c = 0; c < 3; c++) {
         const under = erased ? light : image[3 * i + c];
         pixels.data[to + c] = outlined ? (Math.floor((x + y) / 2) % 2 ? 255 : 0) : under + share * (colour[c] - under);
@@ -61,6 +60,28 @@ export function stroke(shape, width, height, [ax, ay], [bx, by], diameter) {
   return box;
 }
 
+// The outline of an instance in pixels of the picture, along their edges; the last one is kept.
+let known = {};
+function outline({ inst, width, height }, id) {
+  if (known.inst === inst && known.id === id) return known.path;
+  const path = new Path2D();
+  const line = (ax, ay, bx, by) => {
+    path.moveTo(ax, ay);
+    path.lineTo(bx, by);
+  };
+  for (let y = 0, i = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, i++) {
+      if (inst[i] !== id) continue;
+      if (x === 0 || inst[i - 1] !== id) line(x, y, x, y + 1);
+      if (x === width - 1 || inst[i + 1] !== id) line(x + 1, y, x + 1, y + 1);
+      if (y === 0 || inst[i - width] !== id) line(x, y, x + 1, y);
+      if (y === height - 1 || inst[i + width] !== id) line(x, y + 1, x + 1, y + 1);
+    }
+  }
+  known = { inst, id, path };
+  return path;
+}
+
 // What is drawn over the picture while a tool is used, in the screen's own resolution.
 export function mark(canvas, scene, marks) {
   const ratio = window.devicePixelRatio || 1;
@@ -70,22 +91,16 @@ export function mark(canvas, scene, marks) {
   const pen = canvas.getContext("2d");
   const scale = canvas.width / scene.width;
   const line = (path) => {
-    for (const [style, width] of [["#000", 3], ["#fff", 1.25]]) {
+    for (const [style, width] of [["#000", 4], ["#fff", 1.75]]) {
       pen.strokeStyle = style;
       pen.lineWidth = width * ratio;
       pen.stroke(path);
     }
   };
   const path = new Path2D();
-  if (marks.ghost) {
-    const { id, right, down } = marks.ghost;
-    pen.fillStyle = "#fff9";
-    for (let y = 0, i = 0; y < scene.height; y++) {
-      for (let x = 0; x < scene.width; x++, i++) {
-        if (scene.inst[i] === id) pen.fillRect((x + right) * scale, (y + down) * scale, scale + 0.5, scale + 0.5);
-      }
-    }
-  }
+  const place = (right, down) => new DOMMatrix([scale, 0, 0, scale, right * scale, down * scale]);
+  if (marks.selected !== undefined) path.addPath(outline(scene, marks.selected), place(0, 0));
+  if (marks.ghost) path.addPath(outline(scene, marks.ghost.id), place(marks.ghost.right, marks.ghost.down));
   if (marks.box) {
     const [x0, y0, x1, y1] = marks.box;
     path.rect(x0 * scale, y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale);

@@ -82,13 +82,13 @@ def carry_out(studio: Studio, request: EditRequest, job: Job) -> None:
     for number, painted in enumerate(editor.paint(scene, frames, request.seed), start=1):
         job.add(result_name(scene, number), picture_png(painted.picture))
         same.add(painted.picture.tobytes())
-        job.facts["drawn"] = dict(painted.drawn)
+        job.tell(drawn=dict(painted.drawn))
         job.step(number)
-    job.facts["titles"] = [frame.title for frame in frames]
+    line = command(editor, request)
+    job.tell(titles=[frame.title for frame in frames], between=request.between, command=line)
     if len(same) == 1 and request.count > 1:
-        job.facts["note"] = "all results are the same: nothing that has a style is fully erased, or one style is known"
-    job.facts["command"] = command(editor, request)
-    files = {**job.files, **inputs(studio, request), "command.txt": (job.facts["command"] + "\n").encode()}
+        job.tell(note="all results are the same: nothing that has a style is fully erased, or one style is known")
+    files = {**job.files, **inputs(studio, request), "command.txt": f"{line}\n".encode()}
     job.add(f"{scene.name}.zip", archive(files))
 
 

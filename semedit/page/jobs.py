@@ -54,6 +54,10 @@ class Job:
         """Keep a file for the page to fetch."""
         self.files = {**self.files, name: content}  # another thread may be listing them
 
+    def tell(self, **facts: Any) -> None:
+        """Keep facts for the page to show."""
+        self.facts = {**self.facts, **facts}
+
 
 class JobQueue:
     """Runs jobs in a thread of its own, in the order in which they came."""

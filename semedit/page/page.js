@@ -93,7 +93,7 @@ function change(wish, more) {
 const palette = () => run.classes.map((each) => each.colour);
 
 function redraw(part, preview = now) {
-  const look = { palette: palette(), tint: at("tint").value / 100, mask: at("show-mask").checked, selected };
+  const look = { palette: palette(), tint: at("tint").value / 100, mask: at("show-mask").checked };
   draw(at("view"), preview, look, part);
 }
 
@@ -114,7 +114,7 @@ function refresh() {
   at("remove").disabled = !own;
   at("become").disabled = at("replace").disabled = !own || own.name === wanted;
   at("become").textContent = `Make it ${wanted}`;
-  at("replace").textContent = own ? `All ${own.name} → ${wanted}` : "Replace all";
+  at("replace").textContent = at("replace").disabled ? "Replace all" : `All ${own.name} → ${wanted}`;
   at("undo").disabled = !past.length;
   at("redo").disabled = !future.length;
   const erased = now.mask.includes(1);
@@ -139,7 +139,7 @@ let drag = null; // what is being drawn
 
 function remark() {
   if (!now) return;
-  const marks = {};
+  const marks = { selected };
   const brushes = ["paint", "mask", "keep"].includes(tool());
   const marker = at("marks");
   const keys = document.activeElement === marker && !pointer;
@@ -237,8 +237,9 @@ async function finish() {
     await change({ kind: "paint", class: chosen(), id: grows ? selected : null }, { shape: done.shape });
     const made = now.objects.find(({ id }) => !before.has(id));
     if (made && run.classes[chosen()].thing) select(made.id); // the next stroke goes on with it
-  } else if (done) {
-    become({ ...now, mask: done.preview.mask });
+  } else if (done?.shape.length === now.mask.length) {
+    const erased = Number(done.name === "mask");
+    become({ ...now, mask: now.mask.map((old, i) => (done.shape[i] ? erased : old)) });
   }
   remark();
 }
@@ -440,30 +441,30 @@ at("lent").onclick = ({ offsetX, offsetY, target }) => {
 // --- results ---------------------------------------------------------------------------------------------------------
 let working = false;
 
-const generate = guarded(async () => {
-  await queue; // changes that were asked for before
+// What is asked for, and the scene that lends its style, as parts of a message.
+function wish() {
   const style = at("style").value;
-  const between = at("between").checked && run.styles;
-  const head = { count: at("count").valueAsNumber, seed: at("seed").valueAsNumber, style, between };
-  const more = {};
-  if (style === "reference") {
-    if (!lent) throw new Error("Choose the picture that lends its style.");
-    head.style_class = Number(at("style-class").value);
-    more.reference = packScene(lent);
-  }
-  const scene = now;
+  const head = { count: at("count").valueAsNumber, seed: at("seed").valueAsNumber, style, between: at("between").checked };
+  if (style !== "reference") return [head, {}];
+  if (!lent) throw new Error("Choose the picture that lends its style.");
+  return [{ ...head, style_class: Number(at("style-class").value) }, { reference: packScene(lent) }];
+}
+
+const generate = guarded(async () => {
   const bar = at("progress");
   working = true;
+  refresh();
   try {
-    const { job: key } = await (await send("edits", packScene(scene, head, more))).json();
+    await queue; // changes that were asked for before
+    const scene = now;
+    const { job: key } = await (await send("edits", packScene(scene, ...wish()))).json();
     bar.hidden = false;
-    at("cancel").onclick = () => ask(`jobs/${key}`, { method: "DELETE" });
+    at("cancel").onclick = guarded(() => ask(`jobs/${key}`, { method: "DELETE" }));
     const job = await finished(key, ({ state, ahead, done, total }) => {
       bar.querySelector("progress").value = done / total;
       bar.querySelector("span").textContent = state === "waiting" ? `waiting, ${ahead} before it` : `${done} of ${total}`;
-      at("generate").disabled = true;
     });
-    if (job.state === "done") await list(key, job, scene, between);
+    if (job.state === "done") await list(key, job, scene);
   } finally {
     working = false;
     bar.hidden = true;
@@ -472,7 +473,8 @@ const generate = guarded(async () => {
 });
 at("generate").onclick = generate;
 
-async function list(key, job, scene, between) {
+async function list(key, job, scene) {
+  const { between } = job.facts;
   const names = job.files.filter((name) => name.endsWith(".png"));
   const bytes = await Promise.all(
     names.map(async (name) => new Uint8Array(await (await ask(`jobs/${key}/${name.replace(/png$/, "rgb")}`)).arrayBuffer())),
