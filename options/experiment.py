@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from util.registry import did_you_mean
 from util.text_files import compose_yaml
 
 OTHER_TASKS = ("stylise", "analogy")  # of methods that do not edit scenes
-FILE_KEYS = ("title", "paper", "prepare", "train", "test", "tasks", "groups", "rows", "baselines", "next")
+FILE_KEYS = ("title", "paper", "prepare", "train", "test", "tasks", "groups", "rows", "baselines", "next",
+             "published_as")  # fmt: skip
 GROUP_KEYS = ("label", "train", "test", "tasks", "baselines")
-ROW_KEYS = ("label", "group", "run", "train", "test", "tasks", "published", "provenance")
+ROW_KEYS = ("label", "group", "run", "train", "test", "tasks", "published", "provenance", "mean_of")
+OF_ALL = "all"  # metrics, in `published_as`
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Row:
         tasks: a test.py line each; none for a run that only others need.
         published: task -> metric -> value.
         provenance: where `published` comes from.
+        published_as: metric, or "all" -> field of a result line -> value that the published numbers were measured with;
+            or metric -> why no run of ours can agree.
+        mean_of: rows whose results its own are the mean of; it is no run.
         baseline: fill of scripts/baselines.py that makes the pictures instead of a run; "" for a run.
         more_train, more_test: arguments of the command line, which override the file's.
     """
@@ -48,6 +53,8 @@ class Row:
     tasks: list[str]
     published: dict[str, dict[str, float]]
     provenance: str
+    published_as: dict[str, dict[str, Any] | str] = field(default_factory=dict)
+    mean_of: tuple[str, ...] = ()
     baseline: str = ""
     more_train: tuple[str, ...] = ()
     more_test: tuple[str, ...] = ()
@@ -68,9 +75,11 @@ class Row:
         return [str(self.train[flag]) for flag in flags if self.train.get(flag) is not None]
 
     def not_built(self) -> str:
-        """Return why the row cannot run, because its method is not registered; an empty string if it is."""
+        """Return why the row cannot run: it is a mean, or its method is not registered; an empty string if it can."""
         if self.baseline:
             return ""
+        if self.mean_of:
+            return f"no run: the mean of {', '.join(self.mean_of)}"
         try:
             MODELS.get(self.train.get("model", "divsem"))
         except UserError as error:
@@ -125,6 +134,12 @@ def read_experiment(path: Path, *, metrics: Collection[str]) -> Experiment:
             own = {"label": label, "group": name}
             row = _read_row(row_name, own, [spec, section], f"{where}: baseline {fill}", metrics)
             rows.append(replace(row, baseline=str(fill)))
+    known = {row.name: row for row in rows}
+    for row in rows:
+        if wrong := [name for name in row.mean_of if name not in known or known[name].mean_of]:
+            raise UserError(
+                f"{path}: row {row.name}: 'mean_of' names {', '.join(wrong)}: no row with results of its own"
+            )
     labels = {key: str((group or {}).get("label", key)) for key, group in groups.items()}
     texts = {key: str(spec.get(key) or "").strip() for key in ("paper", "next")}
     title = str(spec.get("title", path.stem))
@@ -160,7 +175,23 @@ def _read_row(name: str, values: dict[str, Any], layers: list[Any], where: str, 
     if published and not provenance:
         raise UserError(f"{where}: published numbers need a 'provenance': where they were read")
     run, label = (str(values.get(key, name)) for key in ("run", "label"))
-    return Row(name, run, label, values.get("group", ""), train, test, tasks, published, provenance)
+    mean_of = values.get("mean_of") or []
+    if not isinstance(mean_of, list):
+        raise UserError(f"{where}: 'mean_of' should be a list of names of rows")
+    return Row(
+        name, run, label, values.get("group", ""), train, test, tasks, published, provenance,
+        _read_published_as(layers[0], where, metrics), tuple(map(str, mean_of)),
+    )  # fmt: skip
+
+
+def _read_published_as(spec: dict[str, Any], where: str, metrics: Collection[str]) -> dict[str, dict[str, Any] | str]:
+    """Return the file's `published_as` with known metrics."""
+    given = _mapping(spec, "published_as", where)
+    described = {k: v if isinstance(v, str) else _mapping(given, k, where) for k, v in given.items()}
+    for metric in described:
+        if metric not in (known := (OF_ALL, *metrics)):
+            raise UserError(f"{where}: published_as: metric '{metric}' is unknown.{did_you_mean(metric, known)}")
+    return described
 
 
 def _read_published(

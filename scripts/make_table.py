@@ -24,7 +24,7 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 from metrics.registry import METRICS
 from metrics.reporting.protocol import OF_THE_TEST
 from metrics.reporting.result import RESULT_FILE
-from metrics.reporting.summary import read_lines
+from metrics.reporting.summary import mean_line, read_lines
 from metrics.reporting.table import FORMATS, Entry, Table
 from options.base_options import OPTIONS_FILE, saved_options
 from options.experiment import Experiment, Row, read_experiment
@@ -64,10 +64,17 @@ def build_tables(
         UserError: a table would mix protocols, or an outside line has none.
     """
     tables, placed = [], set()
+    named = {row.name: row for row in experiment.rows}
     for key, label in experiment.groups.items():
         rows = [row for row in experiment.rows if row.group == key]
         for task in dict.fromkeys(task for row in rows for task in row.tasks):
-            entries = [make_entry(row, task, checkpoints_dir) for row in rows if task in row.tasks]
+            entries = [
+                mean_entry(row, task, [make_entry(named[part], task, checkpoints_dir) for part in row.mean_of])
+                if row.mean_of
+                else make_entry(row, task, checkpoints_dir)
+                for row in rows
+                if task in row.tasks
+            ]
             own = [entry.line["protocol"] for entry in entries if entry.line]
             for file, line in outside:
                 if line["task"] == task and any(same_pictures(line["protocol"], protocol) for protocol in own):
@@ -92,6 +99,16 @@ def same_pictures(outside: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
     return outside.get("as_run") is not None and outside["as_run"] == own.get("run") and alike
 
 
+def mean_entry(row: Row, task: str, parts: Sequence[Entry]) -> Entry:
+    """Return the part of a row that is the mean of others, which has numbers when all of these have."""
+    lines = {part.name: part.line for part in parts if part.line is not None}
+    complete = len(lines) == len(parts)
+    line = mean_line(lines) if complete else None
+    status = "done" if complete else f"{len(lines)} of {len(parts)} rows tested"
+    published, notes = row.published.get(task, {}), [f"mean of the rows {', '.join(row.mean_of)}"] if complete else []
+    return Entry(row.name, row.label, line, status, published, row.provenance, notes, row.published_as)
+
+
 def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
     """Return a row's part of a table."""
     flags = {**row.train, **row.test}
@@ -108,7 +125,7 @@ def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
             notes.append(f"tested at step {line['step']}, the experiment asks for {planned}")
         notes += other_options(row, checkpoints_dir / row.run / OPTIONS_FILE)
     published = row.published.get(task, {})
-    return Entry(row.name, row.label, line, status, published, row.provenance, notes)
+    return Entry(row.name, row.label, line, status, published, row.provenance, notes, row.published_as)
 
 
 def last_line(path: Path, task: str, flags: Mapping[str, Any]) -> dict[str, Any] | None:

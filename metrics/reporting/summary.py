@@ -7,7 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metrics.reporting.protocol import Line, differences, fields_of_seeds, is_count, protocol_fields
+from metrics.reporting.protocol import (
+    IF_RECORDED,
+    OF_A_METRIC,
+    Line,
+    differences,
+    fields_of_seeds,
+    is_count,
+    protocol_fields,
+    require_one_protocol,
+)
 from util.errors import UserError
 from util.text_files import parse_json
 
@@ -87,6 +96,27 @@ def _compare(task: str, lines: Sequence[Line]) -> list[str]:
         )
     counts = {row: {k: v for k, v in protocol_fields(line).items() if is_count(k)} for row, line in rows.items()}
     return [f"{task}: counts differ: {text}" for text in differences(counts)]
+
+
+def mean_line(lines: Mapping[str, Line]) -> dict[str, Any]:
+    """Return a line whose values are the means over the lines of several rows, of those that all have.
+
+    Raises:
+        UserError: they were not measured under one protocol.
+    """
+    require_one_protocol(lines, "mean")
+    first, *others = lines.values()
+    shared = [name for name in first["metrics"] if all(name in line["metrics"] for line in others)]
+    means = {name: mean_and_spread([line["metrics"][name] for line in lines.values()])[0] for name in shared}
+    fields = {*OF_A_METRIC, *IF_RECORDED, "weights", "weights_sha256"}
+    details = {
+        name: {key: value for key, value in first.get("details", {}).get(name, {}).items() if key in fields}
+        for name in shared
+    }
+    steps = {line["step"] for line in lines.values()}
+    step = steps.pop() if len(steps) == 1 else None
+    kept = {key: first[key] for key in ("task", "num_images", "protocol") if key in first}
+    return {**kept, "metrics": means, "details": details, "step": step}
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:

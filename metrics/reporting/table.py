@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from metrics.differences import verdicts
 from metrics.influence import LEVEL
@@ -31,6 +32,8 @@ class Entry:
         line: the run's result, or None.
         status: "done", or what the table says instead of numbers or beside them ("not run", "step 3 of 9").
         published: metric -> value, for this table's task.
+        published_as: metric, or "all" -> field of a line -> value that these were measured with, or metric -> why no
+            line can agree; a difference is told where the run's line has the same.
         provenance: where these were read.
         notes: sentences for the foot of the table.
     """
@@ -42,6 +45,29 @@ class Entry:
     published: Mapping[str, float]
     provenance: str = ""
     notes: list[str] = field(default_factory=list)
+    published_as: Mapping[str, Mapping[str, Any] | str] = field(default_factory=dict)
+
+    def difference(self, column: str, metric: str) -> float | None:
+        """Return ours - published where both are known and nothing says that they were measured otherwise."""
+        ours, published = self.ours(column), self.published.get(metric)
+        if ours is None or published is None or self.otherwise(column, metric):
+            return None
+        return ours - published
+
+    def otherwise(self, column: str, metric: str) -> list[str]:
+        """Return in which fields the run's line is not as the published number was measured."""
+        if self.line is None:
+            return []
+        detail = self.line.get("details", {}).get(columns(self.line).get(column), {})
+        found = {**self.line["protocol"], "num_images": self.line.get("num_images"), **detail}
+        reasons = []
+        for wanted in (self.published_as.get("all", {}), self.published_as.get(metric, {})):
+            if isinstance(wanted, str):
+                reasons.append(f"published {wanted}")
+                continue
+            other = {name: value for name, value in wanted.items() if str(found.get(name)) != str(value)}
+            reasons += [f"{name}: published {value}, ours {found.get(name)}" for name, value in other.items()]
+        return reasons
 
     def ours(self, column: str) -> float | None:
         """Return the run's number, or None."""
@@ -109,7 +135,7 @@ class Table:
             number = format_number(ours).join(bold if verdict == "best" else ("", TIE if verdict == "tie" else ""))
             number += format_interval(entry.interval(column))
             if metric:
-                row += [as_published(published), number, format_number(difference(ours, published), "+")]
+                row += [as_published(published), number, format_number(entry.difference(column, metric), "+")]
             else:
                 row.append(number)
         if entry.line is None:
@@ -130,16 +156,22 @@ class Table:
         sentences += [f"Published, {entry.label}: {entry.provenance}" for entry in self.entries if entry.published]
         if self.lines and any(entry.published for entry in self.entries):
             sentences.append("The published mask set and segmenter are not known: a difference is no test of equality")
+            sentences += self._measured_otherwise()
         return sentences + [f"{entry.label}: {note}" for entry in self.entries for note in entry.notes]
+
+    def _measured_otherwise(self) -> list[str]:
+        """Return why differences are missing: for which metrics, and what was measured otherwise."""
+        reasons: dict[str, dict[str, None]] = {}
+        for entry in self.entries:
+            for column, metric in self.columns.items():
+                if entry.published.get(metric) is not None and entry.ours(column) is not None:
+                    for reason in entry.otherwise(column, metric):
+                        reasons.setdefault(reason, {})[column] = None
+        return [f"No difference is told for {', '.join(names)}: {why}" for why, names in reasons.items()]
 
 
 def _step(line: Line) -> str:
     return "" if line["step"] is None else str(line["step"])  # anybody's pictures tell none
-
-
-def difference(ours: float | None, published: float | None) -> float | None:
-    """Return ours - published where both are known."""
-    return None if ours is None or published is None else ours - published
 
 
 def format_number(value: float | None, sign: str = "") -> str:
@@ -206,7 +238,7 @@ def to_csv(tables: Sequence[Table], *, title: str, paper: str) -> str:
             for column, metric in (table.columns or {"": ""}).items():
                 ours, published = entry.ours(column), entry.published.get(metric)
                 name = table.full_name(column)
-                numbers = [published, ours, difference(ours, published)]
+                numbers = [published, ours, entry.difference(column, metric)]
                 where = entry.provenance if published is not None else ""
                 writer.writerow([table.group, table.task, entry.name, entry.label, name, *numbers, entry.status,
                                  *facts, protocol, where, " | ".join(entry.notes),

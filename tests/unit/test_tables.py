@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metrics.influence import as_kept
+from metrics.registry import METRICS
 from metrics.reporting.protocol import OF_THE_TEST, require_one_protocol
 from metrics.reporting.table import CSV_HEAD, FORMATS, Entry, Table, as_published, format_number
-from options.experiment import Row
+from options.experiment import Row, read_experiment
 from scripts import make_table
 from util.errors import UserError
 
@@ -140,6 +142,56 @@ def test_a_published_number_stands_beside_the_metric_of_its_very_name(extra: str
     result["metrics"] = {extra: 1.0, **result["metrics"]}
     columns = Table(group="", task="free_form", entries=[entry("a", result, fid=3.0)]).columns
     assert columns == {extra: "", "fid": "fid", "miou": ""}
+
+
+def test_a_difference_is_told_where_the_protocols_agree() -> None:
+    measured = {"all": {"num_images": 8}, "fid": {"weights": "w", "crop_size": 64}}
+    for published_as, cell in (
+        (measured, "+1.67"),
+        ({**measured, "all": {"num_images": 200}}, ""),
+        ({"fid": {"weights": "other"}}, ""),
+        ({"fid": "by another network"}, ""),
+        ({"lpips": {"net": "vgg"}}, "+1.67"),
+    ):
+        row = replace(entry("run_1", line(20.5), fid=18.83), published_as=published_as)
+        table = Table(group="", task="free_form", entries=[row])
+        assert table.cells(PLAIN)[1][1:4] == ["18.83", "20.50", cell]
+        told = [text for text in table.foot() if text.startswith("No difference is told for fid: ")]
+        assert bool(told) == (not cell)
+        (found, *_) = csv.DictReader(io.StringIO(FORMATS["csv"]([table], title="t", paper="p")))
+        assert bool(found["difference"]) == bool(cell)
+    assert told == []
+    other = replace(entry("run_1", line(20.5), fid=18.83), published_as={"all": {"num_images": 200}})
+    foot = Table(group="", task="free_form", entries=[other]).foot()
+    assert "No difference is told for fid: num_images: published 200, ours 8" in foot
+
+
+def test_a_row_of_means_has_numbers_when_all_of_its_rows_have(tmp_path: Path) -> None:
+    rows = {name: {"train": {"model": "divsem"}} for name in ("a", "b")}
+    mean = {"mean_of": ["a", "b"], "published": {"free_form": {"fid": 30.0}}, "provenance": "the authors"}
+    file, runs = tmp_path / "e.yaml", tmp_path / "runs"
+    file.write_text(json.dumps({"rows": {**rows, "both": mean}}))
+    names = METRICS.names()
+
+    def both() -> Entry:
+        (table,) = make_table.build_tables(read_experiment(file, metrics=names), runs)
+        return table.entries[-1]
+
+    for name, fid in (("a", 10.0), ("b", 20.0)):
+        (runs / name).mkdir(parents=True)
+        result = line(fid)
+        result["protocol"] |= {"style_source": "bank", "object_classes": None, "removal": "thing"}
+        (runs / name / "metrics.jsonl").write_text(json.dumps(result) + "\n")
+        assert (both().ours("fid"), both().status) == ((None, "1 of 2 rows tested") if name == "a" else (15.0, "done"))
+    assert both().difference("fid", "fid") == -15
+    assert both().notes == ["mean of the rows a, b"]
+    result["protocol"]["seed"] = 1
+    (runs / "b" / "metrics.jsonl").write_text(json.dumps(result) + "\n")
+    with pytest.raises(UserError, match=r"(?s)mean: the rows .*seed: 0 \(a\); 1 \(b\)"):
+        both()
+    file.write_text(json.dumps({"rows": {**rows, "both": {**mean, "mean_of": ["a", "c"]}}}))
+    with pytest.raises(UserError, match="row both: 'mean_of' names c: no row with results of its own"):
+        both()
 
 
 def test_intervals_stand_beside_the_numbers() -> None:
