@@ -6,11 +6,16 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 TOOLS := .venv-tools
 UV := $(TOOLS)/bin/uv
 
-.PHONY: setup demo app test test-browser test-faults test-matrix soak fuzz test-lowest test-newest lint opt lock audit clean
+.PHONY: setup demo pretrained app test test-browser test-faults test-matrix soak fuzz test-lowest test-newest lint opt lock audit clean
 
 setup: $(VENV)/.run
 demo: setup
 	$(PY) scripts/run_experiment.py experiments/demo.yaml --jobs 2
+# Runs on street scenes to edit with at once (--name checkpoints/pretrained/divsem); stopped, it goes on.
+pretrained: setup
+	$(PY) scripts/run_experiment.py experiments/streets_pretrained.yaml --jobs 2
+	$(foreach run,divsem spmpgan siedob,\
+	$(PY) scripts/export.py --name streets_128_$(run) --output checkpoints/pretrained/$(run) --half &&) true
 # The page, for a run of your own: make app NAME=my_divsem; with ARGS="--segmenter streets" and any flag of scripts/app.py.
 app: $(VENV)/.app
 	$(PY) scripts/app.py --name $(or $(NAME),$(error make app NAME=RUN, a run in checkpoints/)) $(ARGS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +201,15 @@ def test_row_is_stronger_than_group_and_group_than_file(tmp_path: Path) -> None:
     )  # fmt: skip
     assert to_args({"a": "1e-3", "b": True, "c": False, "d": None}) == ["--a", "1e-3", "--b", "--no-c"]
     assert to_args({"a": ["x y", 2]}) == ["--a", "x y", "2"]
+
+
+def test_make_pretrained_exports_what_its_experiment_tests() -> None:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    asked = ["make", "--dry-run", "--always-make", "pretrained"]
+    shown = subprocess.run(asked, cwd=FOLDER.parent, capture_output=True, text=True, check=True).stdout
+    rows = read(FOLDER / "streets_pretrained.yaml").rows
+    assert "run_experiment.py experiments/streets_pretrained.yaml" in shown
+    exported = dict(re.findall(r"export.py --name (\S+) --output checkpoints/pretrained/(\S+) --half", shown))
+    assert exported == {row.run: row.run.removeprefix("streets_128_") for row in rows if row.tasks}
+    assert all(row.train["crop_size"] == 128 for row in rows if row.tasks)
