@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from metrics.registry import METRICS
 from metrics.reporting.protocol import differences, protocol_fields
 from metrics.reporting.result import RESULT_FILE
-from testing.packs.pack import MANIFEST, read_pack
+from testing.packs.pack import INST, MANIFEST, read_pack
 from util.errors import DataError, UserError
 from util.text_files import parse_json
 
@@ -55,6 +55,8 @@ class OwnTest:
         for flag in ("segmenter", "label_nc", "ignore_label"):
             if getattr(args, flag) is None:
                 setattr(args, flag, next((detail[flag] for detail in details if flag in detail), None))
+        if self.pack and args.instances is None and _asks_for(args.metrics, METRICS.needing("instances")):
+            args.instances = str(self.folder / INST)
         if args.metrics is None:
             asked = dict.fromkeys(METRICS.asked_name(name) for name in self.line["metrics"])
             lacking = () if args.instances else METRICS.needing("instances")
@@ -77,6 +79,11 @@ class OwnTest:
         """Return a note if a folder's line cannot stand in one table with the run's."""
         problems = differences({self.run: protocol_fields(self.line), name: protocol_fields(line)})
         return [f"stands in no table with {self.run}, as these differ: {'; '.join(problems)}"] if problems else []
+
+
+def _asks_for(metrics: str | None, names: Collection[str]) -> bool:
+    asked = (metrics or "").split(",")
+    return asked == ["all"] or not set(asked).isdisjoint(names)
 
 
 def find_own_test(as_run: str, checkpoints_dir: str, task: str | None) -> OwnTest:

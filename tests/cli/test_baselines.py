@@ -108,6 +108,12 @@ def test_given_pixels_stay_and_masked_ones_are_not_seen(pack: Pack, tmp_path: Pa
         assert np.array_equal(made, np.where(item.mask[..., None], 7, item.image))
 
 
+def test_metrics_of_instances_take_those_of_the_pack(pack: Pack, tmp_path: Path) -> None:
+    usual = [str(pack.folder), "--checkpoints_dir", str(tmp_path), "--num_workers", "0", "--device", "cpu"]
+    assert baselines.main([*usual, "--fill", "mean", "--metrics", "l1,style"]) == 0
+    assert result(tmp_path / "mean/results/test_free_form")["metrics"]["style_colour"] > 0
+
+
 def test_wrong_names_are_answered(pack: Pack, tmp_path: Path) -> None:
     usual = [str(pack.folder), "--checkpoints_dir", str(tmp_path), *MEASURE]
     with pytest.raises(UserError, match=r"--fill telia: unknown\. Known: telea, "):
