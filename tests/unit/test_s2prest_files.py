@@ -18,7 +18,7 @@ from torch import nn
 
 import test as test_command
 import train as train_command
-from models import diffusion_files
+from models import diffusion_checkpoint, diffusion_files
 from models.networks.s2prest.tiny_diffusion import save_tiny
 from models.s2prest_model import S2PreSTModel
 from models.signature import check_signature, save_signature
@@ -43,7 +43,7 @@ def test_single_file_of_the_authors_names(ending: str, tmp_path: Path, monkeypat
         torch.save({"callbacks": {kind: {"best": np.float64(0.5)}}, "state_dict": state, "epoch": 3}, path)
         for k in range(1, len(names) + 1):
             monkeypatch.delitem(sys.modules, ".".join(names[:k]))
-    found = diffusion_files.read_single_file(path)
+    found = diffusion_checkpoint.read_single_file(path)
     for name, part in parts.items():
         wanted, own = part.state_dict(), found[name].state_dict()
         assert wanted.keys() == own.keys()
@@ -75,18 +75,18 @@ def test_a_run_on_a_single_file(tmp_path: Path) -> None:
 def test_other_single_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.ckpt"
     with pytest.raises(UserError, match="no such file"):
-        diffusion_files.read_single_file(path)
+        diffusion_checkpoint.read_single_file(path)
     torch.save({"state_dict": {"a": torch.zeros(1)}}, path)
     with pytest.raises(UserError, match=r"not a Stable Diffusion v1 file: it has no tensors 'model\.diffusion_model"):
-        diffusion_files.read_single_file(path)
+        diffusion_checkpoint.read_single_file(path)
     torch.save({"run": Path("x")}, path)
     with pytest.raises(UserError, match="only tensors and plain values"):
-        diffusion_files.read_single_file(path)
+        diffusion_checkpoint.read_single_file(path)
     state = ldm_state(small_v1_parts())
     del state["model.diffusion_model.input_blocks.1.0.in_layers.2.weight"]
     torch.save({"state_dict": state}, path)
     with pytest.raises(UserError, match="not a Stable Diffusion v1 file"):
-        diffusion_files.read_single_file(path)
+        diffusion_checkpoint.read_single_file(path)
     with pytest.raises(UserError, match=r"prediction_type v_prediction instead of epsilon"):
         diffusion_files.check_schedule({"prediction_type": "v_prediction"}, "x")
 
@@ -112,8 +112,8 @@ def test_architecture_of_the_real_file_is_read_from_its_shapes() -> None:
             state[f"cond_stage_model.transformer.text_model.encoder.layers.{k}.mlp.fc1.weight"] = torch.empty(3072, 768)
     assert sum(key.startswith("model.diffusion_model.") for key in state) == 686  # as in the official file
     assert sum(key.startswith("first_stage_model.") for key in state) == 248
-    unet, vae, text = (read(state) for read in (diffusion_files.unet_config, diffusion_files.vae_config,
-                                                diffusion_files.text_config))  # fmt: skip
+    unet, vae, text = (read(state) for read in (diffusion_checkpoint.unet_config, diffusion_checkpoint.vae_config,
+                                                diffusion_checkpoint.text_config))  # fmt: skip
     assert (unet["block_out_channels"], unet["layers_per_block"]) == ((320, 640, 1280, 1280), 2)
     assert unet["down_block_types"] == ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
     assert (unet["cross_attention_dim"], unet["attention_head_dim"]) == (768, 8)
@@ -178,7 +178,7 @@ def test_a_file_without_weights_is_told_in_a_sentence(ending: str, content: byte
     path = tmp_path / f"x{ending}"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"is empty, cut short or no file of weights; copy it again$"):
-        diffusion_files.read_single_file(path)
+        diffusion_checkpoint.read_single_file(path)
 
 
 def test_files_of_half_precision_load_where_there_are_no_others(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_a_single_file_is_read_before_anything_else_imported_its_reader(
     name = "diffusers.loaders.single_file_utils"
     monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.delattr(diffusers.loaders, "single_file_utils", raising=False)
-    assert diffusion_files.read_single_file(path).keys() == {"vae", "unet", "text_encoder"}
+    assert diffusion_checkpoint.read_single_file(path).keys() == {"vae", "unet", "text_encoder"}
     assert name in sys.modules
 
 
