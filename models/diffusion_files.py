@@ -1,4 +1,4 @@
-"""Stable Diffusion v1 and CLIP from disk or hub: folders of diffusers and transformers, or hub ids.
+"""Stable Diffusion v1, CLIP and ControlNets from disk or hub: folders of diffusers and transformers, or hub ids.
 
 A base model may be one file too (`diffusion_checkpoint`); the tokenizer then comes from the folder of `--clip_model`.
 """
@@ -27,6 +27,7 @@ CLIP_NEEDED = (
     "a folder with config.json and model.safetensors of CLIP's image tower with its projection (as of "
     "openai/clip-vit-large-patch14), or a hub id"
 )
+CONTROLNET_NEEDED = "a folder with config.json and diffusion_pytorch_model.safetensors of a ControlNet, or a hub id"
 RELEASED = ("v1-4", "v1.4")  # in the name of the base model that the release and its numbers are of
 CHANNELS = "block_out_channels"
 UNET_OF_V1 = {CHANNELS: (320, 640, 1280, 1280), "layers_per_block": 2, "cross_attention_dim": 768}
@@ -81,6 +82,14 @@ def load_vision(clip_model: str) -> Any:
     _check_place("--clip_model", clip_model, CLIP_NEEDED)
     load = partial(_network, transformers.CLIPVisionModelWithProjection, clip_model, {"dtype": torch.float32})
     return _part("--clip_model", clip_model, CLIP_NEEDED, load)
+
+
+def load_controlnet(place: str) -> Any:
+    """Load a ControlNet of diffusers in float32; raises `UserError`."""
+    diffusers, _ = libraries()
+    flag, plain = "--controlnet", {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
+    _check_place(flag, place, CONTROLNET_NEEDED)
+    return _part(flag, place, CONTROLNET_NEEDED, partial(_network, diffusers.ControlNetModel, place, plain))
 
 
 def load_clip(clip_model: str, device: torch.device) -> tuple[str, Callable[[Sequence[np.ndarray]], Tensor]]:

@@ -200,11 +200,13 @@ class S2PreSTModel(BaseModel):
         if how.token == "style":
             asked = self._condition(contents, edges, replace(how, cond_mix=(0.0, 0.0, 1.0)))
         both = torch.cat([self.frozen.unconditional().expand_as(conditional), conditional])
+        control = None if self.frozen.controlnet is None else canny_lines(contents).to(content.device)
+        twice = None if control is None else torch.cat([control, control])
 
         def denoise(x: Tensor, t: int, guidance: float | None) -> Tensor:
             if guidance is None:
-                return self.frozen.predict(x, t, asked).float()
-            free, bound = self.frozen.predict(torch.cat([x, x]), t, both).float().chunk(2)
+                return self.frozen.predict(x, t, asked, control).float()
+            free, bound = self.frozen.predict(torch.cat([x, x]), t, both, twice).float().chunk(2)
             return free + guidance * (bound - free)
 
         painted = self.frozen.pictures(stylise(z, denoise, how)).cpu()
@@ -244,6 +246,11 @@ class S2PreSTModel(BaseModel):
         edges = [edge_picture(picture, EDGES[0]) for picture in pictures]
         done = self.stylise(pictures, edges, seeds, Coefficients())
         return torch.stack([to_tensor(picture) for picture in done]).to(batch["image"].device)
+
+
+def canny_lines(pictures: Sequence[np.ndarray]) -> Tensor:
+    """Return Canny's edges (B, 3, H, W) of pictures (H, W, 3) uint8 as a ControlNet takes them: 1 on 0."""
+    return torch.stack([1 - (to_tensor(edge_picture(picture, "canny")) + 1) / 2 for picture in pictures])
 
 
 def truncated(pictures: Tensor) -> Tensor:

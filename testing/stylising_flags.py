@@ -21,7 +21,7 @@ USUAL: dict[str, Any] = {
     **{name: value for name, value in vars(Coefficients()).items() if name != "strength"},
     "cond_mix": None, "style_mix": None, "second_style": None,
     "edge": EDGES[0], "size": 512, "keep_aspect": True, "masks": None, "mask_classes": None, "seed": 42,
-    "num_samples": 1, "precision": "fp32", "step": None, "raw_weights": False,
+    "num_samples": 1, "controlnet": None, "precision": "fp32", "step": None, "raw_weights": False,
 }  # fmt: skip
 
 
@@ -55,6 +55,8 @@ def add_stylising_flags(group: Any) -> None:
     noise = "mixed noise as strong as its step says, decoding from the step of the noise; off: as released"
     add("--match_noise_level", **switch, default=usual.match_noise_level, help=noise)
     add("--edge", choices=EDGES, default=USUAL["edge"], help="edge map: suppressed gradient (released) or Canny")
+    control = "ControlNet for Canny's edges, a folder or hub id, that guides every prediction beside the edge map"
+    add("--controlnet", metavar="M", help=control)
     add(
         "--size",
         type=positive_int,

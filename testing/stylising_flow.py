@@ -20,7 +20,7 @@ from metrics.reporting.page.gallery import Result
 from metrics.reporting.report import write_report
 from metrics.reporting.result import describe_run
 from models import MODELS
-from models.diffusion_files import load_clip
+from models.diffusion_files import load_clip, load_controlnet
 from models.networks.s2prest.clip_input import tower_size
 from models.s2prest_model import STYLE_FILE, S2PreSTModel
 from options.base_options import OPTIONS_FILE, run_folder
@@ -82,6 +82,9 @@ class StylisingFlow(Flow):
         model.second_style = read_photo(opt.second_style).rgb if opt.second_style else None
         for run_dir in folders.values():  # all of them, before any picture is stylised
             take_style(opt, model, run_dir)
+        if opt.controlnet:
+            model.frozen.guide(load_controlnet(opt.controlnet))
+            model.frozen.hold(opt.precision)
         if opt.attention_slicing:
             model.frozen.save_memory()
         model.frozen.to(resolve_device(opt.device), offload=opt.offload)
@@ -147,7 +150,8 @@ class StylisingTest(Test):
             edge=opt.edge, edge_side=opt.edge_side, clip_input=opt.clip_input, base_model=opt.base_model,
             clip_model=opt.clip_model,
         )  # fmt: skip
-        return {**described, "run": self.name}
+        control = {"controlnet": opt.controlnet} if opt.controlnet else {}
+        return {**described, "run": self.name, **control}
 
     def write(self, line: Mapping[str, Any]) -> str:
         shown = np.linspace(0, len(self.contents) - 1, min(len(self.contents), GRID_ROWS)).round().astype(int)

@@ -49,6 +49,7 @@ class Opt:
     config: str | None
     content: str
     continue_train: bool
+    controlnet: str | None
     crop_size: int
     dataroot: str
     dataset_mode: str

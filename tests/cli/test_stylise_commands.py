@@ -12,7 +12,8 @@ import pytest
 import torch
 import yaml
 from exact_inputs import write_lpips
-from stylise_runs import QUICK, disc, make_styles, result, stylise
+from s2prest_tiny import tiny_controlnet
+from stylise_runs import QUICK, disc, make_styles, result, stylise, wrong
 
 import train as train_command
 from metrics.pixels.stylisation import Stylisation
@@ -109,6 +110,20 @@ def test_draws_are_those_of_the_seeds_that_follow_and_each_has_its_folder(home: 
     assert line["metrics"]["psnr_whole"] == pytest.approx(10 * np.log10(255**2 / error))
     assert line["metrics"]["div_whole"] > 0 and line["details"]["div_whole"]["draws"] == 2
     assert read_image(folder / "grid.png").shape[1] > read_image(stylise(home) / "grid.png").shape[1]
+
+
+def test_a_controlnet_from_a_folder_guides(home: Path) -> None:
+    tiny_controlnet().save_pretrained(home / "control")
+    flags = ["--controlnet", str(home / "control"), "--metrics", "psnr"]
+    folder = stylise(home, *flags)
+    assert folder.name.startswith("wt_0.4_steps=10_size=64_controlnet=control-")
+    assert not np.array_equal(read_image(folder / "stylized" / "square.png"), result(home))
+    assert json.loads((folder / "result.json").read_text())["protocol"]["controlnet"] == str(home / "control")
+    assert stylise(home, *flags, "--precision", "bf16", "--edge_mix", "0", "--cond_mix", "1").is_dir()
+    tiny_controlnet(64).save_pretrained(home / "wide_control")
+    told = wrong(home, "--controlnet", str(home / "wide_control"))
+    assert "--controlnet is of another Stable Diffusion: it has conditioning of width 64, --base_model 32" in told
+    assert "no such folder or file; needed is a folder with config.json" in wrong(home, "--controlnet", "./nowhere")
 
 
 def test_a_second_style_is_mixed_in(home: Path) -> None:

@@ -31,6 +31,23 @@ def tiny_model(clip_input: str = "rgb", *, seed: int = 0, lr: float | None = Non
     return S2PreSTModel(frozen=frozen, netE=netE.eval(), clip_input=clip_input, lr=lr, style=picture(7), size=64)
 
 
+def tiny_controlnet(width: int = 32, *, trained: bool = True) -> Any:
+    """Return a random ControlNet of the tiny UNet's shape; one that is not trained changes nothing."""
+    from diffusers import ControlNetModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = ControlNetModel(
+            block_out_channels=(16, 32), down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), layers_per_block=1,
+            cross_attention_dim=width, attention_head_dim=4, norm_num_groups=8,
+            conditioning_embedding_out_channels=(4, 4, 8, 8),
+        )  # fmt: skip
+        for parameter in net.parameters():
+            if trained and not parameter.any():  # the layers that begin at zero
+                torch.nn.init.normal_(parameter, std=0.3)
+    return net
+
+
 def picture(seed: int, height: int = 64, width: int = 64) -> np.ndarray:
     """Return a smooth random picture (H, W, 3) uint8 without pure black or white."""
     from PIL import Image

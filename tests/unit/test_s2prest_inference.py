@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from s2prest_tiny import QUICK, batch_of, picture, run, tiny_model
+from s2prest_tiny import QUICK, batch_of, picture, run, tiny_controlnet, tiny_model
 
 from models.networks.s2prest.inversion import Coefficients, alphas_cumprod
 from models.s2prest_model import S2PreSTModel, truncated
@@ -113,6 +113,31 @@ def test_a_second_style_alone_is_a_run_of_its_own() -> None:
     mixed = run(model, content, replace(QUICK, style_mix=0.0, cond_mix=shares))
     model.style, model.second_style = picture(8), None
     assert np.array_equal(mixed, run(model, content, replace(QUICK, cond_mix=shares)))
+
+
+def test_a_controlnet_guides_every_prediction_by_cannys_edges() -> None:
+    usual, model, seen = run(tiny_model(), picture(1)), tiny_model(), list[torch.Tensor]()
+    model.frozen.guide(tiny_controlnet(trained=False))
+    assert np.array_equal(run(model, picture(1)), usual)
+    model.frozen.guide(tiny_controlnet())
+    model.frozen.controlnet.register_forward_pre_hook(
+        lambda module, args, known: seen.append(known["controlnet_cond"]), with_kwargs=True
+    )
+    guided = run(model, picture(1))
+    assert not np.array_equal(guided, usual)
+    lines = torch.from_numpy(255 - edge_picture(picture(1), "canny")).movedim(-1, 0) / 255
+    assert [len(control) for control in seen] == [1, 2, 2, 2, 2]
+    assert all(torch.allclose(each, lines) for control in seen for each in control) and lines.any()
+    together = model.stylise([picture(1), picture(2)], [edge_picture(picture(k), "gradient") for k in (1, 2)],
+                             [42, 42], QUICK)  # fmt: skip
+    assert np.abs(together[0].astype(int) - guided).max() <= 1
+
+
+def test_a_controlnet_of_another_stable_diffusion_is_refused() -> None:
+    model = tiny_model()
+    with pytest.raises(UserError, match="it has conditioning of width 64, --base_model 32; name one of v1"):
+        model.frozen.guide(tiny_controlnet(64))
+    assert model.frozen.controlnet is None
 
 
 INDEPENDENT = [

@@ -53,6 +53,7 @@ class Diffusion:
             part.requires_grad_(False).eval()
         self.device, self.offload = torch.device("cpu"), False
         self._resident: nn.Module | None = None
+        self.controlnet: Any = None
         self.width = int(text_encoder.config.hidden_size)
         self._check()
         self.prompt, self.empty = self._ids(PLACEHOLDER), self._ids("")
@@ -86,6 +87,23 @@ class Diffusion:
         """Return the networks by name."""
         return {name: getattr(self, name) for name in PARTS}
 
+    def guide(self, controlnet: Any) -> None:
+        """Let a ControlNet of `diffusers` guide every prediction; raises `UserError` if it is of another UNet."""
+        ours, theirs = self.unet.config, controlnet.config
+        for what, key in (("conditioning of width", "cross_attention_dim"), ("levels of", "block_out_channels")):
+            if _plain(ours[key]) != _plain(theirs[key]):
+                raise UserError(
+                    f"--controlnet is of another Stable Diffusion: it has {what} {_plain(theirs[key])}, --base_model "
+                    f"{_plain(ours[key])}; name one of v1, such as lllyasviel/sd-controlnet-canny"
+                )
+        if 2 ** (len(theirs.conditioning_embedding_out_channels) - 1) != self.factor:
+            raise UserError("--controlnet scales its picture otherwise than the VAE of --base_model")
+        self.controlnet = controlnet.requires_grad_(False).eval()
+
+    def _held(self) -> list[Any]:
+        """Return all networks in memory; `parts` are those that a style is learnt with."""
+        return [*self.parts().values(), *([] if self.controlnet is None else [self.controlnet])]
+
     @property
     def factor(self) -> int:
         """Pixels per latent and side."""
@@ -100,18 +118,18 @@ class Diffusion:
     def to(self, device: torch.device, *, offload: bool = False) -> None:
         """Move the parts; with `offload` they stay in main memory, and each is moved while it is in use."""
         self.device, self.offload, self._resident = device, offload and device.type != "cpu", None
-        for part in self.parts().values():
+        for part in self._held():
             part.to("cpu" if self.offload else device)
 
     def hold(self, precision: str) -> None:
         """Keep weights in the type that autocast computes with under `--precision`; it would cast them at every call.
 
-        These are the linear and convolution layers of UNet and text encoder: no result changes. VAE and CLIP's image
-        tower always compute in float32.
+        These are the linear and convolution layers of UNet, text encoder and ControlNet: no result changes. VAE and
+        CLIP's image tower always compute in float32.
         """
         if precision != "bf16":
             return
-        for part in (self.unet, self.text_encoder):
+        for part in (part for part in self._held() if part not in (self.vae, self.vision)):
             for layer in part.modules():
                 if isinstance(layer, nn.Linear | nn.Conv2d):
                     layer.to(torch.bfloat16)
@@ -178,9 +196,21 @@ class Diffusion:
         return self._fetch(self.text_encoder)(input_ids=self.empty[None].to(self.device)).last_hidden_state
 
     # --- noise -------------------------------------------------------------------------------------------------------
-    def predict(self, latents: Tensor, t: Tensor | int, conditioning: Tensor) -> Tensor:
-        """Return the predicted noise (B, 4, h, w)."""
-        return self._fetch(self.unet)(latents, t, encoder_hidden_states=conditioning).sample
+    def predict(
+        self, latents: Tensor, t: Tensor | int, conditioning: Tensor, control: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
+        """Return the predicted noise (B, 4, h, w); `control` (B, 3, H, W) in [0, 1] is the ControlNet's picture."""
+        known: dict[str, Any] = {"encoder_hidden_states": conditioning}
+        if control is None:
+            return self._fetch(self.unet)(latents, t, **known).sample
+        down, middle = self._fetch(self.controlnet)(latents, t, controlnet_cond=control, return_dict=False, **known)
+        guided = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+        return self._fetch(self.unet)(latents, t, **known, **guided).sample
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a configuration, whose lists may have been tuples."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 @contextmanager
