@@ -234,7 +234,8 @@ def fake_device(kind: str) -> Iterator[FakeDevice]:
         else:
             patch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
             patch.setattr(torch, "is_autocast_enabled", lambda *args: False)
-            patch.setattr(torch.optim.Adam, "step", lambda optimizer: None)  # "cuda" has them, and they take longest
+            for kind in (torch.optim.Adam, torch.optim.AdamW):  # whose step is its own if it is the process's first
+                patch.setattr(kind, "step", lambda optimizer: None)  # "cuda" has them, and they take longest
         swaps = torch.__future__.get_swap_module_params_on_conversion()
         torch.__future__.set_swap_module_params_on_conversion(True)  # so that optimisers keep their parameters
         stack.callback(torch.__future__.set_swap_module_params_on_conversion, swaps)
