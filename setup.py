@@ -43,6 +43,7 @@ setup(
     package_data={
         "semedit.metrics.reporting.page": ["report.*"],
         "semedit.metrics.segments": ["weights/*"],
+        "semedit.testing.study": ["study.*"],
         "semedit.page": ["page.*", "*.js"],
     },
     cmdclass={"build_py": BuildRenamed},

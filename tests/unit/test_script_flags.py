@@ -14,6 +14,7 @@ SCRIPTS = {
     "baselines": ("PACK --fill mean --step 3", "--steps"),
     "benchmark": ("metrics --rea x", "--real"),
     "evaluate": ("--real x --fak y", "--fake"),
+    "study": ("make RESULT --pic 3", "--pictures"),
     "leaderboard": ("add RESULT --metho x", "--method"),
     "make_table": ("FILE --forma x", "--format"),
     "run_experiment": ("FILE --dry_ru", "--dry_run"),
