@@ -226,6 +226,12 @@ class S2PreSTModel(BaseModel):
                 total = total + share * self.frozen.condition(tokens)
         return total.expand(len(contents), -1, -1)
 
+    @torch.no_grad()
+    def style_token(self) -> Tensor:
+        """Return the token (D,) of the run's style picture, on the CPU: an embedding of textual inversion."""
+        embedding = self.frozen.embed([self._shown_style(1.0)], self.clip_input)
+        return self.netE(embedding[:, None])[0, 0].float().cpu()
+
     def _shown_style(self, share: float) -> np.ndarray:
         """Return the style picture as CLIP is shown it in training, squeezed to a square; two mixed by `share`."""
         assert self.style is not None

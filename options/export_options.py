@@ -14,6 +14,7 @@ GRAPHS = ("pt2", "onnx")
 class ExportOptions(RunOptions):
     """Options of scripts/export.py."""
 
+    takes_styles = True
     description = "Make a folder to share of a trained run: weights, options, classes, styles, results, model card."
 
     def add_flags(self, parser: StrictParser) -> None:
@@ -27,9 +28,9 @@ class ExportOptions(RunOptions):
         group.add_argument("--push_to_hub", metavar="OWNER/NAME", help="upload the folder to the Hugging Face hub")
 
     def validate(self, opt: Opt) -> None:
-        """Raise `UserError` without --output, and for methods of one picture."""
+        """Raise `UserError` without --output, and for methods that edit one picture."""
         super().validate(opt)
         if not opt.output:
             raise UserError("--output is missing: which folder is to be made?")
-        if self.model.flow != "editing":
+        if self.model.flow == "analogy":
             raise UserError(f"--name {opt.name}: a run of {opt.model} is of one picture; share its folder as it is")

@@ -2,7 +2,8 @@
 
 It holds the weights that are tested (averaged ones where the run has them) as safetensors, opt.yaml without paths of
 this machine, classes, style bank, result lines and a model card. `--name DIR` in test.py and edit.py, and
-`semedit.load(DIR)`, take it as any run. `--push_to_hub OWNER/NAME` uploads it.
+`semedit.load(DIR)`, take it as any run. Of a run that holds a style, diffusers' `load_textual_inversion(DIR)` takes the
+token. `--push_to_hub OWNER/NAME` uploads it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from models.style_bank import StyleBank
 from options.base_options import OPTIONS_FILE, run_folder, saved_options
 from options.export_options import GRAPHS, ExportOptions
 from scripts.export_graph import write_graphs
-from scripts.model_card import CARD_FILE, model_card
+from scripts.export_style import STYLE_FILES, about_style, write_style
+from scripts.model_card import CARD_FILE, about_editing, model_card
 from trainers.restore import load_run
 from trainers.weights import WEIGHTS_FILE, save_weights
 from util.errors import EXIT_OK, UserError, run_main
@@ -44,9 +46,11 @@ from util.opt import Opt
 MADE = (
     WEIGHTS_FILE, OPTIONS_FILE, CLASSES_FILE, LINES_FILE, CARD_FILE, BANK_FILE,
     BANK_FILE.replace(".safetensors", ".json"), ".bank.lock", ".results.lock",
-    *(f"generator.{kind}" for kind in GRAPHS),
+    *(f"generator.{kind}" for kind in GRAPHS), *STYLE_FILES,
 )  # fmt: skip
-PATHS = ("config", "dataroot", "vgg_weights")  # of the machine that the run was trained on
+PATHS = ("config", "dataroot", "vgg_weights", "style_image")  # of the machine that the run was trained on
+OR_IDS = ("base_model", "clip_model")  # likewise, unless they are ids of the hub
+TAGS = {"editing": ("semantic-image-editing", "image-inpainting"), "stylising": ("style-transfer", "textual_inversion")}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,7 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     with results_in(output, "--output"):
         export(opt, output)
     size = sum(path.stat().st_size for path in output.iterdir()) / 2**20
-    print(f"{output}: {size:.1f} MiB; python test.py --name {output}, or semedit.load({str(output)!r})")
+    load = "semedit.load" if MODELS.get(opt.model).flow == "editing" else "pipeline.load_textual_inversion"
+    print(f"{output}: {size:.1f} MiB; python test.py --name {output}, or {load}({str(output)!r})")
     if hub is not None:
         api = hub.HfApi()
         api.create_repo(opt.push_to_hub, exist_ok=True)
@@ -83,14 +88,21 @@ def export(opt: Opt, output: Path) -> None:
         codes = {int(label): codes for label, codes in rows.items()}
         StyleBank(codes, rule=f"that of run {opt.name}", weights=WEIGHTS_FILE).save(output / BANK_FILE)
     values = saved_options(run / OPTIONS_FILE)
-    shared = {name: None if name in PATHS else value for name, value in values.items() if name != "checkpoints_dir"}
+    local = {*PATHS, *(name for name in OR_IDS if Path(values.get(name) or ".").exists())}
+    shared = {name: None if name in local else value for name, value in values.items() if name != "checkpoints_dir"}
     write_text(output / OPTIONS_FILE, yaml.safe_dump({**shared, "name": output.name}, sort_keys=False))
     for name in (CLASSES_FILE, LINES_FILE):
         if (run / name).is_file():
             shutil.copyfile(run / name, output / name)
     graphs = write_graphs(model, output, opt.graph)
-    names = DATASETS.get(opt.dataset_mode).class_table(None).names if not (run / CLASSES_FILE).is_file() else None
-    card = model_card(output, opt, MODELS.get(opt.model).summary, step=loaded.step, class_names=names, graphs=graphs)
+    told: dict[str, Any] = {"summary": MODELS.get(opt.model).summary, "step": loaded.step}
+    if model.flow == "stylising":
+        about = about_style(output, write_style(model, run, output, half=opt.half), **told)
+    else:
+        known = (run / CLASSES_FILE).is_file()
+        names = None if known else DATASETS.get(opt.dataset_mode).class_table(None).names
+        about = about_editing(output, opt, class_names=names, **told)
+    card = model_card(output, about, tags=(*TAGS[model.flow], opt.model), step=loaded.step, graphs=graphs)
     write_text(output / CARD_FILE, card)
 
 

@@ -18,32 +18,43 @@ CARD_FILE = "README.md"
 
 
 def model_card(
-    folder: Path, opt: Opt, summary: str, *, step: int, class_names: Sequence[str] | None,
-    graphs: Mapping[str, float],
+    folder: Path, about: Sequence[str], *, tags: Sequence[str], step: int, graphs: Mapping[str, float]
 ) -> str:  # fmt: skip
     """Return the text.
 
     Args:
-        folder: the export, with classes and result lines.
-        opt: of the command.
-        summary: of the method.
+        folder: the export, with result lines.
+        about: paragraphs on what it is and how it is used.
+        tags: of the hub, beside "pytorch".
         step: that the weights were trained for.
-        class_names: where there is no classes.json.
         graphs: what differs between the network's pictures and those of each graph.
     """
-    table = read_class_table(folder / CLASSES_FILE)
-    names = list(table.names if table is not None else class_names or [])
     lines = read_lines([str(folder / LINES_FILE)], "results") if (folder / LINES_FILE).is_file() else []
     newest = [line for line in {line["task"]: line for line in lines}.values() if line["step"] == step]
     head = {
         "library_name": "semedit",
         "pipeline_tag": "image-to-image",
-        "tags": ["semantic-image-editing", "image-inpainting", "pytorch", opt.model],
+        "tags": [*tags, "pytorch"],
         **({"model-index": [{"name": folder.name, "results": [as_result(line) for line in newest]}]} if newest else {}),
     }
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# {folder.name}",
+        *about,
+        *([results_table(newest)] if newest else []),
+        *([graphs_text(graphs)] if graphs else []),
+        "**Licence**: to be stated by whoever publishes these weights; the data that they were trained on may bind it.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def about_editing(
+    folder: Path, opt: Opt, *, summary: str, step: int, class_names: Sequence[str] | None
+) -> list[str]:  # fmt: skip
+    """Return the paragraphs on a method that edits scenes; `class_names` are for where there is no classes.json."""
+    table = read_class_table(folder / CLASSES_FILE)
+    names = list(table.names if table is not None else class_names or [])
+    return [
         f"{summary}. Given a picture of {opt.crop_size} x {opt.crop_size} pixels (larger ones are edited in windows), "
         "an edited label map, an instance map and a mask, it fills the masked pixels so that they follow the labels "
         f"and fit the rest. Trained for {step} steps on `{opt.dataset_mode}`.",
@@ -51,11 +62,7 @@ def model_card(
         f'editor = semedit.load("{folder.name}")\n'
         'pictures = editor.fill("photo.png", "labels.png", "instances.png", "mask.png", n=5, seed=0)\n```',
         f"**Classes**, by id: {', '.join(f'{i} {name}' for i, name in enumerate(names))}.",
-        *([results_table(newest)] if newest else []),
-        *([graphs_text(graphs)] if graphs else []),
-        "**Licence**: to be stated by whoever publishes these weights; the data that they were trained on may bind it.",
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 def as_result(line: Mapping[str, Any]) -> dict[str, Any]:
