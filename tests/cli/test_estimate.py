@@ -6,14 +6,39 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from fake_device import fake_device, missing_fakes
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from trainer_toys import ToyModel, toy_trainer
 
 import train
 from models import MODELS
-from trainers.estimate import Cost, span
+from models.base_model import Phase
+from trainers.distributed import Distributed
+from trainers.estimate import Cost, estimate, span
+from util.batch import Batch
 from util.errors import UserError
 
 QUICK = ["--num_workers", "0", "--device", "cpu", "--max_steps", "1000"]
+
+
+class OneConv(ToyModel):
+    """One convolution, whose operations can be counted by hand."""
+
+    def __init__(self) -> None:
+        super().__init__(dtype=torch.float32)
+        self.netG = nn.Conv2d(3, 6, 3, padding=1)  # type: ignore[assignment]
+        self.opt_G = torch.optim.Adam(self.netG.parameters())
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"netG": self.netG}
+
+    def phases(self) -> list[Phase]:
+        return [Phase("G", ("netG",), self.opt_G, lambda batch: {"G/l1": self.netG(batch["image"]).abs().mean()})]
+
+    def begin_step(self, batch: Batch) -> Batch:  # type: ignore[override]
+        return batch
 
 
 @pytest.mark.parametrize("name", ["spmpgan", "semia"])
@@ -44,6 +69,25 @@ def test_operations_are_those_of_maps_as_gpus_compute_them(
         flags = [*MODELS.get("spmpgan").tiny(tmp_path), *QUICK, "--batch_size", batch]
         assert train.main([*flags, "--checkpoints_dir", str(tmp_path), "--name", "r", "--estimate"]) == 0
     assert counts[1] == pytest.approx(2 * counts[0], rel=0.01)
+
+
+def test_operations_are_those_of_a_step_by_hand(tmp_path: Path) -> None:
+    cost = estimate(toy_trainer(tmp_path, model=OneConv(), batch_size=2, accumulate=3, max_steps=9))
+    forward = 2 * 6 * 3 * 3 * 3 * 8 * 8  # of a picture of 8 x 8; as many for the weights' gradient, none for its own
+    assert cost.flop == 2 * forward * 2 * 3
+    assert 0 < cost.waiting < cost.seconds
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(bool(missing_fakes()), reason=missing_fakes())
+def test_memory_of_a_gpu_is_what_pytorch_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append("synchronize"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: calls.append("peak") or 7 * 2**30)
+    with fake_device("cuda") as device:
+        cost = estimate(toy_trainer(tmp_path, model=OneConv(), world=Distributed(device=device.device), max_steps=9))
+    assert cost.peak_bytes == 7 * 2**30
+    assert calls == ["synchronize"] * 6 + ["peak"]  # a step's time ends when the device has made it
 
 
 def test_lines_are_the_steps_cost_times_their_number() -> None:
