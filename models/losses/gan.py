@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.losses.distance import mean_distance
+
 
 def hinge_real(score: Tensor) -> Tensor:
     """Discriminator's loss on real pictures: mean of max(0, 1 - D)."""
@@ -27,5 +29,5 @@ def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
 
     pix2pixHD (Wang et al. 2018, eq. 4), in SPADE's form; the real features are the target.
     """
-    terms = [F.l1_loss(a, b.detach()) for a, b in zip(fake[:-1], real[:-1], strict=True)]
+    terms = [mean_distance(a, b.detach()) for a, b in zip(fake[:-1], real[:-1], strict=True)]
     return torch.stack(terms).sum()

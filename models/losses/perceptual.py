@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.losses.distance import mean_distance
 from util.errors import UserError
 from util.weight_files import read_weights, torchvision_file
 
@@ -29,7 +29,7 @@ def build_features(arch: str) -> nn.Sequential:
     channels = 3
     for width, convs in zip(WIDTHS, CONVS_PER_BLOCK[arch], strict=True):
         for _ in range(convs):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
             channels = width
         layers.append(nn.MaxPool2d(2, 2))
     return nn.Sequential(*layers[: TAPS[arch][-1] + 1])
@@ -111,4 +111,4 @@ class PerceptualLoss(nn.Module):
         with torch.no_grad():
             targets = self.taps(real)
         pairs = zip(TAP_WEIGHTS, self.taps(fake), targets, strict=True)
-        return torch.stack([w * F.l1_loss(a, b) for w, a, b in pairs]).sum()
+        return torch.stack([w * mean_distance(a, b) for w, a, b in pairs]).sum()

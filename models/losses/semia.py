@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from models.losses.distance import mean_distance
 
 
 def least_squares(scores: list[Tensor], target: float) -> Tensor:
@@ -14,7 +15,7 @@ def least_squares(scores: list[Tensor], target: float) -> Tensor:
 
 def matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
     """Return the mean over layers of the mean absolute difference of features; the real ones are the target."""
-    return torch.stack([F.l1_loss(a, b.detach()) for a, b in zip(fake, real, strict=True)]).mean()
+    return torch.stack([mean_distance(a, b.detach()) for a, b in zip(fake, real, strict=True)]).mean()
 
 
 def fixed_point(values: list[Tensor], target: float) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.losses.distance import mean_distance
 from models.networks.blocks.enlarge import Smoothing, commuted_conv, enlarged_convs, upsample2
 from models.networks.blocks.init import init_normal
 from models.networks.blocks.norm import ChannelsLastNorm, instance_norm
@@ -38,6 +39,22 @@ def test_norm_of_channels_last_maps(mean: float) -> None:
     wide = x.double().requires_grad_()
     assert equal(ChannelsLastNorm.apply(wide), exact)
     assert equal(*gradients(ChannelsLastNorm.apply(wide), wide), *gradients(F.instance_norm(wide), wide))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_mean_distance_is_l1_loss_bit_for_bit(dtype: torch.dtype) -> None:
+    x, target = (torch.randn(2, 3, 5, 7).relu().to(dtype) for _ in range(2))  # equal where both are 0
+    found = []
+    for distance in (mean_distance, F.l1_loss):
+        own = x.clone().requires_grad_()
+        with torch.autocast("cpu", enabled=dtype == torch.bfloat16):  # where PyTorch's comes in float32
+            value = distance(own, target)
+        (0.25 * value).backward()
+        assert own.grad is not None
+        found.append((value, own.grad))
+    assert found[0][0].dtype == found[1][0].dtype
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1]) and bool((found[0][1] == 0).any())
 
 
 def test_smoothing_has_the_gradient_of_its_form() -> None:
