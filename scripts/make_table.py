@@ -1,14 +1,16 @@
 """Print an experiment's tables: published value, ours, difference, count, protocol.
 
-    python scripts/make_table.py experiments/divsem_ablation.yaml [--format markdown|latex|csv]
+    python scripts/make_table.py experiments/divsem_ablation.yaml [--format markdown|latex|csv] [--curves FILE.png]
 
 Reads the last line of each row and task in the runs' metrics.jsonl. One table per group and task; rows of one table
 that were not measured under one protocol are refused with the fields that differ. What is certainly the best of a
-column is bold, where the tests' folders are still there (docs/protocols.md, "Differences").
+column is bold, where the tests' folders are still there (docs/protocols.md, "Differences"). --curves draws what the
+rows' validations in training measured (`train.py --eval_every`), against steps.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +31,9 @@ from metrics.reporting.table import FORMATS, Entry, Table
 from options.base_options import OPTIONS_FILE, saved_options
 from options.experiment import Experiment, Row, read_experiment
 from options.parser import script_parser
+from trainers.logger import read_validations
 from util.errors import EXIT_OK, UserError, run_main
+from util.line_plots import Panel, draw_panels, require_plot
 from util.text_files import parse_json
 
 WAYS = {
@@ -47,8 +51,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoints_dir", type=Path, default="checkpoints", help="folder of all runs")
     more = "lines of evaluate.py --as_run or import_results.py, each a row of the table of its run or pictures"
     parser.add_argument("--outside", metavar="FILE.json", nargs="+", default=[], help=more)
+    parser.add_argument("--curves", type=Path, metavar="FILE.png", help="draw the rows' validations in training")
     args = parser.parse_args(argv)
     experiment = read_experiment(args.experiment, metrics=METRICS.names())
+    if args.curves:
+        require_plot(args.curves, "--curves")
+        draw_panels(validations(experiment, args.checkpoints_dir), args.curves)
     tables = build_tables(experiment, args.checkpoints_dir, [(file, line) for file in args.outside for line in
                                                              read_lines([file], "--outside")])  # fmt: skip
     print(FORMATS[args.format](tables, title=experiment.title, paper=experiment.paper), end="")
@@ -167,6 +175,25 @@ def other_options(row: Row, path: Path) -> list[str]:
     saved = saved_options(path) if path.is_file() else {}
     other = [f"{k} {saved[k]} instead of {v}" for k, v in row.train.items() if k in saved and not same(saved[k], v)]
     return [f"trained with {', '.join(other)}"] if other else []
+
+
+def validations(experiment: Experiment, checkpoints_dir: Path) -> list[Panel]:
+    """Return a plot per metric that the rows' validations in training measured; raises `UserError` without any."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    runs = {row.run: row for row in reversed(experiment.rows) if not (row.baseline or row.mean_of or row.not_built())}
+    for name, row in reversed(runs.items()):
+        label = ", ".join(filter(None, (experiment.groups[row.group], row.label)))
+        for step, values in read_validations(checkpoints_dir / name):
+            for metric, value in values.items():
+                found.setdefault(metric, {}).setdefault(label, {})[step] = value
+    if not found:
+        raise UserError(f"--curves: no row of {experiment.name} was validated in training; give its rows eval_every: N")
+    panels = []
+    for metric, curves in found.items():
+        steps = sorted({step for curve in curves.values() for step in curve})
+        lines = {label: [curve.get(step, math.nan) for step in steps] for label, curve in curves.items()}
+        panels.append(Panel(f"{metric} against steps", steps, lines))
+    return panels
 
 
 def same(saved: Any, given: Any) -> bool:

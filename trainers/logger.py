@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,17 @@ def last_step(run_dir: Path) -> int:
         return 0
     steps = (_step_of(line) for line in reversed(lines))
     return next((int(step) for step in steps if step < float("inf")), 0)
+
+
+def read_validations(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
+    """Return step and values by metric of each validation in a run's log; damaged lines are passed over."""
+    found = []
+    file = run_dir / "stats.jsonl"
+    for text in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []:
+        with suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            line = parse_json(text)
+            found.append((int(line["step"]), {str(name): float(value) for name, value in line["eval"].items()}))
+    return found
 
 
 def _drop_lines_after(path: Path, step: int) -> None:

@@ -12,9 +12,7 @@ from pathlib import Path
 
 from scripts.benchmarks.cascade import CLASSES, INSTANCES, measure, require_sizes
 from scripts.benchmarks.measure import OURS, Figures, machine, save, told
-from scripts.benchmarks.plot import Panel, draw_panels
-from util.errors import UserError
-from util.files import require_writable
+from util.line_plots import Panel, draw_panels, require_plot
 
 NAMES = {"infer": "fill", "train": "step of training"}
 
@@ -23,15 +21,14 @@ def main(opt: argparse.Namespace) -> None:
     """Print the table, write the JSON and draw the plot."""
     require_sizes(opt)
     if opt.plot:
-        require_writable(Path(opt.plot).parent, "--plot")
-        if Path(opt.plot).suffix != ".png":
-            raise UserError(f"--plot {opt.plot}: name a PNG file")
+        require_plot(Path(opt.plot), "--plot")
     found = machine(opt)
     own = {"instances": INSTANCES, "classes": CLASSES, "size": opt.size, "batch": opt.batch_size}
     figures: Figures = {**found, **own, "rows": {}}
     print(f"a picture of {', '.join(f'{value} {name}' for name, value in own.items())}; {told(found)}")
     print(f"{'':32}{'seconds':>9}{'CPU s':>9}{'GFLOP':>8}{'ratio':>8}")
-    panels = {name: Panel(name, values) for name, values in sweeps(opt).items()}
+    unit = "seconds a picture" if opt.device == "cuda" else "CPU seconds a picture"
+    panels = {name: Panel(f"{unit} against {name}", values) for name, values in sweeps(opt).items()}
     for what in NAMES:
         base = cost(opt, what, own)
         for name, panel in panels.items():
@@ -45,8 +42,7 @@ def main(opt: argparse.Namespace) -> None:
                 print(f"{title:32}{row['wall_s']:9.3f}{row['cpu_s']:9.3f}{row['gflop']:8.0f}{ratio:7.2f}x")
     save(opt, figures)
     if opt.plot:
-        unit = "seconds a picture" if opt.device == "cuda" else "CPU seconds a picture"
-        draw_panels(list(panels.values()), Path(opt.plot), unit=unit)
+        draw_panels(list(panels.values()), Path(opt.plot))
 
 
 def sweeps(opt: argparse.Namespace) -> dict[str, list[int]]:

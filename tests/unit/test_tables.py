@@ -6,6 +6,7 @@ import copy
 import csv
 import io
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from metrics.reporting.table import CSV_HEAD, FORMATS, Entry, Table, as_publishe
 from options.experiment import Row, read_experiment
 from scripts import make_table
 from util.errors import UserError
+from util.images import read_image
 
 PLAIN = ("", "")  # around what is certainly the best
 
@@ -180,7 +182,7 @@ def test_a_row_of_means_has_numbers_when_all_of_its_rows_have(tmp_path: Path) ->
     for name, fid in (("a", 10.0), ("b", 20.0)):
         (runs / name).mkdir(parents=True)
         result = line(fid)
-        result["protocol"] |= {"style_source": "bank", "object_classes": None, "removal": "thing"}
+        result["protocol"] |= make_table.WAYS
         (runs / name / "metrics.jsonl").write_text(json.dumps(result) + "\n")
         assert (both().ours("fid"), both().status) == ((None, "1 of 2 rows tested") if name == "a" else (15.0, "done"))
     assert both().difference("fid", "fid") == -15
@@ -269,3 +271,31 @@ def test_an_empty_table_still_names_its_rows() -> None:
     assert table.cells(PLAIN) == [["", "pictures", "step"], ["A", "not run", ""]]
     for name, write in FORMATS.items():
         assert "not run" in write([copy.deepcopy(table)], title="t", paper=""), name
+
+
+# --- curves of validations -------------------------------------------------------------------------------------------
+def test_curves_hold_the_validations_of_every_row(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "train: {model: spmpgan, dataset_mode: streets}\n"
+        "rows: {a: {label: A}, again: {label: A once more, run: a}, b: {label: B}}\nbaselines: {mean: mean colour}\n"
+    )
+    runs, plot = tmp_path / "runs", tmp_path / "curves.png"
+    command = [str(file), "--checkpoints_dir", str(runs), "--curves"]
+    with pytest.raises(UserError, match="no row of own was validated in training"):
+        make_table.main([*command, str(plot)])
+    for name, lines in {
+        "a": ['{"step": 5, "losses": {}}', '{"step": 10, "eval": {"fid": 40.0, "seam": 1}}', '{"step": 20, "ev'],
+        "b": ['{"step": 20, "eval": {"fid": 30.0}}'],
+    }.items():
+        (runs / name).mkdir(parents=True)
+        (runs / name / "stats.jsonl").write_text("\n".join(lines))
+    experiment = read_experiment(file, metrics=METRICS.names())
+    fid, seam = make_table.validations(experiment, runs)
+    assert (fid.title, fid.x, seam.x) == ("fid against steps", [10, 20], [10])
+    assert fid.lines["A"][0] == 40 and math.isnan(fid.lines["A"][1]) and fid.lines["B"][1] == 30
+    assert set(seam.lines) == {"A"}
+    make_table.main([*command, str(plot)])
+    assert read_image(plot).std() > 0
+    with pytest.raises(UserError, match=r"--curves .*curves\.svg: name a PNG file"):
+        make_table.main([*command, str(tmp_path / "curves.svg")])
