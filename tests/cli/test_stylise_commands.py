@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from exact_inputs import write_lpips
+from exact_inputs import write_lpips, write_vgg
 from s2prest_tiny import tiny_controlnet
 from stylise_runs import QUICK, disc, make_styles, result, stylise, wrong
 
@@ -158,12 +158,17 @@ def test_results_of_other_flags_have_folders_of_their_own(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("side", [[], ["--metric_side", "48"]])
-def test_folders_of_any_method_are_measured_as_a_runs_own_pictures(home: Path, side: list[str], tmp_path: Path) -> None:
-    metrics = ["--metrics", "psnr,ssim,edge_f1,colour,clip_loss", *side]
+def test_folders_of_any_method_are_measured_as_a_runs_own_pictures(
+    home: Path, side: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = "psnr,ssim,ms_ssim,edge_f1,colour,lpips,cfsd,style_loss,content_loss,clip_loss"
+    names += "" if side else ",fid,art_fid"  # once: Inception takes seconds
+    metrics = ["--metrics", names, *side, *write_lpips(tmp_path), *write_vgg(tmp_path, monkeypatch)]
     clips = [str(home / "tiny_diffusion" / "clip"), str(save_tiny(home / "other", seed=1)[1])]
     folder = stylise(home, *metrics, "--results_dir", str(tmp_path), "--clip_loss_model", *clips, content="contents")
     own = json.loads((folder / "result.json").read_text())
     assert own["metrics"]["clip_loss"] != own["metrics"]["clip_loss_32_8"]
+    assert len(own["metrics"]) == len(names.split(",")) + (0 if side else 1)  # too small for ms_ssim; two CLIPs
     flags = ["--content", str(home / "contents"), "--fake", str(folder / "stylized"), "--clip_model", *clips]
     style, out = ["--style", str(home / "wiki_1" / "style.png")], home / "theirs.json"
     assert evaluate.main([*flags, *style, *metrics, "--json", str(out), "--device", "cpu", "--num_workers", "0"]) == 0
