@@ -69,7 +69,7 @@ def base_note(unet: Any, base_model: str) -> str | None:
     if any(name in base_model.lower() for name in RELEASED):
         return None
     alike = {key: tuple(unet[key]) if key == CHANNELS else unet[key] for key in UNET_OF_V1} == UNET_OF_V1
-    sizes = "the sizes of Stable Diffusion v1, so v1.5 or one trained further" if alike else "other sizes than v1's"
+    sizes = "the sizes of Stable Diffusion v1 (v1.4, v1.5 or one trained further)" if alike else "other sizes than v1's"
     return (
         f"--base_model {base_model} has a UNet of {sizes}; the release and its published values are of v1.4, and a "
         "style fits the model that it was learnt with"

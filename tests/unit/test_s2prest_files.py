@@ -260,6 +260,6 @@ def test_other_base_models_than_the_releases_are_taken_with_a_note() -> None:
     for released in ("CompVis/stable-diffusion-v1-4", "/models/sd-v1-4.ckpt"):
         assert diffusion_files.base_note(v1, released) is None
     told = diffusion_files.base_note(v1, "runwayml/stable-diffusion-v1-5")
-    assert told is not None and "the sizes of Stable Diffusion v1, so v1.5 or one trained further" in told
+    assert told is not None and "the sizes of Stable Diffusion v1 (v1.4, v1.5 or one trained further)" in told
     small = diffusion_files.base_note({**v1, "layers_per_block": 1}, "own/model")
     assert small is not None and "own/model has a UNet of other sizes than v1's" in small
