@@ -20,6 +20,7 @@ from options.export_options import ExportOptions
 from options.parser import ELSEWHERE
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
+from scripts.app import AppOptions
 from scripts.build_style_bank import BankOptions
 from trainers.trainer import Trainer
 from util.errors import EXIT_ABORTED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, UserError
@@ -45,7 +46,7 @@ def test_training_says_what_it_does_and_what_comes_next(tmp_path: Path, capsys: 
     assert saved == f"saved in {tmp_path / 'run'}, step 3; next: python test.py --name run --checkpoints_dir {where}"
     drawn = {path.name for path in (tmp_path / "run/images").iterdir()}
     assert drawn == {"step_0000002.png", "step_0000003.png"}
-    for options in (TrainOptions, TestOptions, EditOptions, ExportOptions, BankOptions):
+    for options in (TrainOptions, TestOptions, EditOptions, ExportOptions, BankOptions, AppOptions):
         with pytest.raises(SystemExit):
             options().parse(["--help", "--name", "run", "--checkpoints_dir", str(tmp_path)])
         shown = " ".join(capsys.readouterr().out.split())
