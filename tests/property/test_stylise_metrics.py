@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -237,6 +238,23 @@ def test_art_trained_inception_is_torchvisions_network_from_a_file(tmp_path: Pat
         load_art_inception(str(tmp_path / "art.pth"))
     with pytest.raises(UserError, match="--art_inception FILE, or ask for art_fid"):
         OwnArtFID.load_features(Opt(art_inception=None), CPU)
+
+
+class Planted:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
+        return os.mkdir, (str(self.trace),)
+
+
+def test_nothing_of_a_pickle_runs_as_art_inception(tmp_path: Path) -> None:
+    torch.save({"Conv2d_1a_3x3.conv.weight": torch.zeros(1), "more": Planted(tmp_path / "trace")}, tmp_path / "art.pth")
+    with pytest.raises(UserError, match=r"--art_inception .*art\.pth cannot be read as a PyTorch file of tensors"):
+        load_art_inception(str(tmp_path / "art.pth"))
+    assert not (tmp_path / "trace").exists()
 
 
 def test_clip_loss_is_minus_log_of_the_mean_cosine() -> None:
