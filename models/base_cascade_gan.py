@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.base_gan import GANModel, GANTraining
-from models.losses.gan import feature_matching, hinge_fake, hinge_generator, hinge_real
+from models.losses.gan import feature_matching, gradient_penalty, hinge_fake, hinge_generator, hinge_real
 from models.networks.blocks.discriminator import MultiScaleDiscriminator
 from models.networks.blocks.init import init_normal
 from models.networks.blocks.scales import resize_nearest
@@ -20,7 +20,7 @@ from models.networks.cascade.mask_aware import MaskAwareEncoder
 from models.networks.cascade.stages import Cascade, CascadeGenerator, CascadeInputs
 from util.batch import Batch, one_hot
 from util.errors import UserError
-from util.flags import positive_int
+from util.flags import positive_int, weight
 from util.opt import Opt
 from util.shared_flags import add_shared
 
@@ -43,10 +43,11 @@ class CascadeGAN(GANModel):
 
     Args:
         label_nc, ignore_label: as in the data set.
-        training: with a `MultiScaleDiscriminator`, and weights of "G/gan", "G/l1", "G/vgg", "G/feat".
+        training: with a `MultiScaleDiscriminator`, and weights of "G/gan", "G/l1", "G/vgg", "G/feat", "D/r1".
     """
 
     channels_last = True
+    formerly = {**GANModel.formerly, "r1_gamma": 0.0, "r1_every": 16}
 
     def __init__(
         self, *, netG: CascadeGenerator, label_nc: int, ignore_label: int | None = None,
@@ -54,6 +55,8 @@ class CascadeGAN(GANModel):
     ) -> None:  # fmt: skip
         super().__init__(netG=netG, training=training)
         self.label_nc, self.ignore_label = label_nc, ignore_label
+        self.loss_weights.setdefault("D/r1", 0.0)
+        self.r1_every = training.r1_every if training else 0
 
     # --- options ---------------------------------------------------------------------------------------------------
     @classmethod
@@ -71,6 +74,10 @@ class CascadeGAN(GANModel):
             return
         CascadeGAN.add_training_flags(group, lr_G=1e-4, lr_D=4e-4, lambda_l1=1.0)
         add_shared(group, "lambda_feat")
+        group.add_argument("--r1_gamma", type=weight, default=0.0,
+                           help="weight of R1, the squared gradient of the scores of real pictures")  # fmt: skip
+        group.add_argument("--r1_every", type=positive_int, default=16, metavar="N",
+                           help="steps between those with R1, which then counts N times")  # fmt: skip
 
     @classmethod
     def from_options(cls, opt: Opt, *, is_train: bool) -> Self:
@@ -104,7 +111,8 @@ class CascadeGAN(GANModel):
             label_nc=opt.label_nc, crop_size=opt.crop_size, ndf=opt.ndf, multi_scale=opt.multi_scale
         )
         init_normal(netD)
-        return GANTraining.from_options(opt, netD, {"G/feat": opt.lambda_feat})
+        weights = {"G/feat": opt.lambda_feat, "D/r1": opt.r1_gamma * opt.r1_every}
+        return replace(GANTraining.from_options(opt, netD, weights), r1_every=opt.r1_every)
 
     # --- training --------------------------------------------------------------------------------------------------
     def begin_step(self, batch: Batch) -> CascadeStep:
@@ -122,10 +130,16 @@ class CascadeGAN(GANModel):
         return {name: torch.stack(terms).sum() for name, terms in self.per_scale_G(shared).items()}
 
     def per_scale_D(self, shared: CascadeStep) -> PerScale:
-        """The discriminators' losses, coarse to fine."""
-        fakes = [picture.detach() for picture in shared.out.composite]
-        on_fake, on_real = self.call("netD")(shared.segs, fakes, shared.out.real)
-        return {"D/fake": [hinge_fake(o[-1]) for o in on_fake], "D/real": [hinge_real(o[-1]) for o in on_real]}
+        """The discriminators' losses, coarse to fine; R1 in every so-manieth step."""
+        fakes, reals = [picture.detach() for picture in shared.out.composite], shared.out.real
+        penalised = self.weighted("D/r1") and (self.step + 1) % self.r1_every == 0  # so that logged steps have it
+        if penalised:
+            reals = [real.detach().requires_grad_() for real in reals]
+        on_fake, on_real = self.call("netD")(shared.segs, fakes, reals)
+        losses = {"D/fake": [hinge_fake(o[-1]) for o in on_fake], "D/real": [hinge_real(o[-1]) for o in on_real]}
+        if penalised:
+            losses["D/r1"] = [gradient_penalty(o[-1], real) for o, real in zip(on_real, reals, strict=True)]
+        return losses
 
     def per_scale_G(self, shared: CascadeStep) -> PerScale:
         """The generator's losses, coarse to fine: adversarial on the composite, the others on the raw output."""

@@ -28,6 +28,7 @@ class GANTraining:
         weights: of the generator's terms, "G/gan" among them; the discriminator's terms take that one.
         perceptual: None: no VGG term.
         lr_G, lr_D, betas: of Adam.
+        r1_every: steps between those with the term "D/r1", where a method has it.
     """
 
     netD: nn.Module
@@ -36,6 +37,7 @@ class GANTraining:
     lr_G: float = 1e-4
     lr_D: float = 4e-4
     betas: tuple[float, float] = (0.5, 0.999)
+    r1_every: int = 1
 
     @classmethod
     def from_options(cls, opt: Opt, netD: nn.Module, further: Mapping[str, float] | None = None) -> GANTraining:

@@ -154,6 +154,8 @@ class Opt:
     perceptual_order: str
     precision: str
     push_to_hub: str | None
+    r1_every: int
+    r1_gamma: float
     ratio_input: str
     ratio_limit: float
     raw_modulation: bool

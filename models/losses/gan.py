@@ -24,6 +24,18 @@ def hinge_generator(score: Tensor) -> Tensor:
     return -score.mean()
 
 
+def gradient_penalty(score: Tensor, real: Tensor) -> Tensor:
+    """R1 (Mescheder et al. 2018, eq. 9): half the squared gradient of a picture's mean score, mean over pictures.
+
+    Args:
+        score: (B, ...) of a discriminator; the mean is taken so that it means the same at any number of scores.
+        real: (B, 3, H, W), which requires a gradient.
+    """
+    each = score.flatten(1).mean(1)
+    (gradient,) = torch.autograd.grad(each.sum(), real, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean() / 2
+
+
 def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
     """Sum over layers of the mean absolute difference of a discriminator's features, its scores left out.
 

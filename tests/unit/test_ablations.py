@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,51 @@ def test_an_ablation_removes_its_own_tensors_alone(flags: list[str], gone: tuple
     assert bool(differ) == bool(gone)
     assert all(any(part in key for part in gone) for key in differ)
     assert step(build("divsem", *flags), batch) != step(build("divsem"), batch)
+
+
+def test_r1_is_the_squared_gradient_of_real_pictures_in_every_so_manieth_step(batch: Batch) -> None:
+    """Against differences of the scores; its own gradient against differences of the term."""
+    model = build("spmpgan", "--r1_gamma", "3", "--r1_every", "4")
+    assert model.loss_weights["D/r1"] == 12
+    model.netD.eval().double()  # no power iterations in between
+    shared = model.begin_step(batch)
+    shared = replace(shared, segs=[seg.double() for seg in shared.segs])
+    out = shared.out
+    out.real, out.composite = ([x.detach().double() for x in pictures] for pictures in (out.real, out.composite))
+    model.step = 3
+    found = model.per_scale_D(shared)["D/r1"]
+
+    def score(scale: int, real: torch.Tensor) -> torch.Tensor:
+        return model.netD.scales[scale](torch.cat([shared.segs[scale], real], 1))[-1].flatten(1).mean(1)
+
+    step_size = 1e-5
+    for scale, real in enumerate(out.real):
+        direction = torch.autograd.functional.jacobian(lambda x, s=scale: score(s, x).sum(), real)
+        unit = direction / direction.flatten(1).norm(dim=1)[:, None, None, None]
+        slope = (score(scale, real + step_size * unit) - score(scale, real - step_size * unit)) / (2 * step_size)
+        assert found[scale].item() == pytest.approx((slope**2).mean().item() / 2, rel=1e-4)
+    weight = model.netD.scales[0].layers[0].weight_orig
+    torch.stack(found).sum().backward()
+    place = weight.grad.abs().argmax()
+    ends = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            weight.view(-1)[place] += sign * step_size
+        ends.append(torch.stack(model.per_scale_D(shared)["D/r1"]).sum().item())
+        with torch.no_grad():
+            weight.view(-1)[place] -= sign * step_size
+    assert weight.grad.view(-1)[place].item() == pytest.approx((ends[0] - ends[1]) / (2 * step_size), rel=1e-3)
+    present = []
+    for model.step in range(9):
+        present += ["D/r1" in model.per_scale_D(shared)]
+    assert present == [number % 4 == 0 for number in range(1, 10)]
+
+
+def test_without_weight_r1_changes_nothing(batch: Batch) -> None:
+    plain = step(build("divsem"), batch)
+    assert step(build("divsem", "--r1_gamma", "0", "--r1_every", "1"), batch) == plain
+    penalised = step(build("divsem", "--r1_gamma", "1", "--r1_every", "1"), batch)
+    assert penalised.pop("D/r1") > 0 and penalised == plain, "the other terms are the same"
 
 
 def test_edge_input_is_one_channel_of_the_context(batch: Batch) -> None:
