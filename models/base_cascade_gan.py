@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.base_gan import GANModel, GANTraining
+from models.losses.diffaug import POLICIES, DiffAugment, Draw
 from models.losses.gan import feature_matching, gradient_penalty, hinge_fake, hinge_generator, hinge_real
 from models.networks.blocks.discriminator import MultiScaleDiscriminator
 from models.networks.blocks.init import init_normal
@@ -29,10 +30,20 @@ PerScale = dict[str, list[Tensor]]
 
 @dataclass(frozen=True)
 class CascadeStep:
-    """What the phases of a step share: the generator's pass, and its masked labels at the size of each stage."""
+    """What the phases of a step share: the generator's pass, and what the discriminators see.
+
+    segs: the masked labels at the size of each stage, moved by the draws. draws: how pictures are changed; None: not.
+    """
 
     out: Cascade
     segs: list[Tensor]
+    draws: list[Draw] | None = None
+
+    def seen(self, pictures: list[Tensor]) -> list[Tensor]:
+        """Return pictures, coarse to fine, as the discriminators see them."""
+        if self.draws is None:
+            return pictures
+        return [DiffAugment.change(picture, self.draws, pictures[0].shape[-1]) for picture in pictures]
 
 
 class CascadeGAN(GANModel):
@@ -47,7 +58,7 @@ class CascadeGAN(GANModel):
     """
 
     channels_last = True
-    formerly = {**GANModel.formerly, "r1_gamma": 0.0, "r1_every": 16}
+    formerly = {**GANModel.formerly, "r1_gamma": 0.0, "r1_every": 16, "diffaug": None}
 
     def __init__(
         self, *, netG: CascadeGenerator, label_nc: int, ignore_label: int | None = None,
@@ -56,7 +67,7 @@ class CascadeGAN(GANModel):
         super().__init__(netG=netG, training=training)
         self.label_nc, self.ignore_label = label_nc, ignore_label
         self.loss_weights.setdefault("D/r1", 0.0)
-        self.r1_every = training.r1_every if training else 0
+        self.r1_every, self.augment = (training.r1_every, training.augment) if training else (0, None)
 
     # --- options ---------------------------------------------------------------------------------------------------
     @classmethod
@@ -78,6 +89,9 @@ class CascadeGAN(GANModel):
                            help="weight of R1, the squared gradient of the scores of real pictures")  # fmt: skip
         group.add_argument("--r1_every", type=positive_int, default=16, metavar="N",
                            help="steps between those with R1, which then counts N times")  # fmt: skip
+        group.add_argument("--diffaug", metavar="POLICY,...",
+                           help="change what the discriminators see, labels moved alike; some of "
+                           f"{', '.join(POLICIES)}")  # fmt: skip
 
     @classmethod
     def from_options(cls, opt: Opt, *, is_train: bool) -> Self:
@@ -112,14 +126,20 @@ class CascadeGAN(GANModel):
         )
         init_normal(netD)
         weights = {"G/feat": opt.lambda_feat, "D/r1": opt.r1_gamma * opt.r1_every}
-        return replace(GANTraining.from_options(opt, netD, weights), r1_every=opt.r1_every)
+        augment = DiffAugment(opt.diffaug.split(",")) if opt.diffaug else None
+        return replace(GANTraining.from_options(opt, netD, weights), r1_every=opt.r1_every, augment=augment)
 
     # --- training --------------------------------------------------------------------------------------------------
     def begin_step(self, batch: Batch) -> CascadeStep:
         """Generate once for all phases."""
         inputs = self.generator_inputs(batch)
         out = self.call("netG")(*inputs)
-        return CascadeStep(out, [resize_nearest(inputs.seg, picture.shape[-1]) for picture in out.real])
+        segs = [resize_nearest(inputs.seg, picture.shape[-1]) for picture in out.real]
+        if self.augment is None:
+            return CascadeStep(out, segs)
+        side = segs[0].shape[-1]
+        draws = self.augment.draw(len(inputs.mask), side)
+        return CascadeStep(out, [self.augment.move(seg, draws, side) for seg in segs], draws)
 
     def losses_D(self, shared: CascadeStep) -> dict[str, Tensor]:
         """Return the discriminators' losses, summed over the scales."""
@@ -131,10 +151,10 @@ class CascadeGAN(GANModel):
 
     def per_scale_D(self, shared: CascadeStep) -> PerScale:
         """The discriminators' losses, coarse to fine; R1 in every so-manieth step."""
-        fakes, reals = [picture.detach() for picture in shared.out.composite], shared.out.real
+        fakes, reals = ([x.detach() for x in shared.seen(xs)] for xs in (shared.out.composite, shared.out.real))
         penalised = self.weighted("D/r1") and (self.step + 1) % self.r1_every == 0  # so that logged steps have it
         if penalised:
-            reals = [real.detach().requires_grad_() for real in reals]
+            reals = [real.requires_grad_() for real in reals]
         on_fake, on_real = self.call("netD")(shared.segs, fakes, reals)
         losses = {"D/fake": [hinge_fake(o[-1]) for o in on_fake], "D/real": [hinge_real(o[-1]) for o in on_real]}
         if penalised:
@@ -149,7 +169,7 @@ class CascadeGAN(GANModel):
         if self.weighted("G/gan"):
             assert self.netD is not None
             matching = self.weighted("G/feat")
-            on_fake, *on_real = self.netD(shared.segs, out.composite, *([out.real] if matching else []))
+            on_fake, *on_real = self.netD(shared.segs, *map(shared.seen, [out.composite, out.real][: 1 + matching]))
             losses["G/gan"] = [hinge_generator(o[-1]) for o in on_fake]
             if matching:
                 terms = [feature_matching(a, b) for a, b in zip(on_fake, on_real[0], strict=True)]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base_model import BaseModel, Phase
+from models.losses.diffaug import DiffAugment
 from models.losses.perceptual import PerceptualLoss
 from util.errors import UserError
 from util.flags import fraction, positive, weight
@@ -29,6 +30,7 @@ class GANTraining:
         perceptual: None: no VGG term.
         lr_G, lr_D, betas: of Adam.
         r1_every: steps between those with the term "D/r1", where a method has it.
+        augment: of what the discriminator sees, where a method has it; None: nothing is changed.
     """
 
     netD: nn.Module
@@ -38,6 +40,7 @@ class GANTraining:
     lr_D: float = 4e-4
     betas: tuple[float, float] = (0.5, 0.999)
     r1_every: int = 1
+    augment: DiffAugment | None = None
 
     @classmethod
     def from_options(cls, opt: Opt, netD: nn.Module, further: Mapping[str, float] | None = None) -> GANTraining:

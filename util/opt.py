@@ -56,6 +56,7 @@ class Opt:
     decay_steps: int
     deterministic: bool
     device: str
+    diffaug: str | None
     dilate: int | None
     dist_timeout: float
     dual_encoding: bool
