@@ -107,7 +107,7 @@ class CodeStore(nn.Module):
         device = next((rows.device for rows in self.buffers()), torch.device("cpu"))
         self._buffers.clear()
         for name, rows in state_dict.items():
-            self.register_buffer(name, rows.to(device))
+            self.register_buffer(name, rows.to(device, torch.float32))  # those of an export may be float16
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from models.networks.blocks.segments import Segments
 from models.networks.cascade.mask_aware import StylePolicy
 from models.networks.cascade.style_encoder import StyleEncoder
-from models.style_bank import BankBuilder, StyleBank
+from models.style_bank import BankBuilder, CodeStore, StyleBank
 from scripts.benchmarks.style import plain_means, plain_paint
 from util.errors import UserError
 
@@ -147,3 +147,10 @@ def test_damaged_bank_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"no bank at all")
     with pytest.raises(UserError, match=r"style_bank\.safetensors: not a style bank"):
         StyleBank.load(path, style_dim=2)
+
+
+def test_codes_stored_in_half_precision_are_computed_with_in_single() -> None:
+    store = CodeStore()
+    store.load_state_dict({"class_6": torch.tensor([[0.5, 1 / 3]]).half()})
+    (codes,) = store.bank().codes.values()
+    assert codes.dtype == torch.float32 and torch.equal(codes, torch.tensor([[0.5, 1 / 3]]).half().float())
