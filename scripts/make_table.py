@@ -120,14 +120,16 @@ def mean_entry(row: Row, task: str, parts: Sequence[Entry]) -> Entry:
 def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
     """Return a row's part of a table."""
     flags = {**row.train, **row.test}
-    if row.baseline:  # neither draws styles nor reads instances
+    elsewhere = row.baseline or row.not_built()
+    if elsewhere:  # neither draws styles nor reads instances
         flags = {name: value for name, value in flags.items() if name in OF_THE_TEST}
-    line = None if row.not_built() else last_line(checkpoints_dir / row.run / "metrics.jsonl", task, flags)
+    line = last_line(checkpoints_dir / row.run / "metrics.jsonl", task, flags)
     notes, status = [], "not built" if row.not_built() else "not run"
     if line is not None:
         status = "done"
         line = with_influence(line, checkpoints_dir / row.run)
-        planned = None if row.baseline else row.train.get("max_steps")
+        planned = None if elsewhere else row.train.get("max_steps")
+        notes += ["pictures of another make"] if row.not_built() else []
         if planned is not None and line["step"] != int(planned) and not is_best(row.test):
             status = "unfinished"
             notes.append(f"tested at step {line['step']}, the experiment asks for {planned}")

@@ -72,6 +72,17 @@ def test_rows_that_test_one_run_in_different_ways_take_their_own_lines(tmp_path:
     assert trained.ours("fid") == 2, "a run that is trained with noise is tested with noise"
 
 
+def test_a_row_of_a_method_from_elsewhere_shows_pictures_that_were_imported_under_its_name(tmp_path: Path) -> None:
+    train = {"model": "sesame", "max_steps": 5}
+    row = Row("theirs", "theirs", "Theirs", "", train, {"style_source": "mean"}, ["free_form"], {}, "")
+    assert make_table.make_entry(row, "free_form", tmp_path).status == "not built"
+    (tmp_path / "theirs").mkdir()
+    imported = {**line(7), "step": None, "protocol": {"pack": "p", "run": "theirs"}}
+    (tmp_path / "theirs" / "metrics.jsonl").write_text(json.dumps(imported) + "\n")
+    found = make_table.make_entry(row, "free_form", tmp_path)
+    assert (found.status, found.ours("fid"), found.notes) == ("done", 7, ["pictures of another make"])
+
+
 @pytest.mark.parametrize("field", ["num_images", "task"])
 def test_count_and_task_count(field: str) -> None:
     with pytest.raises(UserError, match=rf"{field}: "):
