@@ -92,23 +92,16 @@ class Bodies:
         self.places = asyncio.Semaphore(MOST_BODIES)
 
     async def read(self, request: Request) -> bytes:
-        """Return a body; raises `RefusedError` for one that is too large, or too slow."""
-        said = request.headers.get("content-length", "0")
-        if not said.isdecimal() or int(said) > MOST_BODY:
+        """Return a body of a length that is said before; raises `RefusedError` for one too large, or too slow."""
+        said = request.headers.get("content-length", "")
+        if not said.isdecimal():
+            raise RefusedError("the request does not say its length", 411)
+        if int(said) > MOST_BODY:
             raise RefusedError(f"the request is too large; {MOST_BODY >> 20} MiB are taken", 413)
         try:
             async with asyncio.timeout(PATIENCE):
-                return await self._read(request)
+                return await request.body()
         except TimeoutError:
             raise RefusedError(f"the request has not arrived within {PATIENCE:.0f} seconds", 408) from None
         except ClientDisconnect:
             raise RefusedError("the request broke off") from None
-
-    @staticmethod
-    async def _read(request: Request) -> bytes:
-        body = bytearray()
-        async for piece in request.stream():
-            body += piece
-            if len(body) > MOST_BODY:
-                raise RefusedError(f"the request is too large; {MOST_BODY >> 20} MiB are taken", 413)
-        return bytes(body)

@@ -55,7 +55,7 @@ class Client:
     def ask(
         self, path: str, body: bytes | None = None, *, method: str | None = None, headers: dict[str, str] | None = None
     ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         try:
             given = {"Content-Type": "application/octet-stream"} if body is not None else {}
             connection.request(method or ("GET" if body is None else "POST"), path, body, {**given, **(headers or {})})
