@@ -37,7 +37,8 @@ class DiffAugment:
     def __init__(self, policies: Sequence[str]) -> None:
         for name in policies:
             if name not in POLICIES:
-                raise UserError(f"--diffaug: '{name}' is unknown.{did_you_mean(name, POLICIES)} Known: {POLICIES}")
+                near = did_you_mean(name, POLICIES)
+                raise UserError(f"--diffaug: '{name}' is unknown.{near} Known: {', '.join(POLICIES)}")
         self.policies = frozenset(policies)
 
     def draw(self, count: int, side: int) -> list[Draw]:
