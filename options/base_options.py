@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from util.shared_flags import add_shared
 from util.versions import current_commit, library_versions
 
 OPTIONS_FILE = "opt.yaml"
+PRECISIONS = ("fp32", "tf32", "bf16")  # that networks are trained in
 CROP_MULTIPLE = 64  # pixels: three stages at 1/4, 1/2 and 1, the smallest at 16
 
 
@@ -68,15 +69,15 @@ def add_run_folder_flags(parser: argparse.ArgumentParser) -> Any:
     return group
 
 
-def add_run_flags(parser: argparse.ArgumentParser) -> None:
+def add_run_flags(parser: argparse.ArgumentParser, precisions: Sequence[str] = PRECISIONS) -> None:
     """Add the flags that mean the same in train.py, test.py and every script that takes a run."""
     group = add_run_folder_flags(parser)
     add_shared(group, "device")
     group.add_argument("--seed", type=int, default=0, help="seed of every random draw")
     group.add_argument("--num_workers", type=int, default=2, help="processes that load data; 0 for none")
     group.add_argument("--batch_size", type=int, default=4, help="pictures per process and step")
-    rounded = "tf32: a GPU rounds the factors of float32 products to ten bits; bf16: mixed precision"
-    group.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help=rounded)
+    rounded = "tf32: a GPU rounds the factors of float32 products to ten bits; bf16, fp16: mixed precision"
+    group.add_argument("--precision", choices=precisions, default="fp32", help=rounded)
 
 
 def add_deterministic_flag(parser: argparse.ArgumentParser) -> None:
@@ -111,10 +112,11 @@ class BaseOptions:
     is_train: bool
     description: str
     model: type[BaseModel]  # the chosen method, known before the flags are added
+    precisions: tuple[str, ...] = PRECISIONS
 
     def add_flags(self, parser: StrictParser) -> None:
         """Add the flags of the command."""
-        add_run_flags(parser)
+        add_run_flags(parser, self.precisions)
         parser.add_argument("--config", metavar="FILE.yaml", help="options as 'name: value' lines; flags override them")
         models = "; ".join(f"{name}: {MODELS.get(name).summary}" for name in MODELS.names())
         parser.add_argument("--model", default="divsem", help=models)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from options.base_options import OPTIONS_FILE, BaseOptions, Options, saved_options
+from options.base_options import OPTIONS_FILE, PRECISIONS, BaseOptions, Options, saved_options
 from options.parser import PROVENANCE, StrictParser
 from options.train_options import TrainOptions
 from util.errors import UserError
@@ -30,6 +30,7 @@ class RunOptions(BaseOptions):
     """What test.py and edit.py share."""
 
     is_train = False
+    precisions = (*PRECISIONS, "fp16")
     takes_styles = False  # runs that hold a style, not edits
 
     def parse(self, argv: list[str] | None = None) -> Options:

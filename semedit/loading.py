@@ -44,7 +44,7 @@ def load(
         device: "auto" (a GPU if there is one), "cpu" or "cuda".
         step: take step_<N>.pt, or "best" by validation; None takes the latest checkpoint.
         raw_weights: take the last weights even where the run has averaged ones.
-        precision: "fp32", "tf32" for rounded products on a GPU, or "bf16" for mixed precision.
+        precision: "fp32", "tf32" for rounded products on a GPU, "bf16" or "fp16" for mixed precision.
         palette, color_tolerance: the flags of these names: label maps are pictures in the colours of a classes.json.
         segmenter: makes the label and instance maps of pictures that come without, as --segmenter of scripts/edit.py
             does: "streets", "espnet_camvid", ...; a name of a run is looked for beside `run`.

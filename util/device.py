@@ -12,6 +12,7 @@ import torch
 
 from util.errors import UserError
 
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # what autocast computes with
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of malloc.h
 
 
@@ -73,8 +74,9 @@ def compute_deterministically() -> None:
 
 @contextlib.contextmanager
 def autocast(device: torch.device, precision: str) -> Iterator[None]:
-    """Context of `--precision fp32|tf32|bf16`."""
-    with tf32(precision == "tf32"), torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+    """Context of `--precision fp32|tf32|bf16|fp16`."""
+    half = HALVES.get(precision)
+    with tf32(precision == "tf32"), torch.autocast(device.type, dtype=half or torch.bfloat16, enabled=half is not None):
         yield
 
 

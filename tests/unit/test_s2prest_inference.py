@@ -14,6 +14,7 @@ from s2prest_tiny import QUICK, batch_of, picture, run, tiny_controlnet, tiny_mo
 
 from models.networks.s2prest.inversion import Coefficients, alphas_cumprod
 from models.s2prest_model import S2PreSTModel, truncated
+from util.device import autocast
 from util.edge_maps import edge_picture
 from util.errors import UserError
 from util.images import to_tensor
@@ -195,14 +196,15 @@ def test_schedule_is_diffusers_own() -> None:
         assert scheduler.timesteps[steps - len(how.visited) :].tolist() == how.visited
 
 
-def test_weights_held_in_bf16_give_what_casting_them_at_every_call_gives() -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_weights_held_in_half_give_what_casting_them_at_every_call_gives(precision: str) -> None:
     cast, held = tiny_model(), tiny_model()
     held.frozen.hold("fp32")
     assert {p.dtype for part in held.frozen.parts().values() for p in part.parameters()} == {torch.float32}
-    held.frozen.hold("bf16")
+    held.frozen.hold(precision)
     sizes = [sum(p.nbytes for p in model.frozen.unet.parameters()) for model in (cast, held)]
     assert sizes[1] < 0.52 * sizes[0]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with autocast(torch.device("cpu"), precision):
         assert np.array_equal(run(cast, picture(1)), run(held, picture(1)))
         losses = [model.losses(batch_of(model, [5]))["E/mse"] for model in (cast, held)]
     assert torch.equal(*losses)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.networks.s2prest.clip_input import embed
+from util.device import HALVES
 from util.errors import UserError
 
 PLACEHOLDER = "*"
@@ -127,12 +128,12 @@ class Diffusion:
         These are the linear and convolution layers of UNet, text encoder and ControlNet: no result changes. VAE and
         CLIP's image tower always compute in float32.
         """
-        if precision != "bf16":
+        if (half := HALVES.get(precision)) is None:
             return
         for part in (part for part in self._held() if part not in (self.vae, self.vision)):
             for layer in part.modules():
                 if isinstance(layer, nn.Linear | nn.Conv2d):
-                    layer.to(torch.bfloat16)
+                    layer.to(half)
 
     def save_memory(self) -> None:
         """Let the VAE work picture by picture and, above the size that it was trained at, in blended tiles.
