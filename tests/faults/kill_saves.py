@@ -46,6 +46,7 @@ def fault(folder: Path, before: int) -> str:
 
 
 def main(folder: Path, kills: int) -> None:
+    torch.set_num_threads(1)  # the threads of a pool do not come along in a fork: a child that waits for them hangs
     for _ in range(kills):
         before = Checkpoints(folder).newest_step()
         child = os.fork()
