@@ -112,9 +112,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     if opt.batch_size < 1 or opt.num_workers < 0:
         raise UserError("--batch_size must be at least 1 and --num_workers at least 0")
     if opt.json:
-        require_writable(Path(opt.json).parent, "--json")
         if Path(opt.json).is_dir():
             raise UserError(f"--json {opt.json}: is a folder; name a file")
+        require_writable(Path(opt.json).parent, "--json")
     if opt.report:
         require_writable(Path(opt.report), "--report")
     return opt

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
+SKIPPED = pytest.StashKey[bool]()  # set where a test cannot be tried here
 LEDGER = os.environ.get("FAULTS_LEDGER")  # a file that gets a JSON line per test; set by `make test-faults`
 
 
@@ -45,6 +46,16 @@ class Ledger:
             self.faults.append(error)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped:
+        item.stash[SKIPPED] = True
+    return report
+
+
 @pytest.fixture
 def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
     """Count attempts; needs the mark `fault(number, what, sees=...)`."""
@@ -52,6 +63,8 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
     number, what = mark.args
     counts = Ledger()
     yield counts
+    if SKIPPED in request.node.stash:
+        return
     if LEDGER:
         row = {"fault": number, "what": what, "sees": mark.kwargs["sees"], "test": request.node.nodeid.split("::")[0],
                "tried": counts.tried, "survived": counts.survived}  # fmt: skip

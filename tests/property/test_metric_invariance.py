@@ -19,6 +19,7 @@ from metrics.features.perceptual import Perceptual
 from metrics.features.set_metrics import VARIANTS, FeatureMetrics
 from metrics.folders import Loaded, batches
 from metrics.metric import Metric, MetricValue
+from metrics.pixels.brightness import Brightness
 from metrics.pixels.reconstruction import Reconstruction
 from metrics.pixels.seam import Seam
 from metrics.pixels.style import Style
@@ -85,7 +86,7 @@ def all_metrics() -> list[Metric]:
         segmenter, table=torch.arange(3), ignore_label=None, names=tuple(SegmentationMetric.values)
     )
     reconstruction = Reconstruction(tuple(Reconstruction.values))
-    return [*from_features, segmentation, reconstruction, perceptual(), Seam(), Style()]
+    return [*from_features, segmentation, reconstruction, perceptual(), Seam(), Brightness(), Style()]
 
 
 def one(k: int) -> Loaded:
