@@ -182,8 +182,11 @@ def other_options(row: Row, path: Path) -> list[str]:
 def validations(experiment: Experiment, checkpoints_dir: Path) -> list[Panel]:
     """Return a plot per metric that the rows' validations in training measured; raises `UserError` without any."""
     found: dict[str, dict[str, dict[int, float]]] = {}
-    runs = {row.run: row for row in reversed(experiment.rows) if not (row.baseline or row.mean_of or row.not_built())}
-    for name, row in reversed(runs.items()):
+    runs: dict[str, Row] = {}  # several rows may test one: the first names it
+    for row in experiment.rows:
+        if not (row.baseline or row.mean_of or row.not_built()):
+            runs.setdefault(row.run, row)
+    for name, row in runs.items():
         label = ", ".join(filter(None, (experiment.groups[row.group], row.label)))
         for step, values in read_validations(checkpoints_dir / name):
             for metric, value in values.items():

@@ -15,6 +15,7 @@ from torch import Tensor
 from metrics.declaration import Setup, Value
 from metrics.metric import Metric, PerPicture
 from metrics.pictures import Pictures
+from metrics.pixels.reconstruction import NO_TRUTH
 from metrics.pixels.stylisation import luminance
 from metrics.registry import EDITING, METRICS
 
@@ -59,8 +60,10 @@ class Brightness(PerPicture):
     def reset(self) -> None:
         super().reset()
         self._signed: dict[str, list[float]] = {name: [] for name in self.names}
+        self._without_truth = False
 
     def score(self, pictures: Pictures) -> dict[str, Tensor]:
+        self._without_truth |= not pictures.has_truth
         if pictures.mask is None or not pictures.has_truth:
             return {name: torch.full((len(pictures),), torch.nan) for name in self.names}
         inside = pictures.mask > 0
@@ -75,4 +78,6 @@ class Brightness(PerPicture):
         return {"signed": sum(self._signed[name]) / len(self._signed[name])}
 
     def why_empty(self, name: str) -> str:
+        if self._without_truth:
+            return NO_TRUTH
         return "no picture is dark" if name == "brightness_dark" else super().why_empty(name)

@@ -76,6 +76,12 @@ def test_brightness_tells_dark_pictures_apart_and_keeps_the_sign() -> None:
     metric.update(pictures(fake[1:2], real[1:2], mask[1:2]))
     assert "brightness_dark" not in metric.compute()
     assert metric.notes == ["brightness_dark: left out, no picture is dark"]
+    metric.reset()
+    metric.update(pictures(fake, real, mask, has_truth=False))  # a removed object
+    assert not metric.compute()
+    assert metric.notes == [
+        f"{name}: left out, the real pictures do not show what the labels ask for" for name in values
+    ]
 
 
 def test_seam_is_zero_on_itself_and_left_out_without_a_border() -> None:
