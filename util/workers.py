@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from util.errors import LostProcessError
@@ -38,6 +39,7 @@ def shield_worker(worker_id: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_obey_parent, args=(os.getppid(),), daemon=True).start()
     Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
+    sys.excepthook = _tell_unless_hung_up
 
 
 def _obey_parent(parent: int) -> None:
@@ -49,6 +51,13 @@ def _obey_parent(parent: int) -> None:
 def _give_up(error: BaseException, batch: Any) -> NoReturn:
     os.write(2, f"data worker: {cause(error)}\n".encode())
     os._exit(1)
+
+
+def _tell_unless_hung_up(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Be `sys.excepthook`, without the traceback of a thread whose batch the parent, on its way out, did not fetch."""
+    in_thread = threading.current_thread() is not threading.main_thread()
+    if not (in_thread and isinstance(error, (ConnectionError, EOFError))):
+        sys.__excepthook__(kind, error, trace)
 
 
 # --- in its parent ----------------------------------------------------------------------------------------------------

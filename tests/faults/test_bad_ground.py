@@ -20,8 +20,9 @@ from util.errors import EXIT_OK, EXIT_USER_ERROR, UserError, run_main
 
 SEES = "one sentence: file or flag, what is wrong, what to do; before work begins where that can be known"
 REWRITTEN = {"opt.yaml", ".lock", "stats.jsonl"}  # by --continue_train, whole
-FITS = {(c, "24") for c in ("test a run elsewhere", "edit a run", "edit SemIA", "build_style_bank")} | {
-    (c, "24") for c in ("evaluate --json", "evaluate --report")
+FITS = {
+    (command, "24")
+    for command in ("test a run elsewhere", "edit a run", "edit SemIA", "build_style_bank", "evaluate --json")
 }  # what they write is smaller
 
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from models.base_bank import BANK_FILE, BankedModel
 from trainers.checkpoint import load_checkpoint
 from trainers.signals import StopSignals
 from util.errors import EXIT_INTERRUPTED, EXIT_OK
+from util.workers import _tell_unless_hung_up
 
 QUICK = "--device cpu --num_workers 0 --image_every 0 --max_steps 1".split()
 
@@ -119,3 +121,15 @@ def test_first_signal_asks_and_the_second_acts_at_once(request: pytest.FixtureRe
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
     assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_a_worker_tells_no_batch_that_its_parent_did_not_fetch(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(error: Exception) -> None:
+        _tell_unless_hung_up(type(error), error, None)
+
+    for error in (EOFError(), ConnectionResetError(), ValueError("told")):
+        thread = threading.Thread(target=fail, args=(error,))
+        thread.start()
+        thread.join()
+    fail(EOFError("told in the main thread"))
+    assert capsys.readouterr().err.splitlines() == ["ValueError: told", "EOFError: told in the main thread"]
