@@ -1,8 +1,7 @@
-"""`benchmark.py infer` and `train`: SPMPGAN and DivSem at the papers' widths, against the plain forms of their layers.
+"""`benchmark.py infer` and `train`: SPMPGAN and DivSem at the papers' widths, beside what their release does.
 
-Plain: the context as maps at every layer, maps enlarged before they are convolved, channels first. Both forms have the
-same random weights and see the same pictures, in turn, in one process; inference also compares the results. On a GPU,
-which has other fast paths, the two differ by little.
+Plain: `as_released`, and optimisers that are not fused. Both forms have the same random weights and see the same
+pictures, in turn, in one process; inference also compares the results.
 """
 
 from __future__ import annotations
@@ -14,21 +13,19 @@ from functools import partial
 from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.masks import brush
 from models.base_cascade_gan import CascadeGAN
 from models.base_gan import GANTraining
 from models.divsem_model import DivSemModel
 from models.losses.perceptual import PerceptualLoss
-from models.networks.blocks import enlarge
 from models.networks.blocks.discriminator import MultiScaleDiscriminator
 from models.networks.blocks.init import init_normal
-from models.networks.cascade import stages
-from models.networks.cascade.context import dense_context
 from models.networks.cascade.stages import CascadeGenerator
 from models.networks.cascade.style_encoder import StyleEncoder
 from models.spmpgan_model import SPMPGANModel
+from scripts.benchmarks.as_released import as_released
 from scripts.benchmarks.measure import (
     OURS,
     PLAIN,
@@ -52,7 +49,10 @@ from util.seeds import random_pair, torch_generator
 
 INSTANCES, CLASSES = 36, 34
 WEIGHTS = {"G/gan": 1.0, "G/l1": 1.0, "G/vgg": 10.0, "G/feat": 0.0}
-ROWS = {"infer": (("divsem", 151), ("divsem", 34), ("spmpgan", 34)), "train": (("divsem", 34), ("spmpgan", 34))}
+ROWS = {  # method, classes, whether an instance is wholly erased
+    "infer": (("divsem", 151, False), ("divsem", 34, False), ("spmpgan", 34, False)),
+    "train": (("divsem", 34, False), ("divsem", 34, True), ("spmpgan", 34, False)),
+}
 
 
 class VGGOfCost(PerceptualLoss):
@@ -70,14 +70,15 @@ def main(opt: argparse.Namespace) -> None:
     print(f"{opt.size}x{opt.size}, batch {opt.batch_size}, {opt.precision}, {told(found)}; a 3x3 convolution of 128 "
           f"channels: {rate:.0f} GFLOP/s")  # fmt: skip
     heads = f"{'images/s':>10}{'ratio':>8}{'CPU':>8}{'GFLOP plain':>13}{'ours':>7}{'of rate':>9}"
-    print(f"{'':22}{'plain s':>9}{'ours s':>9}{heads}{'difference':>12}")
+    print(f"{'':32}{'plain s':>9}{'ours s':>9}{heads}{'difference':>12}")
     figures: Figures = {**found, "size": opt.size, "batch": opt.batch_size, "precision": opt.precision,
                         "conv_gflops": rate, "rows": {}}  # fmt: skip
-    for method, classes in ROWS[opt.what]:
-        row = measure(opt, opt.what, method, classes)
+    for method, classes, erased in ROWS[opt.what]:
+        row = measure(opt, opt.what, method, classes, erased=erased)
         row["share"] = opt.batch_size * row[OURS]["gflop"] / row[OURS]["wall_s"] / rate
-        figures["rows"][f"{method}, {classes} classes"] = row
-        show(f"{method}, {classes} classes", row)
+        name = f"{method}, {classes} classes" + ", one erased" * erased
+        figures["rows"][name] = row
+        show(name, row)
     save(opt, figures)
 
 
@@ -95,13 +96,15 @@ def show(name: str, row: Figures) -> None:
              f"{plain['gflop']:.0f}" if plain else "", f"{ours['gflop']:.0f}", f"{row['share']:.0%}",
              f"{row['difference']:.1e}" if "difference" in row else ""]  # fmt: skip
     widths = (9, 9, 10, 8, 8, 13, 7, 9, 12)
-    print(f"{name:22}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
+    print(f"{name:32}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
 
 
-def measure(opt: argparse.Namespace, what: str, method: str, classes: int, *, instances: int = INSTANCES) -> Figures:
+def measure(
+    opt: argparse.Namespace, what: str, method: str, classes: int, *, instances: int = INSTANCES, erased: bool = False
+) -> Figures:
     """Time one method, against its plain form unless `--against none`; GFLOP and images/s are of pictures."""
     forms = {
-        name: form_of(opt, what, method, classes, name=name, instances=instances)
+        name: form_of(opt, what, method, classes, name=name, instances=instances, erased=erased)
         for name in (PLAIN, OURS)
         if name == OURS or opt.against == PLAIN
     }
@@ -116,36 +119,28 @@ def measure(opt: argparse.Namespace, what: str, method: str, classes: int, *, in
 
 
 def form_of(
-    opt: argparse.Namespace, what: str, method: str, classes: int, *, name: str, instances: int = INSTANCES
-) -> Form:
+    opt: argparse.Namespace, what: str, method: str, classes: int, *, name: str, instances: int = INSTANCES,
+    erased: bool = False,
+) -> Form:  # fmt: skip
     """Return a method's work, "infer" or "train", in its plain form or ours."""
     device = resolve_device(opt.device)
     model = build(opt, method, classes, is_train=what == "train")
-    batch = to_device(scene(opt.size, classes, instances=instances, batch=opt.batch_size), device)
+    made = scene(opt.size, classes, instances=instances, batch=opt.batch_size, erased=erased)
     model.to(device)
-    work = inference(model, batch, opt.precision) if what == "infer" else training(model, batch, opt.precision)
-    return Form(work, partial(plain_forms if name == PLAIN else fast_forms, model))
+    batch = to_device(made, device)
+    work: Callable[[], Tensor | None]
+    if what == "infer":
+        work = inference(model, batch, opt.precision)
+    else:
+        work = training(model, batch, opt.precision, fused=name == OURS)
+    return Form(work, partial(as_released if name == PLAIN else as_in_runs, model))
 
 
 @contextmanager
-def plain_forms(model: CascadeGAN) -> Iterator[None]:
-    """Context in which the layers compute in their plain forms."""
-    for net in networks(model):
-        net.to(memory_format=torch.contiguous_format)
-    with patch.object(stages, "build_context", dense_context), patch.object(enlarge, "LEAST", float("inf")):
-        yield
-
-
-@contextmanager
-def fast_forms(model: CascadeGAN) -> Iterator[None]:
-    """Context in which they compute as in any run."""
+def as_in_runs(model: CascadeGAN) -> Iterator[None]:
+    """Context in which the layers compute as in any run."""
     model.to(next(model.netG.parameters()).device)
     yield
-
-
-def networks(model: CascadeGAN) -> list[nn.Module]:
-    """All that a step computes with."""
-    return [*model.networks().values(), *([] if model.perceptual is None else [model.perceptual])]
 
 
 def build(opt: argparse.Namespace, method: str, classes: int, *, is_train: bool) -> CascadeGAN:
@@ -163,20 +158,21 @@ def build(opt: argparse.Namespace, method: str, classes: int, *, is_train: bool)
     return kind(netG=netG, label_nc=classes, training=settings)
 
 
-def scene(size: int, classes: int, *, instances: int = INSTANCES, batch: int = 1) -> Batch:
-    """Return pictures of `instances` cells around random points, a brush stroke of each erased."""
+def scene(size: int, classes: int, *, instances: int = INSTANCES, batch: int = 1, erased: bool = False) -> Batch:
+    """Return pictures of `instances` cells around random points: a brush stroke of each is erased, or also a cell."""
     shape = (batch, 3, size, size)
     image = torch.rand(shape, generator=torch_generator("benchmark", "image")) * 2 - 1
     pixel = torch.cartesian_prod(torch.arange(size), torch.arange(size)).float()
     points = torch.rand(batch, instances, 2, generator=torch_generator("benchmark", "points")) * size
     inst = torch.stack([torch.cdist(pixel, each).argmin(1).view(size, size) for each in points])
     mask = torch.stack([torch.from_numpy(brush(*random_pair("benchmark", "mask", b), size)) for b in range(batch)])
+    mask[(inst == 0) & erased] = 1
     edge = torch.zeros(batch, 1, size, size)
     ids = torch.arange(instances).repeat(batch, 1)
     edge[:, 0, 1:, 1:] = ((inst[:, 1:, 1:] != inst[:, :-1, 1:]) | (inst[:, 1:, 1:] != inst[:, 1:, :-1])).float()
     return {"image": image, "label": inst % classes, "inst": inst, "mask": mask.float()[:, None], "edge": edge,
             "name": ["benchmark"] * batch, "index": [0] * batch, "inst_id": ids, "inst_class": ids % classes,
-            "hidden": [False] * batch}  # fmt: skip
+            "hidden": [erased] * batch}  # fmt: skip
 
 
 def inference(model: CascadeGAN, batch: Batch, precision: str) -> Callable[[], Tensor]:
@@ -191,10 +187,13 @@ def inference(model: CascadeGAN, batch: Batch, precision: str) -> Callable[[], T
     return fill
 
 
-def training(model: CascadeGAN, batch: Batch, precision: str) -> Callable[[], None]:
-    """Return a call that makes a step of training."""
+def training(model: CascadeGAN, batch: Batch, precision: str, *, fused: bool = True) -> Callable[[], None]:
+    """Return a call that makes a step of training, with fused optimisers or those of the release."""
     model.train()
     world = Distributed(device=batch["image"].device)
     settings = TrainerSettings(max_steps=1, precision=precision)
     step = Step(model, world=world, guard=UpdateGuard(model, world), settings=settings)
+    for phase in model.phases():
+        for group in phase.optimizer.param_groups:
+            group["fused"] = fused
     return lambda: step.make([batch], 0)

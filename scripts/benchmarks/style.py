@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from models.networks.blocks.segments import Segments
+from scripts.benchmarks.as_released import plain_means, plain_paint
 from scripts.benchmarks.cascade import CLASSES, INSTANCES, scene
 from scripts.benchmarks.measure import OURS, PLAIN, Figures, Form, in_turn, machine, save, told, with_ratios
 from util.batch import to_device
@@ -23,30 +24,6 @@ from util.seeds import torch_generator
 CHANNELS = 128  # of a style code
 
 
-def plain_means(x: Tensor, inst: Tensor, count: int, weight: Tensor | None = None) -> Tensor:
-    """As `Segments.mean`, for weights that are 0 or 1."""
-    out = x.new_zeros(x.shape[0], count, x.shape[1])
-    for b in range(x.shape[0]):
-        for i in range(count):
-            keep = inst[b] == i
-            if weight is not None:
-                keep = keep & (weight[b, 0] > 0)
-            if keep.any():
-                out[b, i] = x[b][:, keep].mean(1)
-    return out
-
-
-def plain_paint(codes: Tensor, inst: Tensor) -> Tensor:
-    """As `Segments.paint`."""
-    out = codes.new_zeros(codes.shape[0], codes.shape[2], *inst.shape[1:])
-    for b in range(len(codes)):
-        for i in range(codes.shape[1]):
-            here = (inst[b] == i).nonzero(as_tuple=True)
-            out[b][:, here[0], here[1]] = codes[b, i][:, None]
-    return out
-
-
-# --- measuring --------------------------------------------------------------------------------------------------------
 def main(opt: argparse.Namespace) -> None:
     """Print the table and write the JSON."""
     found = machine(opt)

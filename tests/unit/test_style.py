@@ -16,7 +16,7 @@ from models.networks.blocks.segments import Segments
 from models.networks.cascade.mask_aware import StylePolicy
 from models.networks.cascade.style_encoder import StyleEncoder
 from models.style_bank import BankBuilder, CodeStore, StyleBank
-from scripts.benchmarks.style import plain_means, plain_paint
+from scripts.benchmarks.as_released import plain_means, plain_paint
 from util.errors import UserError
 
 
