@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from models.networks.blocks.discriminator import MultiScaleDiscriminator
 from models.networks.blocks.init import init_normal
 from models.networks.blocks.scales import resize_nearest
 from models.networks.blocks.spm import Modulation
+from models.networks.cascade.entry import HOLE_ENTRIES
 from models.networks.cascade.mask_aware import MaskAwareEncoder
 from models.networks.cascade.stages import Cascade, CascadeGenerator, CascadeInputs
 from util.batch import Batch, one_hot
@@ -58,7 +59,8 @@ class CascadeGAN(GANModel):
     """
 
     channels_last = True
-    formerly = {**GANModel.formerly, "r1_gamma": 0.0, "r1_every": 16, "diffaug": None}
+    formerly = {**GANModel.formerly, "hole_entry": "grey", "r1_gamma": 0.0, "r1_every": 16, "diffaug": None}
+    hole_entries: ClassVar[tuple[str, ...]] = HOLE_ENTRIES[:2]  # "instance" asks for style codes
 
     def __init__(
         self, *, netG: CascadeGenerator, label_nc: int, ignore_label: int | None = None,
@@ -81,6 +83,9 @@ class CascadeGAN(GANModel):
         group.add_argument("--edge_input", **switch, help="instance edges beside the labels")
         group.add_argument("--modulation", choices=("spm", "spade"), default="spm", help="spade: by the labels alone")
         group.add_argument("--raw_modulation", **switch, help="modulate by features as they are; off: normalised")
+        group.add_argument("--hole_entry", choices=cls.hole_entries, default="grey",
+                           help="the erased part as the first stage sees it: mid-grey, or as bright as the visible "
+                           f"pixels of the {' or the '.join(cls.hole_entries[1:])}")  # fmt: skip
         if not is_train:
             return
         CascadeGAN.add_training_flags(group, lr_G=1e-4, lr_D=4e-4, lambda_l1=1.0)
@@ -102,10 +107,13 @@ class CascadeGAN(GANModel):
     @classmethod
     def generator(cls, opt: Opt) -> CascadeGenerator:
         """Return the generator, with the style encoder if there is one, initialised."""
+        encoder = cls.style_encoder(opt)
+        if opt.hole_entry == "instance" and encoder is None:
+            raise UserError("--hole_entry instance needs the style encoding: without it, take --hole_entry picture")
         netG = CascadeGenerator(
-            style_encoder=cls.style_encoder(opt), label_nc=opt.label_nc, crop_size=opt.crop_size, ngf=opt.ngf,
+            style_encoder=encoder, label_nc=opt.label_nc, crop_size=opt.crop_size, ngf=opt.ngf,
             modulation=Modulation(hidden=opt.spm_hidden, kind=opt.modulation, raw=opt.raw_modulation),
-            multi_scale=opt.multi_scale, edge_input=opt.edge_input,
+            multi_scale=opt.multi_scale, edge_input=opt.edge_input, hole_entry=opt.hole_entry,
         )  # fmt: skip
         init_normal(netG)
         return netG

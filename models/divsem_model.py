@@ -15,6 +15,7 @@ from models.base_bank import BANK_SETTINGS, BankedModel, BankSettings, without
 from models.base_cascade_gan import CascadeGAN
 from models.base_gan import GANTraining
 from models.networks.blocks.segments import Segments
+from models.networks.cascade.entry import HOLE_ENTRIES
 from models.networks.cascade.mask_aware import MaskAwareEncoder, StylePolicy
 from models.networks.cascade.stages import CascadeGenerator, CascadeInputs
 from models.networks.cascade.style_encoder import StyleEncoder
@@ -30,6 +31,7 @@ class DivSemModel(CascadeGAN, BankedModel):
 
     summary = "DivSem (2023): mask-aware style encoder and style codes on SPMPGAN's cascade"
     formerly = {**CascadeGAN.formerly, "ratio_input": "visible"}
+    hole_entries = HOLE_ENTRIES
 
     def __init__(
         self, *, netG: CascadeGenerator, label_nc: int, ignore_label: int | None = None,

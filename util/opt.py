@@ -76,6 +76,7 @@ class Opt:
     graph: list[str]
     guidance: float
     half: bool
+    hole_entry: str
     ignore_label: int
     image: str
     image_every: int

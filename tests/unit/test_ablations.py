@@ -16,6 +16,7 @@ from models.base_cascade_gan import CascadeGAN
 from models.losses.gan import feature_matching
 from options.train_options import TrainOptions
 from util.batch import Batch, collate
+from util.errors import UserError
 
 
 def build(name: str, *flags: str) -> CascadeGAN:
@@ -67,6 +68,8 @@ def test_without_style_encoding_divsem_is_spmpgan(batch: Batch) -> None:
         (["--no-raw_modulation"], ()),
         (["--style_pool", "all"], ()),
         (["--ratio_input", "one"], ()),
+        (["--hole_entry", "picture"], ()),
+        (["--hole_entry", "instance"], ()),
     ],
 )
 def test_an_ablation_removes_its_own_tensors_alone(flags: list[str], gone: tuple[str, ...], batch: Batch) -> None:
@@ -120,6 +123,13 @@ def test_without_weight_r1_changes_nothing(batch: Batch) -> None:
     assert step(build("divsem", "--r1_gamma", "0", "--r1_every", "1"), batch) == plain
     penalised = step(build("divsem", "--r1_gamma", "1", "--r1_every", "1"), batch)
     assert penalised.pop("D/r1") > 0 and penalised == plain, "the other terms are the same"
+
+
+def test_instances_fill_the_hole_only_where_they_are_known() -> None:
+    with pytest.raises(UserError, match=r"--hole_entry instance needs the style encoding: .* --hole_entry picture"):
+        build("divsem", "--no-style_encoding", "--hole_entry", "instance")
+    with pytest.raises(UserError, match="--hole_entry: invalid choice: 'instance'"):
+        build("spmpgan", "--hole_entry", "instance")
 
 
 def test_edge_input_is_one_channel_of_the_context(batch: Batch) -> None:

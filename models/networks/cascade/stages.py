@@ -11,6 +11,7 @@ from models.networks.blocks.enlarge import upsample2
 from models.networks.blocks.scales import resize_bilinear, resize_nearest, stage_sizes
 from models.networks.blocks.spm import SPM, Modulation
 from models.networks.cascade.context import build_context
+from models.networks.cascade.entry import first_entry
 from models.networks.cascade.mask_aware import MaskAwareEncoder
 from models.networks.cascade.unet import SPMUNet
 from util.shapes import check_shape
@@ -59,6 +60,7 @@ class CascadeGenerator(nn.Module):
         multi_scale: False has the last stage alone, fed with the masked picture.
         edge_input: False leaves the edge map out of the context.
         style_encoder: trained as a part of the generator.
+        hole_entry: what the erased part looks like to the first stage, see `entry.py`; "instance" with styles only.
     """
 
     def __init__(
@@ -71,9 +73,11 @@ class CascadeGenerator(nn.Module):
         multi_scale: bool = True,
         edge_input: bool = True,
         style_encoder: MaskAwareEncoder | None = None,
+        hole_entry: str = "grey",
     ) -> None:
         super().__init__()
         self.label_nc, self.crop_size, self.edge_input = label_nc, crop_size, edge_input
+        self.hole_entry = hole_entry
         self.style_dim = style_dim = 0 if style_encoder is None else style_encoder.style_dim
         self.sizes = stage_sizes(crop_size, multi_scale=multi_scale)
         channels = label_nc + edge_input
@@ -114,7 +118,8 @@ class CascadeGenerator(nn.Module):
             if out.fake:
                 entry = hole * upsample2(out.fake[-1]) + (1 - hole) * real
             else:
-                entry = resize_bilinear(image * (1 - mask), size)
+                count = 0 if codes is None else codes.shape[1]
+                entry = resize_bilinear(first_entry(image, mask, self.hole_entry, inst, count), size)
             fake = stage(entry, ctx)
             out.real.append(real)
             out.entry.append(entry)
