@@ -8,13 +8,14 @@ from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.base_gan import GANModel, GANTraining
+from models.base_gan import GANModel, GANTraining, perceptual_network
 from models.losses.diffaug import POLICIES, DiffAugment, Draw
 from models.losses.gan import feature_matching, gradient_penalty, hinge_fake, hinge_generator, hinge_real
 from models.networks.blocks.discriminator import MultiScaleDiscriminator
 from models.networks.blocks.init import init_normal
+from models.networks.blocks.projected import ProjectedDiscriminator
 from models.networks.blocks.scales import resize_nearest
 from models.networks.blocks.spm import Modulation
 from models.networks.cascade.entry import HOLE_ENTRIES
@@ -27,6 +28,7 @@ from util.opt import Opt
 from util.shared_flags import add_shared
 
 PerScale = dict[str, list[Tensor]]
+FIRST_TAP = 1  # of the perceptual network's five that `ProjectedDiscriminator` judges: four depths, as projected GANs
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,15 @@ class CascadeGAN(GANModel):
 
     Args:
         label_nc, ignore_label: as in the data set.
-        training: with a `MultiScaleDiscriminator`, and weights of "G/gan", "G/l1", "G/vgg", "G/feat", "D/r1".
+        training: with a `MultiScaleDiscriminator`, or a `ProjectedDiscriminator` and its `features`; and weights of
+            "G/gan", "G/l1", "G/vgg", "G/feat", "D/r1".
     """
 
     channels_last = True
-    formerly = {**GANModel.formerly, "hole_entry": "grey", "r1_gamma": 0.0, "r1_every": 16, "diffaug": None}
+    formerly = {
+        **GANModel.formerly, "hole_entry": "grey", "discriminator": "patch", "r1_gamma": 0.0, "r1_every": 16,
+        "diffaug": None,
+    }  # fmt: skip
     hole_entries: ClassVar[tuple[str, ...]] = HOLE_ENTRIES[:2]  # "instance" asks for style codes
 
     def __init__(
@@ -90,6 +96,8 @@ class CascadeGAN(GANModel):
             return
         CascadeGAN.add_training_flags(group, lr_G=1e-4, lr_D=4e-4, lambda_l1=1.0)
         add_shared(group, "lambda_feat")
+        group.add_argument("--discriminator", choices=("patch", "projected"), default="patch",
+                           help="judges of pixels, or of frozen features, those of --perceptual")  # fmt: skip
         group.add_argument("--r1_gamma", type=weight, default=0.0,
                            help="weight of R1, the squared gradient of the scores of real pictures")  # fmt: skip
         group.add_argument("--r1_every", type=positive_int, default=16, metavar="N",
@@ -129,13 +137,18 @@ class CascadeGAN(GANModel):
         if opt.lambda_feat and not opt.lambda_gan:
             raise UserError("--lambda_feat compares features of the discriminators, which --lambda_gan 0 leaves out")
         CascadeGAN.require_a_loss(opt, ("lambda_gan", "lambda_l1", "lambda_vgg"))
-        netD = MultiScaleDiscriminator(
-            label_nc=opt.label_nc, crop_size=opt.crop_size, ndf=opt.ndf, multi_scale=opt.multi_scale
-        )
+        sizes: dict[str, Any] = {name: getattr(opt, name) for name in ("label_nc", "crop_size", "ndf", "multi_scale")}
+        netD: nn.Module
+        if opt.discriminator == "projected":
+            features = perceptual_network(opt, without="--discriminator patch --lambda_vgg 0")
+            netD = ProjectedDiscriminator(channels=features.widths[FIRST_TAP:], **sizes)
+        else:
+            features, netD = None, MultiScaleDiscriminator(**sizes)
         init_normal(netD)
         weights = {"G/feat": opt.lambda_feat, "D/r1": opt.r1_gamma * opt.r1_every}
         augment = DiffAugment(opt.diffaug.split(",")) if opt.diffaug else None
-        return replace(GANTraining.from_options(opt, netD, weights), r1_every=opt.r1_every, augment=augment)
+        training = GANTraining.from_options(opt, netD, weights, features)
+        return replace(training, r1_every=opt.r1_every, augment=augment)
 
     # --- training --------------------------------------------------------------------------------------------------
     def begin_step(self, batch: Batch) -> CascadeStep:
@@ -157,13 +170,17 @@ class CascadeGAN(GANModel):
         """Return the generator's losses, summed over the scales."""
         return {name: torch.stack(terms).sum() for name, terms in self.per_scale_G(shared).items()}
 
+    def judged(self, pictures: list[Tensor]) -> list[Any]:
+        """Return what the discriminators judge of pictures, coarse to fine: these, or their frozen features."""
+        return pictures if self.features is None else [self.features.taps(x)[FIRST_TAP:] for x in pictures]
+
     def per_scale_D(self, shared: CascadeStep) -> PerScale:
         """The discriminators' losses, coarse to fine; R1 in every so-manieth step."""
         fakes, reals = ([x.detach() for x in shared.seen(xs)] for xs in (shared.out.composite, shared.out.real))
         penalised = self.weighted("D/r1") and (self.step + 1) % self.r1_every == 0  # so that logged steps have it
         if penalised:
             reals = [real.requires_grad_() for real in reals]
-        on_fake, on_real = self.call("netD")(shared.segs, fakes, reals)
+        on_fake, on_real = self.call("netD")(shared.segs, *map(self.judged, (fakes, reals)))
         losses = {"D/fake": [hinge_fake(o[-1]) for o in on_fake], "D/real": [hinge_real(o[-1]) for o in on_real]}
         if penalised:
             losses["D/r1"] = [gradient_penalty(o[-1], real) for o, real in zip(on_real, reals, strict=True)]
@@ -177,7 +194,8 @@ class CascadeGAN(GANModel):
         if self.weighted("G/gan"):
             assert self.netD is not None
             matching = self.weighted("G/feat")
-            on_fake, *on_real = self.netD(shared.segs, *map(shared.seen, [out.composite, out.real][: 1 + matching]))
+            seen = [shared.seen(pictures) for pictures in (out.composite, out.real)[: 1 + matching]]
+            on_fake, *on_real = self.netD(shared.segs, *map(self.judged, seen))
             losses["G/gan"] = [hinge_generator(o[-1]) for o in on_fake]
             if matching:
                 terms = [feature_matching(a, b) for a, b in zip(on_fake, on_real[0], strict=True)]

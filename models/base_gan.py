@@ -29,6 +29,7 @@ class GANTraining:
         weights: of the generator's terms, "G/gan" among them; the discriminator's terms take that one.
         perceptual: None: no VGG term.
         lr_G, lr_D, betas: of Adam.
+        features: the network whose features the discriminator judges, where a method has that; None: it judges pixels.
         r1_every: steps between those with the term "D/r1", where a method has it.
         augment: of what the discriminator sees, where a method has it; None: nothing is changed.
     """
@@ -39,22 +40,28 @@ class GANTraining:
     lr_G: float = 1e-4
     lr_D: float = 4e-4
     betas: tuple[float, float] = (0.5, 0.999)
+    features: PerceptualLoss | None = None
     r1_every: int = 1
     augment: DiffAugment | None = None
 
     @classmethod
-    def from_options(cls, opt: Opt, netD: nn.Module, further: Mapping[str, float] | None = None) -> GANTraining:
+    def from_options(
+        cls, opt: Opt, netD: nn.Module, further: Mapping[str, float] | None = None,
+        features: PerceptualLoss | None = None,
+    ) -> GANTraining:  # fmt: skip
         """Return what the flags of `GANModel.add_training_flags` say; `further`: weights of other terms."""
         weights = {"G/gan": opt.lambda_gan, "G/l1": opt.lambda_l1, "G/vgg": opt.lambda_vgg, **(further or {})}
-        perceptual = None
-        if opt.lambda_vgg:
-            perceptual = PerceptualLoss(
-                arch=opt.perceptual,
-                weights=opt.vgg_weights,
-                order=opt.perceptual_order,
-                input_scale=opt.perceptual_input,
-            )
-        return cls(netD, weights, perceptual, lr_G=opt.lr_G, lr_D=opt.lr_D, betas=(opt.beta1, opt.beta2))
+        perceptual = (features or perceptual_network(opt)) if opt.lambda_vgg else None
+        betas = (opt.beta1, opt.beta2)
+        return cls(netD, weights, perceptual, lr_G=opt.lr_G, lr_D=opt.lr_D, betas=betas, features=features)
+
+
+def perceptual_network(opt: Opt, *, without: str = "--lambda_vgg 0") -> PerceptualLoss:
+    """Return the frozen network that `--perceptual` and its flags name; `without`: flags that need none."""
+    return PerceptualLoss(
+        arch=opt.perceptual, weights=opt.vgg_weights, order=opt.perceptual_order, input_scale=opt.perceptual_input,
+        without=without,
+    )  # fmt: skip
 
 
 class GANModel(BaseModel):
@@ -70,10 +77,11 @@ class GANModel(BaseModel):
         self.netG: Any = netG
         self.netD: Any = None
         self.perceptual: PerceptualLoss | None = None
+        self.features: PerceptualLoss | None = None
         if training is None:
             return
         assert netG is not None
-        self.netD, self.perceptual = training.netD, training.perceptual
+        self.netD, self.perceptual, self.features = training.netD, training.perceptual, training.features
         gan = training.weights["G/gan"]
         self.loss_weights = {**training.weights, "D/fake": gan, "D/real": gan}
         self.optimizer_D = torch.optim.Adam(training.netD.parameters(), lr=training.lr_D, betas=training.betas)
@@ -110,10 +118,11 @@ class GANModel(BaseModel):
         return {"netG": self.netG} if self.netD is None else {"netG": self.netG, "netD": self.netD}
 
     def to(self, device: torch.device) -> BaseModel:
-        """Move all networks, the frozen perceptual one included."""
-        if self.perceptual is not None:
-            self.perceptual.to(device)
-            self.arrange(self.perceptual, device)
+        """Move all networks, the frozen ones included."""
+        for net in (self.perceptual, self.features):
+            if net is not None:
+                net.to(device)
+                self.arrange(net, device)
         return super().to(device)
 
     def phases(self) -> list[Phase]:

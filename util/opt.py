@@ -58,6 +58,7 @@ class Opt:
     device: str
     diffaug: str | None
     dilate: int | None
+    discriminator: str
     dist_timeout: float
     dual_encoding: bool
     edge: str

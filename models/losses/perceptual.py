@@ -79,20 +79,25 @@ class PerceptualLoss(nn.Module):
         weights: file, or None for torchvision's download.
         order: "rgb", or "bgr" to feed the channels reversed, as the release does with its BGR pictures.
         input_scale: "released" feeds [-1, 1] as it is; "imagenet" normalises by ImageNet's mean and deviation.
+        without: the flags that train without this network, for messages.
+
+    Attributes:
+        widths: channels of the five taps.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, *, arch: str = "vgg19", weights: str | None = None, order: str = "rgb", input_scale: str = "released"
-    ) -> None:
+        self, *, arch: str = "vgg19", weights: str | None = None, order: str = "rgb", input_scale: str = "released",
+        without: str = "--lambda_vgg 0",
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.arch, self.order, self.input_scale = arch, order, input_scale
+        self.arch, self.order, self.input_scale, self.widths = arch, order, input_scale, WIDTHS
         self.features = build_features(arch)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
-        load_features(self.features, arch, weights)
+        load_features(self.features, arch, weights, without=without)
         self.requires_grad_(False)
 
     def taps(self, x: Tensor) -> list[Tensor]:

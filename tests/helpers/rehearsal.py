@@ -80,14 +80,14 @@ class Rehearsal:
                 assert result.device == device.device
 
 
-def rehearse(name: str, root: Path) -> Rehearsal:
-    """Build a method's `tiny` run as train.py does, with small perceptual networks of random weights."""
+def rehearse(name: str, root: Path, *flags: str) -> Rehearsal:
+    """Build a method's `tiny` run and more flags as train.py does, with small perceptual networks of random weights."""
     if name == "s2prest":
         pytest.importorskip("diffusers", reason="requirements-diffusion.txt is not installed")
     model = MODELS.get(name)
     for line in model.tiny_inputs(root):
         assert train_command.main([*line, *WHERE[:-2], "--image_every", "0"]) == 0
-    line = [*model.tiny(root), "--checkpoints_dir", str(root), "--name", "fake", *WHERE]
+    line = [*model.tiny(root), *flags, "--checkpoints_dir", str(root), "--name", "fake", *WHERE]
     off = [name for name, value in vars(TrainOptions().parse(line)).items() if name.startswith("lambda_") and not value]
     opt = TrainOptions().parse([*line, *(word for name in off for word in (f"--{name}", "1"))])
     torch.manual_seed(0)

@@ -18,11 +18,13 @@ from models.divsem_model import DivSemModel
 
 pytestmark = pytest.mark.skipif(bool(missing_fakes()), reason=missing_fakes())
 MISTAKE = (DeviceMistakeError, RuntimeError)
+VARIANTS = ["spmpgan --discriminator projected", "divsem --hole_entry instance"]  # with parts that no method has
 
 
-@pytest.mark.parametrize("name", MODELS.names())
-def test_every_method_keeps_to_its_device(name: str, tmp_path: Path) -> None:
-    run = rehearse(name, tmp_path)
+@pytest.mark.parametrize("line", [*MODELS.names(), *VARIANTS])
+def test_every_method_keeps_to_its_device(line: str, tmp_path: Path) -> None:
+    name, *flags = line.split()
+    run = rehearse(name, tmp_path, *flags)
     with fake_device("cuda") as device:
         waits = run.steps(device, 3)
         assert max(map(len, waits[1:])) <= 1, waits  # for the numbers of the step before
@@ -30,9 +32,10 @@ def test_every_method_keeps_to_its_device(name: str, tmp_path: Path) -> None:
         run.generate(device)
 
 
-@pytest.mark.parametrize("name", MODELS.names())
-def test_every_backward_pass_keeps_to_its_device(name: str, tmp_path: Path) -> None:
-    run = rehearse(name, tmp_path)
+@pytest.mark.parametrize("line", [*MODELS.names(), *VARIANTS])
+def test_every_backward_pass_keeps_to_its_device(line: str, tmp_path: Path) -> None:
+    name, *flags = line.split()
+    run = rehearse(name, tmp_path, *flags)
     with fake_device("lazy") as device:
         run.steps(device, 2)
 
