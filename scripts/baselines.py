@@ -33,7 +33,6 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 import numpy as np
 
 from data import scene_dataset
-from metrics.reporting.result import RESULT_FILE
 from options.experiment import Row, to_args
 from options.parser import StrictParser
 from options.run_options import NOT_CARRIED
@@ -44,7 +43,8 @@ from testing.editing_flow import EditingFlow
 from testing.fills.networks import KNOWN, make_fill
 from testing.fills.plain import Fill
 from testing.packs.pack import MANIFEST, Pack, read_pack
-from testing.rows import MARKER, Step
+from testing.rows import Step, finished_test
+from testing.ways import WAYS, folder_of_test
 from util.device import resolve_device
 from util.errors import EXIT_OK, UserError, run_main
 from util.flags import positive_int
@@ -119,11 +119,11 @@ def kept(args: Sequence[str], names: Collection[str]) -> list[str]:
 def plan(row: Row, task: str, checkpoints_dir: str) -> tuple[Step, str]:
     """Inspect what exists of a row's test; also return the text that marks it as finished."""
     packing, measuring, _ = commands(row, task, checkpoints_dir)
-    split = pack_benchmark.parse(packing)[0].split
-    folder = Path(checkpoints_dir) / row.run / "results" / f"{split}_{task}"
-    key, marker = json.dumps([packing, measuring]), folder / MARKER
-    finished = (folder / RESULT_FILE).is_file() and marker.is_file() and marker.read_text(encoding="utf-8") == key
-    return Step(measuring, folder, finished), key
+    opt, key = pack_benchmark.parse(packing)[0], json.dumps([packing, measuring])
+    ways = {name: getattr(opt, name, None) for name in WAYS}
+    folder = folder_of_test(Path(checkpoints_dir) / row.run / "results", opt.split, task, ways)
+    found = finished_test(folder, key)
+    return Step(measuring, found or folder, found is not None), key
 
 
 def lines(row: Row, task: str, checkpoints_dir: str) -> list[str]:

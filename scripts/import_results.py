@@ -37,6 +37,7 @@ from testing.editing_flow import EditingFlow
 from testing.packs.forms import FORMS
 from testing.packs.pack import LABEL, MASK, REAL, Pack, read_pack
 from testing.packs.returned import find_results, take_results
+from testing.ways import folder_of_test
 from util.errors import EXIT_OK, UserError, run_main
 from util.files import results_in, write_text
 from util.flags import natural, positive_int
@@ -71,7 +72,8 @@ def measure(pack: Pack, files: dict[str, Path], args: argparse.Namespace, more: 
     run = Path(args.checkpoints_dir) / args.name
     if (run / OPTIONS_FILE).is_file():
         raise UserError(f"--name {args.name}: {run} is a trained run, which is not written over; take another name")
-    folder = run / "results" / f"{pack.manifest['data']['split']}_{pack.manifest['task']}"
+    data = pack.manifest["data"]
+    folder = folder_of_test(run / "results", data["split"], pack.manifest["task"], data)
     with results_in(folder, "--checkpoints_dir"):
         with tempfile.TemporaryDirectory(dir=folder) as new:  # what is there stays until the results are found good
             fake = Path(new) / "fake"

@@ -31,17 +31,11 @@ from metrics.reporting.table import FORMATS, Entry, Table
 from options.base_options import OPTIONS_FILE, saved_options
 from options.experiment import Experiment, Row, read_experiment
 from options.parser import script_parser
+from testing.ways import WAYS
 from trainers.logger import read_validations
 from util.errors import EXIT_OK, UserError, run_main
 from util.line_plots import Panel, draw_panels, require_plot
 from util.text_files import parse_json
-
-WAYS = {
-    "style_source": "bank",
-    "test_cuts": "centre",
-    "object_classes": None,
-    "removal": "thing",
-}  # to test one run, with their defaults
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -26,6 +26,7 @@ from models.base_model import BaseModel
 from options.base_options import run_folder
 from testing.flow import FLOWS, Flow, Measured, Test
 from testing.packs.pack import DRAW, REFERENCE
+from testing.ways import WAYS, folder_of_test
 from trainers.distributed import Distributed
 from trainers.restore import load_run
 from util.batch import Batch, to_device
@@ -93,8 +94,10 @@ class EditingFlow(Flow):
 
     @classmethod
     def results_folder(cls, opt: Opt) -> Path:
-        best = "_best" if opt.step == "best" else ""
-        return Path(opt.results_dir or run_folder(opt) / "results" / f"{opt.split}_{opt.task}{best}")
+        if opt.results_dir:
+            return Path(opt.results_dir)
+        ways = {name: getattr(opt, name) for name in WAYS}
+        return folder_of_test(run_folder(opt) / "results", opt.split, opt.task, ways, best=opt.step == "best")
 
     @classmethod
     def tests(cls, opt: Opt, world: Distributed) -> list[Test]:

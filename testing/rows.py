@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data.masks import real_title
+from metrics.reporting.result import RESULT_FILE
 from models import MODELS
 from options.base_options import OPTIONS_FILE, Options, run_folder, saved_options
 from options.experiment import Row
@@ -106,11 +107,26 @@ def plan_test(row: Row, task: str, checkpoints_dir: str) -> tuple[Step, str]:
     folder = FLOWS.get(MODELS.get(opt.model).flow).results_folder(opt)
     how = HOW_NOT_WHAT - {"dataroot"}  # other pictures are another test
     key = json.dumps({k: v for k, v in opt.values().items() if k not in how}, sort_keys=True)
-    result, marker = folder / "result.json", folder / MARKER
     newest = Checkpoints(run_folder(opt)).step_files()[:1]
-    before = [path.stat().st_mtime for path in (*newest, result) if path.is_file()]
-    finished = len(before) == 2 and marker.is_file() and marker.stat().st_mtime >= max(before)
-    return Step(args, folder, finished and marker.read_text() == key), key
+    found = finished_test(folder, key, after=newest[0]) if newest else None
+    return Step(args, found or folder, found is not None), key
+
+
+def finished_test(folder: Path, key: str, *, after: Path | None = None) -> Path | None:
+    """Return the folder of the finished test that the text `key` marks: this one, or one beside it.
+
+    Earlier versions had one folder for all ways to test a task.
+
+    Args:
+        after: a file that is older than such a test.
+    """
+    for place in (folder, *sorted(path.parent for path in folder.parent.glob(f"*/{MARKER}"))):
+        result, marker = place / RESULT_FILE, place / MARKER
+        if result.is_file() and marker.is_file() and marker.read_text(encoding="utf-8") == key:
+            times = [path.stat().st_mtime for path in (after, result, marker) if path is not None]
+            if times[-1] >= max(times):
+                return place
+    return None
 
 
 def side_by_side(rows: Sequence[Row], folders: Sequence[Path], task: str) -> np.ndarray:

@@ -38,7 +38,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "choices": ("centre", "halves"), "default": "centre",
         "help": "what is cut of a picture that is wider than high: its centre, or both of its halves, a sample each",
     },
-    "results_dir": {"metavar": "DIR", "help": "default: <run>/results/<split>_<task>"},
+    "results_dir": {"metavar": "DIR", "help": "default: <run>/results/<split>_<task>, and what is not as usual"},
     "num_samples": {"type": positive_int, "default": 1, "help": "draws per picture; several make a strip"},
     "style_source": {
         "choices": ("bank", "mean", "noise", "own"), "default": "bank",

@@ -109,13 +109,16 @@ rows:
 
 def test_object_classes_tell_tests_of_a_run_apart(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     usual = ["--name", "mine", "--task", "object_addition", "--metrics", "l1,seam", *DATA.split()[-4:]]
-    for more in (["--object_classes", "building", "--results_dir", "houses"], []):
+    for more in (["--object_classes", "building"], []):
         assert test_command.main([*usual, *more]) == 0
-    line = score("--as_run", "houses", fake="houses/fake")
+    houses = "checkpoints/mine/results/test_object_addition_building"
+    line = score("--as_run", houses, fake=f"{houses}/fake")
     assert line["protocol"]["object_classes"] == "building"
     assert "stands in no table" not in capsys.readouterr().out
     assert "object_classes" not in score("--task", "class")["protocol"]
-    score("--as_run", "houses", fake="houses/fake")
+    with pytest.raises(UserError, match=rf"it has several tests; .*results/test_object_addition, {houses}"):
+        score("--task", "object_addition")
+    score("--as_run", houses, fake=f"{houses}/fake")
     Path("objects.yaml").write_text(OBJECTS)
     assert make_table.main(["objects.yaml", "--outside", "out.json", "--format", "csv"]) == 0
     cells = list(csv.DictReader(capsys.readouterr().out.splitlines()[-6:], fieldnames=CSV_HEAD))
