@@ -20,7 +20,7 @@ OTHER_TASKS = ("stylise", "analogy")  # of methods that do not edit scenes
 FILE_KEYS = ("title", "paper", "prepare", "train", "test", "tasks", "groups", "rows", "baselines", "next",
              "published_as")  # fmt: skip
 GROUP_KEYS = ("label", "train", "test", "tasks", "baselines")
-ROW_KEYS = ("label", "group", "run", "train", "test", "tasks", "published", "provenance", "mean_of")
+ROW_KEYS = ("label", "group", "run", "train", "test", "tasks", "published", "provenance", "mean_of", "seeds")
 OF_ALL = "all"  # metrics, in `published_as`
 
 
@@ -40,6 +40,7 @@ class Row:
         published_as: metric, or "all" -> field of a result line -> value that the published numbers were measured with;
             or metric -> why no run of ours can agree.
         mean_of: rows whose results its own are the mean of; it is no run.
+        seed_of: the row of which this is one seed, whose `mean_of` has all of them; "" for others.
         baseline: fill of scripts/baselines.py that makes the pictures instead of a run; "" for a run.
         more_train, more_test: arguments of the command line, which override the file's.
     """
@@ -55,6 +56,7 @@ class Row:
     provenance: str
     published_as: dict[str, dict[str, Any] | str] = field(default_factory=dict)
     mean_of: tuple[str, ...] = ()
+    seed_of: str = ""
     baseline: str = ""
     more_train: tuple[str, ...] = ()
     more_test: tuple[str, ...] = ()
@@ -125,7 +127,8 @@ def read_experiment(path: Path, *, metrics: Collection[str]) -> Experiment:
         group = str(values.get("group") or "")
         if bool(groups) != bool(group) or (group and group not in groups):
             raise UserError(f"{where}: 'group: {group}' is not one of the file's groups: {', '.join(groups) or 'none'}")
-        rows.append(_read_row(str(name), values, [spec, groups.get(group) or {}, values], where, metrics))
+        row = _read_row(str(name), values, [spec, groups.get(group) or {}, values], where, metrics)
+        rows += _each_seed(row, values.get("seeds"), where)
     for name in groups or [""]:
         section = groups.get(name) or {}
         which, where = (section, f"{path}: group {name}") if "baselines" in section else (spec, str(path))
@@ -136,6 +139,9 @@ def read_experiment(path: Path, *, metrics: Collection[str]) -> Experiment:
             rows.append(replace(row, baseline=str(fill)))
     known = {row.name: row for row in rows}
     for row in rows:
+        if known[row.name] is not row:
+            of = row.seed_of or known[row.name].seed_of
+            raise UserError(f"{path}: row {row.name} is also a seed of row {of}; rename one")
         if wrong := [name for name in row.mean_of if name not in known or known[name].mean_of]:
             raise UserError(
                 f"{path}: row {row.name}: 'mean_of' names {', '.join(wrong)}: no row with results of its own"
@@ -182,6 +188,22 @@ def _read_row(name: str, values: dict[str, Any], layers: list[Any], where: str, 
         name, run, label, values.get("group", ""), train, test, tasks, published, provenance,
         _read_published_as(layers[0], where, metrics), tuple(map(str, mean_of)),
     )  # fmt: skip
+
+
+def _each_seed(row: Row, seeds: Any, where: str) -> list[Row]:
+    """Return a row, or if it has `seeds` a row of each, `<name>_<seed>`, and the row itself as their mean."""
+    if seeds is None:
+        return [row]
+    if not isinstance(seeds, list) or not all(type(seed) is int and seed >= 0 for seed in seeds) or len(seeds) < 2:
+        raise UserError(f"{where}: 'seeds: {seeds}' should be a list of two whole numbers or more, as [0, 1, 2]")
+    if row.mean_of or len(set(seeds)) < len(seeds):
+        raise UserError(f"{where}: 'seeds' are different ones, of a row without 'mean_of'")
+    each = [
+        replace(row, name=f"{row.name}_{seed}", run=f"{row.run}_{seed}", label=f"{row.label}, seed {seed}",
+                train={**row.train, "seed": seed}, published={}, provenance="", seed_of=row.name)
+        for seed in seeds
+    ]  # fmt: skip
+    return [*each, replace(row, mean_of=tuple(one.name for one in each))]
 
 
 def _read_published_as(spec: dict[str, Any], where: str, metrics: Collection[str]) -> dict[str, dict[str, Any] | str]:

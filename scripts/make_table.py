@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoints_dir", type=Path, default="checkpoints", help="folder of all runs")
     more = "lines of evaluate.py --as_run or import_results.py, each a row of the table of its run or pictures"
     parser.add_argument("--outside", metavar="FILE.json", nargs="+", default=[], help=more)
+    parser.add_argument("--each_seed", action="store_true", help="rows of single seeds too, not their mean alone")
     parser.add_argument("--curves", type=Path, metavar="FILE.png", help="draw the rows' validations in training")
     args = parser.parse_args(argv)
     experiment = read_experiment(args.experiment, metrics=METRICS.names())
@@ -52,15 +53,22 @@ def main(argv: list[str] | None = None) -> int:
         require_plot(args.curves, "--curves")
         draw_panels(validations(experiment, args.checkpoints_dir), args.curves)
     tables = build_tables(experiment, args.checkpoints_dir, [(file, line) for file in args.outside for line in
-                                                             read_lines([file], "--outside")])  # fmt: skip
+                                                             read_lines([file], "--outside")],
+                          each_seed=args.each_seed)  # fmt: skip
     print(FORMATS[args.format](tables, title=experiment.title, paper=experiment.paper), end="")
     return EXIT_OK
 
 
 def build_tables(
-    experiment: Experiment, checkpoints_dir: Path, outside: Sequence[tuple[str, dict[str, Any]]] = ()
+    experiment: Experiment,
+    checkpoints_dir: Path,
+    outside: Sequence[tuple[str, dict[str, Any]]] = (),
+    *,
+    each_seed: bool = True,
 ) -> list[Table]:
     """Return a table per group and task, with lines of --outside by file.
+
+    Without `each_seed`, the seeds of a row stand there only until all are tested; then their mean does.
 
     Raises:
         UserError: a table would mix protocols, or an outside line has none.
@@ -71,12 +79,20 @@ def build_tables(
         rows = [row for row in experiment.rows if row.group == key]
         for task in dict.fromkeys(task for row in rows for task in row.tasks):
             entries = [
-                mean_entry(row, task, [make_entry(named[part], task, checkpoints_dir) for part in row.mean_of])
+                mean_entry(
+                    row,
+                    task,
+                    [make_entry(named[part], task, checkpoints_dir) for part in row.mean_of],
+                    with_spread=named[row.mean_of[0]].seed_of == row.name,
+                )
                 if row.mean_of
                 else make_entry(row, task, checkpoints_dir)
                 for row in rows
                 if task in row.tasks
             ]
+            means = {entry.name for entry in entries if entry.with_spread and entry.line}
+            if not each_seed:
+                entries = [entry for entry in entries if named[entry.name].seed_of not in means]
             own = [entry.line["protocol"] for entry in entries if entry.line]
             for file, line in outside:
                 if line["task"] == task and any(same_pictures(line["protocol"], protocol) for protocol in own):
@@ -101,14 +117,15 @@ def same_pictures(outside: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
     return outside.get("as_run") is not None and outside["as_run"] == own.get("run") and alike
 
 
-def mean_entry(row: Row, task: str, parts: Sequence[Entry]) -> Entry:
+def mean_entry(row: Row, task: str, parts: Sequence[Entry], *, with_spread: bool) -> Entry:
     """Return the part of a row that is the mean of others, which has numbers when all of these have."""
     lines = {part.name: part.line for part in parts if part.line is not None}
     complete = len(lines) == len(parts)
     line = mean_line(lines) if complete else None
     status = "done" if complete else f"{len(lines)} of {len(parts)} rows tested"
-    published, notes = row.published.get(task, {}), [f"mean of the rows {', '.join(row.mean_of)}"] if complete else []
-    return Entry(row.name, row.label, line, status, published, row.provenance, notes, row.published_as)
+    kind = "mean +- standard deviation" if with_spread else "mean"
+    published, notes = row.published.get(task, {}), [f"{kind} of the rows {', '.join(row.mean_of)}"] if complete else []
+    return Entry(row.name, row.label, line, status, published, row.provenance, notes, row.published_as, with_spread)
 
 
 def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:

@@ -163,9 +163,10 @@ def select(experiment: Experiment, only: list[str]) -> list[Row]:
     for name in only:
         if name not in (known := [row.name for row in experiment.rows]):
             raise UserError(f"--only {name}: no such row.{did_you_mean(name, known)} Rows: {', '.join(known)}")
-    rows = [row for row in experiment.rows if not only or row.name in only]
+    rows = [row for row in experiment.rows if not only or {row.name, row.seed_of} & {*only}]
+    with_seeds = {row.seed_of for row in rows}
     for row in rows:
-        if why := row.not_built():
+        if (why := row.not_built()) and row.name not in with_seeds:
             print(f"# {row.name}: {why}")
     return [row for row in rows if not row.not_built()]
 
@@ -174,7 +175,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
     parser.add_argument("experiment", type=Path, metavar="FILE.yaml", help="what to run (experiments/README.md)")
     parser.add_argument("--checkpoints_dir", default="checkpoints", help="folder of all runs")
-    parser.add_argument("--only", metavar="ROW", action="append", default=[], help="only this row (may be repeated)")
+    parser.add_argument("--only", metavar="ROW", action="append", default=[],
+                        help="only this row, or all its seeds (may be repeated)")  # fmt: skip
     for command in ("train", "test"):
         parser.add_argument(f"--{command}_args", metavar="'FLAGS'", default="",
                             help=f"more flags for each {command}.py line, stronger than the file's: "

@@ -101,13 +101,16 @@ def _compare(task: str, lines: Sequence[Line]) -> list[str]:
 def mean_line(lines: Mapping[str, Line]) -> dict[str, Any]:
     """Return a line whose values are the means over the lines of several rows, of those that all have.
 
+    `spread` holds their standard deviations (n-1).
+
     Raises:
         UserError: they were not measured under one protocol.
     """
     require_one_protocol(lines, "mean")
     first, *others = lines.values()
     shared = [name for name in first["metrics"] if all(name in line["metrics"] for line in others)]
-    means = {name: mean_and_spread([line["metrics"][name] for line in lines.values()])[0] for name in shared}
+    found = {name: mean_and_spread([line["metrics"][name] for line in lines.values()]) for name in shared}
+    means, spread = ({name: pair[part] for name, pair in found.items()} for part in (0, 1))
     fields = {*OF_A_METRIC, *IF_RECORDED, "weights", "weights_sha256"}
     details = {
         name: {key: value for key, value in first.get("details", {}).get(name, {}).items() if key in fields}
@@ -116,7 +119,7 @@ def mean_line(lines: Mapping[str, Line]) -> dict[str, Any]:
     steps = {line["step"] for line in lines.values()}
     step = steps.pop() if len(steps) == 1 else None
     kept = {key: first[key] for key in ("task", "num_images", "protocol") if key in first}
-    return {**kept, "metrics": means, "details": details, "step": step}
+    return {**kept, "metrics": means, "spread": spread, "details": details, "step": step}
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from metrics.reporting.protocol import Line, columns, describe_protocol, require
 
 CSV_HEAD = (
     "group", "task", "row", "label", "metric", "published", "ours", "difference", "status", "pictures", "step",
-    "protocol", "provenance", "notes", "low", "high", "certainty",
+    "protocol", "provenance", "notes", "low", "high", "certainty", "deviation",
 )  # fmt: skip
 
 
@@ -36,6 +36,7 @@ class Entry:
             line can agree; a difference is told where the run's line has the same.
         provenance: where these were read.
         notes: sentences for the foot of the table.
+        with_spread: tell the deviation beside the run's number, which is a mean over seeds.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Entry:
     provenance: str = ""
     notes: list[str] = field(default_factory=list)
     published_as: Mapping[str, Mapping[str, Any] | str] = field(default_factory=dict)
+    with_spread: bool = False
 
     def difference(self, column: str, metric: str) -> float | None:
         """Return ours - published where both are known and nothing says that they were measured otherwise."""
@@ -74,6 +76,12 @@ class Entry:
         if self.line is None or column not in (names := columns(self.line)):
             return None
         return float(self.line["metrics"][names[column]])
+
+    def spread(self, column: str) -> float | None:
+        """Return the standard deviation over seeds, or None."""
+        if not self.with_spread or self.line is None or column not in (names := columns(self.line)):
+            return None
+        return float(self.line["spread"][names[column]])
 
     def interval(self, column: str) -> list[float] | None:
         """Return the ends of the 95 % interval around the run's number, or None."""
@@ -133,7 +141,7 @@ class Table:
             ours, published = entry.ours(column), entry.published.get(metric)
             verdict = self.verdicts.get(column, {}).get(entry.name)
             number = format_number(ours).join(bold if verdict == "best" else ("", TIE if verdict == "tie" else ""))
-            number += format_interval(entry.interval(column))
+            number += format_spread(entry.spread(column)) + format_interval(entry.interval(column))
             if metric:
                 row += [as_published(published), number, format_number(entry.difference(column, metric), "+")]
             else:
@@ -186,6 +194,11 @@ def format_number(value: float | None, sign: str = "") -> str:
 def format_interval(ends: Sequence[float] | None) -> str:
     """Return the ends in brackets; nothing for None."""
     return "" if ends is None else " [{}, {}]".format(*map(format_number, ends))
+
+
+def format_spread(deviation: float | None) -> str:
+    """Return a standard deviation after its sign; nothing for None."""
+    return "" if deviation is None else f" +- {format_number(deviation)}"
 
 
 def as_published(value: float | None) -> str:
@@ -243,7 +256,8 @@ def to_csv(tables: Sequence[Table], *, title: str, paper: str) -> str:
                 writer.writerow([table.group, table.task, entry.name, entry.label, name, *numbers, entry.status,
                                  *facts, protocol, where, " | ".join(entry.notes),
                                  *(entry.interval(column) or ("", "")),
-                                 table.verdicts.get(column, {}).get(entry.name, "")])  # fmt: skip
+                                 table.verdicts.get(column, {}).get(entry.name, ""),
+                                 entry.spread(column)])  # fmt: skip
     return out.getvalue()
 
 

@@ -22,7 +22,7 @@ from metrics.registry import METRICS
 from metrics.reporting.protocol import OF_THE_TEST, require_one_protocol
 from metrics.reporting.table import CSV_HEAD, FORMATS, Entry, Table, as_published, format_number
 from options.experiment import Row, read_experiment
-from scripts import make_table
+from scripts import make_table, run_experiment
 from util.errors import UserError
 from util.images import read_image
 
@@ -205,6 +205,34 @@ def test_a_row_of_means_has_numbers_when_all_of_its_rows_have(tmp_path: Path) ->
     file.write_text(json.dumps({"rows": {**rows, "both": {**mean, "mean_of": ["a", "c"]}}}))
     with pytest.raises(UserError, match="row both: 'mean_of' names c: no row with results of its own"):
         both()
+
+
+def test_seeds_of_a_row_become_their_mean_and_deviation(tmp_path: Path) -> None:
+    file, runs = tmp_path / "e.yaml", tmp_path / "runs"
+    file.write_text(json.dumps({"rows": {"a": {"label": "A", "train": {"model": "divsem"}, "seeds": [0, 1, 5]}}}))
+    experiment = read_experiment(file, metrics=METRICS.names())
+    assert [(row.name, row.label, row.train.get("seed")) for row in experiment.rows] == [
+        ("a_0", "A, seed 0", 0), ("a_1", "A, seed 1", 1), ("a_5", "A, seed 5", 5), ("a", "A", None)
+    ]  # fmt: skip
+
+    for only in ([], ["a"], ["a_0", "a_1", "a_5"]):
+        assert [row.name for row in run_experiment.select(experiment, only)] == ["a_0", "a_1", "a_5"]
+
+    def table(**flags: bool) -> Table:
+        return make_table.build_tables(experiment, runs, **flags)[0]
+
+    for name, fid in (("a_0", 10.0), ("a_1", 20.0), ("a_5", 30.0)):
+        assert [entry.name for entry in table(each_seed=False).entries] == ["a_0", "a_1", "a_5", "a"]
+        (runs / name).mkdir(parents=True)
+        result = line(fid)
+        result["protocol"] |= make_table.WAYS
+        (runs / name / "metrics.jsonl").write_text(json.dumps(result) + "\n")
+    (mean,) = table(each_seed=False).entries
+    assert table(each_seed=False).cells(PLAIN)[1][:2] == ["A", "20.00 +- 10.00"]
+    assert mean.notes == ["mean +- standard deviation of the rows a_0, a_1, a_5"]
+    assert [entry.ours("fid") for entry in table().entries] == [10, 20, 30, 20]
+    found = list(csv.DictReader(io.StringIO(FORMATS["csv"]([table()], title="t", paper="p"))))
+    assert [row["deviation"] for row in found if row["metric"] == "fid"] == ["", "", "", "10.0"]
 
 
 def test_intervals_stand_beside_the_numbers() -> None:
