@@ -23,6 +23,7 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
     leave_on_interrupt()
 
 from metrics.reporting.leaderboard import BoardRow, board_of, check_board, kept_line, read_boards, render
+from metrics.reporting.pages import require_given
 from metrics.reporting.protocol import Line
 from options.parser import script_parser
 from util.errors import EXIT_OK, UserError, run_main
@@ -66,13 +67,7 @@ def told_cost(line: Line) -> str:
 def check(docs: Path) -> None:
     """Raise `UserError` with the first line of a page that the files do not give."""
     for name, page in zip(PAGES, render(read_boards(docs / "leaderboard")), strict=True):
-        wanted = page.splitlines()
-        found = (docs / name).read_text(encoding="utf-8").splitlines() if (docs / name).is_file() else []
-        lines = zip([*found, *[""] * len(wanted)], [*wanted, *[""] * len(found)], strict=False)
-        for number, (there, given) in enumerate(lines, start=1):
-            if there != given:
-                raise UserError(f"{docs / name}, line {number}: its files do not give this: {there[:200]!r}; they give "
-                                f"{given[:200]!r}: run scripts/leaderboard.py write")  # fmt: skip
+        require_given(docs / name, page, "python scripts/leaderboard.py write")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,16 +1,20 @@
 """Print an experiment's tables: published value, ours, difference, count, protocol.
 
     python scripts/make_table.py experiments/divsem_ablation.yaml [--format markdown|latex|csv] [--curves FILE.png]
+    python scripts/make_table.py experiments/streets_tasks.yaml --ledger streets
 
 Reads the last line of each row and task in the runs' metrics.jsonl. One table per group and task; rows of one table
 that were not measured under one protocol are refused with the fields that differ. What is certainly the best of a
 column is bold, where the tests' folders are still there (docs/protocols.md, "Differences"). --curves draws what the
-rows' validations in training measured (`train.py --eval_every`), against steps.
+rows' validations in training measured (`train.py --eval_every`), against steps. --ledger enters the numbers that the
+documents have a place for into docs/results.csv, as the table NAME, or NAME_<group>_<task> where the file has several,
+and writes the documents (scripts/ledger.py).
 """
 
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,18 +28,23 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
     leave_on_interrupt()
 
 from metrics.registry import METRICS
+from metrics.reporting.ledger import Number, numbers_of
 from metrics.reporting.protocol import OF_THE_TEST
-from metrics.reporting.result import RESULT_FILE
+from metrics.reporting.result import LINES_FILE, RESULT_FILE
 from metrics.reporting.summary import mean_line, read_lines
 from metrics.reporting.table import FORMATS, Entry, Table
 from options.base_options import OPTIONS_FILE, saved_options
 from options.experiment import Experiment, Row, read_experiment
 from options.parser import script_parser
+from scripts import ledger
 from testing.ways import WAYS
 from trainers.logger import read_validations
 from util.errors import EXIT_OK, UserError, run_main
 from util.line_plots import Panel, draw_panels, require_plot
 from util.text_files import parse_json
+from util.versions import this_machine
+
+OTHERWISE_MADE = ("tested", "trained")  # begin notes on runs that are not the row's
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,7 +56,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--outside", metavar="FILE.json", nargs="+", default=[], help=more)
     parser.add_argument("--each_seed", action="store_true", help="rows of single seeds too, not their mean alone")
     parser.add_argument("--curves", type=Path, metavar="FILE.png", help="draw the rows' validations in training")
+    parser.add_argument("--ledger", metavar="NAME", help="enter the numbers into the documents' ledger, as this table")
+    parser.add_argument("--command", help="for --ledger: what made the runs; default: run_experiment.py with the file")
     args = parser.parse_args(argv)
+    if args.command and not args.ledger:
+        raise UserError("--command goes with --ledger")
     experiment = read_experiment(args.experiment, metrics=METRICS.names())
     if args.curves:
         require_plot(args.curves, "--curves")
@@ -55,6 +68,10 @@ def main(argv: list[str] | None = None) -> int:
     tables = build_tables(experiment, args.checkpoints_dir, [(file, line) for file in args.outside for line in
                                                              read_lines([file], "--outside")],
                           each_seed=args.each_seed)  # fmt: skip
+    if args.ledger:
+        new = ledger_numbers(experiment, tables, args.checkpoints_dir, args.ledger, args.command)
+        print(ledger.add(ledger.DOCS, new))
+        return EXIT_OK
     print(FORMATS[args.format](tables, title=experiment.title, paper=experiment.paper), end="")
     return EXIT_OK
 
@@ -108,6 +125,41 @@ def build_tables(
     return tables
 
 
+def ledger_numbers(
+    experiment: Experiment, tables: Sequence[Table], checkpoints_dir: Path, name: str, command: str | None
+) -> list[Number]:
+    """Return the numbers of all tables for the ledger.
+
+    Args:
+        name: of the ledger's table, or how those of several begin.
+        command: what made the runs, if not `run_experiment.py` alone.
+
+    Raises:
+        UserError: there are none, or a row's run is not what `run_experiment.py` makes.
+    """
+    rows = {row.name: row for row in experiment.rows}
+    made_by = command or f"python scripts/run_experiment.py experiments/{experiment.name}.yaml"
+    found = []
+    for table in tables:
+        place = "_".join([name, *(re.sub(r"\W+", "_", part) for part in (table.group, table.task) if part)])
+        for entry in table.entries:
+            if entry.line is None:
+                continue
+            row = rows.get(entry.name)  # None: a line of --outside
+            runs = [rows[part] for part in row.mean_of or [row.name]] if row else []
+            notes = [note for run in runs for note in make_entry(run, table.task, checkpoints_dir).notes]
+            other = [note for note in notes if note.startswith(OTHERWISE_MADE)]
+            if other and not command:
+                raise UserError(f"{entry.label}: {'; '.join(other)}: say by --command what made it")
+            day = max((ledger.day_of(checkpoints_dir / run.run / LINES_FILE) for run in runs), default=ledger.today())
+            seeds = len(runs) if entry.with_spread else 1
+            found += numbers_of(entry.line, table=name if len(tables) == 1 else place, row=entry.label, command=made_by,
+                                date=day, machine=this_machine(), seeds=seeds)  # fmt: skip
+    if not found:
+        raise UserError(f"--ledger {name}: no row of {experiment.name} was tested in {checkpoints_dir}")
+    return found
+
+
 def same_pictures(outside: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
     """Return whether a line of --outside belongs into the table of a run, by their protocols."""
     if "pack" in outside:
@@ -134,7 +186,7 @@ def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
     elsewhere = row.baseline or row.not_built()
     if elsewhere:  # neither draws styles nor reads instances
         flags = {name: value for name, value in flags.items() if name in OF_THE_TEST}
-    line = last_line(checkpoints_dir / row.run / "metrics.jsonl", task, flags)
+    line = last_line(checkpoints_dir / row.run / LINES_FILE, task, flags)
     notes, status = [], "not built" if row.not_built() else "not run"
     if line is not None:
         status = "done"
@@ -143,7 +195,7 @@ def make_entry(row: Row, task: str, checkpoints_dir: Path) -> Entry:
         notes += ["pictures of another make"] if row.not_built() else []
         if planned is not None and line["step"] != int(planned) and not is_best(row.test):
             status = "unfinished"
-            notes.append(f"tested at step {line['step']}, the experiment asks for {planned}")
+            notes.append(f"{OTHERWISE_MADE[0]} at step {line['step']}, the experiment asks for {planned}")
         notes += other_options(row, checkpoints_dir / row.run / OPTIONS_FILE)
     published = row.published.get(task, {})
     return Entry(row.name, row.label, line, status, published, row.provenance, notes, row.published_as)
@@ -187,7 +239,7 @@ def other_options(row: Row, path: Path) -> list[str]:
     """Return a note if the run was trained with other flags than the row's."""
     saved = saved_options(path) if path.is_file() else {}
     other = [f"{k} {saved[k]} instead of {v}" for k, v in row.train.items() if k in saved and not same(saved[k], v)]
-    return [f"trained with {', '.join(other)}"] if other else []
+    return [f"{OTHERWISE_MADE[1]} with {', '.join(other)}"] if other else []
 
 
 def validations(experiment: Experiment, checkpoints_dir: Path) -> list[Panel]:

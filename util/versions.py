@@ -1,7 +1,9 @@
-"""What a number was made with: the commit and the libraries."""
+"""What a number was made with: the commit, the libraries, the machine."""
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,18 @@ def current_commit() -> str | None:
 def library_versions() -> dict[str, str]:
     """Return the installed versions of the libraries that numbers depend on."""
     return {name: version for name in PACKAGES if (version := _version(name))}
+
+
+def this_machine() -> str:
+    """Return the processor's name and the number of its cores that may be used."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = next(filter(None, names), platform.processor() or platform.machine() or "processor not known")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{name}, {cores} core{'s' if cores > 1 else ''}"
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 from metrics.differences import INFLUENCE, Difference, differences
 from metrics.registry import METRICS, arrow
 from metrics.reporting.protocol import Line, columns, describe_protocol, require_one_protocol
-from metrics.reporting.table import format_interval, format_number
+from metrics.reporting.table import format_interval, format_number, markdown_rows
 from util.errors import UserError
 from util.listing import entries
 from util.text_files import parse_json
@@ -181,7 +181,7 @@ def _markdown(board: str, rows: Sequence[BoardRow]) -> str:
         commit = str(row.line["protocol"].get("commit") or "")[:8]
         body.append([row.method, *cells, row.date, commit, row.cost])
     table = [head, ["---", *["---:"] * len(chosen), "---", "---", "---"], *body]
-    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table]
+    lines = markdown_rows(table)
     widest = max((row.line for row in rows), key=lambda line: len(line["metrics"]))
     foot = [f"- {text}" for text in [f"Pack: `{pack_command(widest)}`", *describe_protocol(widest)]]
     return "\n".join([f"## {board}", "", *lines, "", *foot, ""])

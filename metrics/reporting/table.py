@@ -208,13 +208,18 @@ def as_published(value: float | None) -> str:
     return f"{value:.2f}" if value == round(value, 2) else str(value)
 
 
+def markdown_rows(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table; the second row holds its alignment."""
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+
+
 def to_markdown(tables: Sequence[Table], *, title: str, paper: str) -> str:
     """Return a section with a table per group and task."""
     parts = [f"## {title}", *([paper] if paper else [])]
     for table in tables:
-        head, *body = [[cell.replace("|", "\\|") for cell in row] for row in table.cells(("**", "**"))]
-        lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-        parts += [f"### {table.heading}", "\n".join(f"| {' | '.join(row)} |" for row in lines)]
+        head, *body = table.cells(("**", "**"))
+        rows = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+        parts += [f"### {table.heading}", "\n".join(markdown_rows(rows))]
         parts += ["\n".join(f"- {text}" for text in table.foot())] if table.foot() else []
     return "\n\n".join(parts) + "\n"
 

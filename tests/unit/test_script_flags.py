@@ -16,6 +16,7 @@ SCRIPTS = {
     "evaluate": ("--real x --fak y", "--fake"),
     "study": ("make RESULT --pic 3", "--pictures"),
     "leaderboard": ("add RESULT --metho x", "--method"),
+    "ledger": ("add TABLE --comman x", "--command"),
     "make_table": ("FILE --forma x", "--format"),
     "run_experiment": ("FILE --dry_ru", "--dry_run"),
     "pack_benchmark": ("--output x --num_image 3", "--num_images"),
