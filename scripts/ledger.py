@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -73,13 +73,13 @@ def given_numbers(args: argparse.Namespace) -> list[Number]:
     return found
 
 
-def add(docs: Path, new: Sequence[Number]) -> str:
-    """Enter rows and write the documents; return what was kept.
+def add(docs: Path, new: Sequence[Number], outdated: Collection[tuple[str, str]] = ()) -> str:
+    """Enter rows, without those that are `outdated`, and write the documents; return what was kept.
 
     Raises:
         UserError: a number is incomplete, or no document has a place for any of the tables.
     """
-    entered = enter(read_ledger(docs / LEDGER_FILE), new)
+    entered = enter(read_ledger(docs / LEDGER_FILE), new, outdated)
     pages = Pages(docs, entered)
     unused = set(pages.unused())
     kept = [number for number in new if number not in unused]

@@ -69,8 +69,8 @@ def main(argv: list[str] | None = None) -> int:
                                                              read_lines([file], "--outside")],
                           each_seed=args.each_seed)  # fmt: skip
     if args.ledger:
-        new = ledger_numbers(experiment, tables, args.checkpoints_dir, args.ledger, args.command)
-        print(ledger.add(ledger.DOCS, new))
+        new, outdated = ledger_numbers(experiment, tables, args.checkpoints_dir, args.ledger, args.command)
+        print(ledger.add(ledger.DOCS, new, outdated))
         return EXIT_OK
     print(FORMATS[args.format](tables, title=experiment.title, paper=experiment.paper), end="")
     return EXIT_OK
@@ -127,8 +127,8 @@ def build_tables(
 
 def ledger_numbers(
     experiment: Experiment, tables: Sequence[Table], checkpoints_dir: Path, name: str, command: str | None
-) -> list[Number]:
-    """Return the numbers of all tables for the ledger.
+) -> tuple[list[Number], list[tuple[str, str]]]:
+    """Return the numbers of all tables for the ledger, and tables and rows of single seeds that have become a mean.
 
     Args:
         name: of the ledger's table, or how those of several begin.
@@ -139,9 +139,10 @@ def ledger_numbers(
     """
     rows = {row.name: row for row in experiment.rows}
     made_by = command or f"python scripts/run_experiment.py experiments/{experiment.name}.yaml"
-    found = []
+    found, outdated = [], []
     for table in tables:
-        place = "_".join([name, *(re.sub(r"\W+", "_", part) for part in (table.group, table.task) if part)])
+        parts = (table.group, table.task) if len(tables) > 1 else ()
+        place = "_".join([name, *(re.sub(r"\W+", "_", part) for part in parts if part)])
         for entry in table.entries:
             if entry.line is None:
                 continue
@@ -152,12 +153,12 @@ def ledger_numbers(
             if other and not command:
                 raise UserError(f"{entry.label}: {'; '.join(other)}: say by --command what made it")
             day = max((ledger.day_of(checkpoints_dir / run.run / LINES_FILE) for run in runs), default=ledger.today())
-            seeds = len(runs) if entry.with_spread else 1
-            found += numbers_of(entry.line, table=name if len(tables) == 1 else place, row=entry.label, command=made_by,
-                                date=day, machine=this_machine(), seeds=seeds)  # fmt: skip
+            outdated += [(place, run.label) for run in runs if entry.with_spread]
+            found += numbers_of(entry.line, table=place, row=entry.label, command=made_by, date=day,
+                                machine=this_machine(), seeds=len(runs) if entry.with_spread else 1)  # fmt: skip
     if not found:
         raise UserError(f"--ledger {name}: no row of {experiment.name} was tested in {checkpoints_dir}")
-    return found
+    return found, outdated
 
 
 def same_pictures(outside: Mapping[str, Any], own: Mapping[str, Any]) -> bool:

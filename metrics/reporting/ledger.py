@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from pathlib import Path
@@ -240,9 +240,14 @@ def to_csv(numbers: Iterable[Number]) -> str:
     return out.getvalue()
 
 
-def enter(numbers: Sequence[Number], new: Sequence[Number]) -> list[Number]:
-    """Return the ledger with new rows, each in the place of the row of that name or at the end of its table."""
-    places = {(number.table, number.row) for number in new}
+def enter(numbers: Sequence[Number], new: Sequence[Number], outdated: Collection[tuple[str, str]] = ()) -> list[Number]:
+    """Return the ledger with new rows, each in the place of the row of that name or at the end of its table.
+
+    Args:
+        numbers, new: of the ledger, and the new ones.
+        outdated: tables and rows that the new ones take the place of, too.
+    """
+    places = {(number.table, number.row) for number in new} | {*outdated}
     rows: dict[tuple[str, str], list[Number]] = {}
     for number in numbers:
         known = rows.setdefault((number.table, number.row), [])

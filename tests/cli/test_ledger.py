@@ -185,6 +185,35 @@ def test_what_no_document_shows_is_refused(docs: Path) -> None:
         check(docs)
 
 
+def test_an_experiment_enters_by_one_command(docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds enter as their mean and deviation; what the experiment's command does not make needs another."""
+    file, runs = tmp_path / "own.yaml", tmp_path / "runs"
+    row = {"label": "A", "train": {"model": "divsem", "max_steps": 3}, "seeds": [0, 1]}
+    file.write_text(json.dumps({"rows": {"a": row}, "tasks": ["free_form", "class"]}))
+    page = docs / "page.md"
+    page.write_text(page.read_text() + "\n<!-- table: own_class -->\n<!-- end of table -->\n")
+    monkeypatch.setattr(ledger, "DOCS", docs)
+    enter = [str(file), "--checkpoints_dir", str(runs), "--ledger", "own"]
+    for seed, fid in ((0, 10.0), (1, 20.0)):
+        (runs / f"a_{seed}").mkdir(parents=True)
+        for task in ("free_form", "class"):
+            line = {**copy.deepcopy(LINE), "task": task}
+            line["metrics"]["fid"] = fid
+            with (runs / f"a_{seed}" / "metrics.jsonl").open("a") as lines:
+                lines.write(json.dumps(line) + "\n")
+        assert make_table.main(enter) == 0
+        assert ("| A, seed 0 | 10.00 [" in page.read_text()) == (seed == 0)  # until all are tested
+    assert "| A | 15.00 +- 7.07 | 61.50 +- 0.0000 | 0.1250 +- 0.0000 |" in page.read_text()
+    found = {number.key: number for number in read_ledger(docs / "results.csv") if number.table.startswith("own")}
+    assert {number.table for number in found.values()} == {"own_class"}  # no document shows the other
+    assert found["own_class/A/fid"].seeds == "2"
+    assert found["own_class/A/fid"].command == "python scripts/run_experiment.py experiments/own.yaml"
+    file.write_text(file.read_text().replace('"max_steps": 3', '"max_steps": 4'))
+    with pytest.raises(UserError, match=r"A: tested at step 3, the experiment asks for 4.*: say by --command"):
+        make_table.main(enter)
+    assert make_table.main([*enter, "--command", "python train.py ..."]) == 0
+
+
 def test_the_documents_of_the_repository_are_what_the_ledger_gives() -> None:
     assert ledger.main(["check"]) == 0
     numbers = read_ledger(ROOT / "docs" / "results.csv")
