@@ -56,6 +56,17 @@ def parse_move(text: str) -> tuple[int, int, int]:
         raise argparse.ArgumentTypeError(f"'{text}' is not ID:RIGHT,DOWN in pixels, as in 6004:20,-3") from None
 
 
+def parse_codes(text: str) -> dict[str, int]:
+    """Return {"car": 3, "tree": 0} of "car:3,tree:0"."""
+    codes = {}
+    for part in text.split(","):
+        name, _, number = part.rpartition(":")
+        if not name or not number.isdecimal() or name in codes:
+            raise argparse.ArgumentTypeError(f"'{text}' is not CLASS:NUMBER,..., each class once, as in car:3,tree:0")
+        codes[name] = int(number)
+    return codes
+
+
 def add_palette_flags(group: argparse._ActionsContainer) -> None:
     """Add the flags of label maps that are painted in colours."""
     group.add_argument("--palette", metavar="FILE", help="classes.json in whose colours the label maps are painted")
@@ -146,6 +157,8 @@ class EditOptions(RunOptions):
         group.add_argument("--interpolate", type=int, metavar="K", help="K steps between two styles, as a strip")
         add_shared(group, "style_source", choices=("bank", "reference", "mean"), default=None,
                    help="bank, or reference with --style_image, if not given")  # fmt: skip
+        group.add_argument("--style_code", type=parse_codes, metavar="CLASS:NUMBER,...",
+                           help="codes of the style bank by number, from 0 on, as in car:3,tree:0")  # fmt: skip
         add_shared(group, "style_image", metavar="R", help="take the style of --style_class from this picture")
         group.add_argument("--style_label", metavar="RL", help="label map of --style_image")
         group.add_argument("--style_inst", metavar="RN", help="instance map of --style_image")
@@ -219,5 +232,8 @@ class EditOptions(RunOptions):
             raise UserError("--style_source reference needs --style_image, --style_label and --style_class")
         if given and opt.style_source not in (None, "reference"):
             raise UserError(f"--style_source {opt.style_source} does not use --style_image: leave one of them out")
+        if opt.style_code and (given or opt.style_source not in (None, "bank")):
+            other = f"--{given[0]}" if given else f"--style_source {opt.style_source}"
+            raise UserError(f"--style_code names codes of the style bank, {other} others: leave one of them out")
         if opt.interpolate and opt.style_source == "mean":
             raise UserError("--style_source mean has a single style per class: --interpolate has no two ends")

@@ -31,7 +31,8 @@ from data.transforms import nearest
 from models import MODELS
 from models.style_sources import Frame
 from options.edit_options import REFERENCE, EditOptions, mask_rule
-from semedit.editor import Editor, StyleReference
+from semedit.editor import Editor
+from semedit.styles import Style, StyleReference
 from testing.analogy_edit import edit as edit_analogy
 from util.errors import EXIT_OK, UserError, run_main
 from util.files import require_writable
@@ -108,14 +109,16 @@ def object_shape(opt: Opt, editor: Editor, size: tuple[int, ...]) -> np.ndarray:
 
 def planned_frames(editor: Editor, opt: Opt) -> list[Frame]:
     """Return the results to make of each picture: draws, or steps between two styles."""
-    asked = [name for name in ("style_source", *REFERENCE, "interpolate") if getattr(opt, name) is not None]
+    asked = [
+        name for name in ("style_source", "style_code", *REFERENCE, "interpolate") if getattr(opt, name) is not None
+    ]
     if editor.bank is None and asked:
         raise UserError(f"--{asked[0]}: --model {opt.model} of this run draws no style codes; leave the flag out")
-    style: str | StyleReference = "mean" if opt.style_source == "mean" else "bank"
+    style: Style = opt.style_code or ("mean" if opt.style_source == "mean" else "bank")
     if opt.style_image is not None and opt.style_class is not None:
         style = StyleReference(opt.style_class, opt.style_image, opt.style_label, opt.style_inst)
-    count = opt.num_samples if opt.interpolate is None else opt.interpolate
-    return editor.frames(count, editor.source(style, "--style_class"), interpolate=opt.interpolate is not None)
+    count, flag = opt.interpolate or opt.num_samples, "--style_code" if opt.style_code else "--style_class"
+    return editor.frames(count, editor.source(style, flag), interpolate=opt.interpolate is not None)
 
 
 def edit(editor: Editor, opt: Opt, scene: Scene, frames: list[Frame], names: list[Path], strip: Path) -> None:

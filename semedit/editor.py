@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -24,37 +23,22 @@ from data.edit.painting import Painter
 from data.edit.scenes import Margin, Scene, make_scene
 from data.loader import plain_pictures
 from data.records import CLASSES_FILE, MapRules, Maps, Record, read_class_table
-from data.samples import make_sample
 from models import MODELS
 from models.style_bank import StyleBank
-from models.style_sources import Frame, MeanSource, ReferenceSource, StrictSource, StyleSource, draws, steps
+from models.style_sources import Frame, StrictSource, StyleSource, draws, steps
 from options.base_options import run_folder
 from options.edit_options import label_colours
 from semedit.labels import Labeller, make_labeller
 from semedit.sources import Source, ids_from, labels_from, mask_from, name_of, picture_from
+from semedit.styles import Style, style_source
 from trainers.restore import load_run
 from util.batch import Batch, to_device
 from util.class_table import ClassTable
 from util.device import autocast, resolve_device
 from util.errors import UserError
 from util.opt import Opt
-from util.regions import Region, bounding_box, plan_regions, window_around
+from util.regions import Region, plan_regions
 from util.seeds import derive_seed
-
-
-@dataclass(frozen=True)
-class StyleReference:
-    """A picture whose instances of one class lend their style to what is fully erased.
-
-    Args:
-        object_class: name or id of the class; other classes keep the style bank's codes.
-        image, label, inst: as in `Editor.fill`.
-    """
-
-    object_class: str | int
-    image: Source
-    label: Source | None = None
-    inst: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +129,7 @@ class Editor:
     # --- edits -----------------------------------------------------------------------------------------------------
     def fill(
         self, image: Source, label: Source | None, inst: Source | None, mask: Source, *, n: int = 1, seed: int = 0,
-        style: str | StyleReference = "bank",
+        style: Style = "bank",
     ) -> list[Any]:  # fmt: skip
         """Generate what `mask` erases, so that it follows label and instance map, and return `n` results.
 
@@ -154,13 +138,14 @@ class Editor:
             n: number of results; each draws its own styles.
             seed: of the draws; the same seed gives the same results.
             style: what is fully erased takes a code drawn from the style "bank", the "mean" code of its class, or one
-                of a `StyleReference`. Without meaning for methods that draw no codes.
+                of a `StyleReference`, or those that a mapping chooses, as in {"car": 3}: numbers in the bank by class.
+                Without meaning for methods that draw no codes.
         """
         return self._results(image, self.scene(image, label, inst, mask), n, seed, style)
 
     def remove(
         self, image: Source, label: Source | None, inst: Source | None, number: int, *, dilate: int | None = None,
-        n: int = 1, seed: int = 0, style: str | StyleReference = "bank",
+        n: int = 1, seed: int = 0, style: Style = "bank",
     ) -> list[Any]:  # fmt: skip
         """Remove the instance with this id; its surroundings take its place. The other arguments as in `fill`."""
         scene = self.map_editor(dilate).remove(self.scene(image, label, inst), number)
@@ -168,7 +153,7 @@ class Editor:
 
     def move(
         self, image: Source, label: Source | None, inst: Source | None, number: int, right: int, down: int, *,
-        dilate: int | None = None, n: int = 1, seed: int = 0, style: str | StyleReference = "bank",
+        dilate: int | None = None, n: int = 1, seed: int = 0, style: Style = "bank",
     ) -> list[Any]:  # fmt: skip
         """Move the instance with this id by so many pixels, as it is. The other arguments as in `fill`."""
         scene = self.map_editor(dilate).move(self.scene(image, label, inst), number, right, down)
@@ -177,7 +162,7 @@ class Editor:
     def add(
         self, image: Source, label: Source | None, inst: Source | None, object_class: str | int, *,
         box: tuple[int, int, int, int], shape: str = "ellipse", dilate: int | None = None, n: int = 1, seed: int = 0,
-        style: str | StyleReference = "bank",
+        style: Style = "bank",
     ) -> list[Any]:  # fmt: skip
         """Add an object of a class, given by name or id. The other arguments as in `fill`.
 
@@ -193,7 +178,7 @@ class Editor:
 
     def replace(
         self, image: Source, label: Source | None, inst: Source | None, old: str | int, new: str | int, *,
-        dilate: int | None = None, n: int = 1, seed: int = 0, style: str | StyleReference = "bank",
+        dilate: int | None = None, n: int = 1, seed: int = 0, style: Style = "bank",
     ) -> list[Any]:  # fmt: skip
         """Replace one class by another, both given by name or id. The other arguments as in `fill`."""
         scene = self.scene(image, label, inst)
@@ -202,7 +187,7 @@ class Editor:
 
     def outpaint(
         self, image: Source, label: Source | None, inst: Source | None, side: str, pixels: int, *,
-        extend: str | None = None, n: int = 1, seed: int = 0, style: str | StyleReference = "bank",
+        extend: str | None = None, n: int = 1, seed: int = 0, style: Style = "bank",
     ) -> list[Any]:  # fmt: skip
         """Extend the picture to one side. The other arguments as in `fill`.
 
@@ -213,28 +198,21 @@ class Editor:
         scene = self.map_editor().extend(self.scene(image, label, inst), Margin(side, pixels), extend)
         return self._results(image, scene, n, seed, style)
 
-    def _results(self, image: Source, scene: Scene, n: int, seed: int, style: str | StyleReference) -> list[Any]:
+    def _results(self, image: Source, scene: Scene, n: int, seed: int, style: Style) -> list[Any]:
         pictures = [painted.picture for painted in self.paint(scene, self.frames(n, self.source(style)), seed)]
         return [Image.fromarray(picture) for picture in pictures] if isinstance(image, Image.Image) else pictures
 
     # --- styles ----------------------------------------------------------------------------------------------------
-    def source(self, style: str | StyleReference, flag: str = "object_class") -> StyleSource | None:
+    def source(self, style: Style, flag: str = "object_class") -> StyleSource | None:
         """Return where codes come from, None for a method without codes.
 
         Raises:
-            UserError: a class without codes, or an unknown one; `flag` is what has named it.
+            UserError: a class without codes, an unknown one, or a code that the bank does not have; `flag` is what has
+                named it.
         """
         if self.bank is None:
             return None
-        if isinstance(style, StyleReference):
-            chosen = self.class_id(style.object_class, flag)
-            if not self.model.has_style(chosen):
-                raise UserError(f"{flag} {self.names[chosen]}: a run of {self.opt.model} has no styles of it")
-            scene = self.scene(style.image, style.label, style.inst)
-            return ReferenceSource(chosen, self.instance_codes(scene, chosen), self.bank)
-        if style not in ("bank", "mean"):
-            raise UserError(f"style {style!r}: 'bank', 'mean' or a StyleReference")
-        return MeanSource(self.bank) if style == "mean" else self.bank
+        return style_source(self, self.bank, style, flag)
 
     def frames(self, n: int, source: StyleSource | None, *, interpolate: bool = False) -> list[Frame]:
         """Return the plan of `n` results: draws, or steps from a draw of the bank to a second one, or to `source`."""
@@ -243,29 +221,6 @@ class Editor:
         if interpolate:
             return steps((self.bank, 0), (source, int(isinstance(source, StyleBank))), n)
         return draws(source, n)
-
-    @torch.no_grad()
-    def instance_codes(self, scene: Scene, chosen: int) -> Tensor:
-        """Return the raw codes (n, D) of a class's instances in a scene, each read in a window around it.
-
-        Raises:
-            UserError: the scene has no instance of the class that has a code.
-        """
-        whole = make_sample(
-            scene.maps, scene.mask, name=scene.name, rules=self.rules, inst_class_rule=self.opt.inst_class_rule
-        )
-        codes = []
-        for number in whole["inst_id"][whole["inst_class"] == chosen].tolist():
-            window = window_around(bounding_box(scene.inst == number), scene.label.shape, self.opt.crop_size)
-            batch = to_device(self.painter.batch(scene.maps, scene.mask, window, scene.name), self.device)
-            place = (batch["inst_id"][0] == number).nonzero().flatten()  # none: too small to survive the scaling
-            of_instance = self.model.instance_codes(batch)[0, place]
-            codes.append(of_instance[of_instance.any(1)])  # a model may have no code for an instance that is no object
-        if not sum(len(rows) for rows in codes):
-            present = ", ".join(self.names[i] for i in sorted(set(whole["inst_class"].tolist())))
-            which = "no instance" if not codes else "no single instance with a style (an instance map tells them apart)"
-            raise UserError(f"style picture {scene.name}: {which} of '{self.names[chosen]}'. It has: {present}")
-        return torch.cat(codes).cpu()
 
     # --- pictures --------------------------------------------------------------------------------------------------
     def paint(self, scene: Scene, frames: list[Frame], seed: int) -> Iterator[Painted]:

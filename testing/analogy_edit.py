@@ -17,7 +17,7 @@ from util.images import read_image, save_png, to_uint8
 from util.opt import Opt
 
 NOT_HERE = (*CHANGES, *REFERENCE, "box", "add_from", "add_shape", "dilate", "extend_labels", "interpolate", "inst",
-            "list_objects", "style_source", "palette", "segmenter")  # fmt: skip
+            "list_objects", "style_source", "style_code", "palette", "segmenter")  # fmt: skip
 
 
 def edit(opt: Opt) -> int:

@@ -195,6 +195,7 @@ class Opt:
     style_bank_seed: int
     style_bank_size: int
     style_class: str
+    style_code: dict[str, int] | None
     style_dim: int
     style_encoding: bool
     style_guidance: float

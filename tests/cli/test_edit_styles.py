@@ -14,6 +14,7 @@ from data.edit.scenes import SceneFiles, load_scene
 from data.records import Record
 from data.samples import make_sample
 from models.style_bank import StyleBank
+from semedit.styles import instance_codes
 from util.batch import collate
 from util.errors import UserError
 from util.images import read_image, read_map, save_png
@@ -86,7 +87,43 @@ def test_reference_codes_are_those_that_a_bank_would_hold(root: Path, tmp_path: 
         codes = editor.model.encoder.raw_codes(batch["image"], batch["inst"], batch["inst_id"].shape[1])
     cars = codes[batch["inst_class"] == CAR]
     assert len(cars) > 1
-    assert torch.allclose(editor.instance_codes(scene, CAR), cars, atol=1e-5)
+    assert torch.allclose(instance_codes(editor, scene, CAR), cars, atol=1e-5)
+
+
+def test_a_code_of_the_bank_is_chosen_by_its_number(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = ["--add_object", "car", "--box", "10,60,50,90"]
+    call(root, *whole)  # makes the bank, if no other test has
+    path = root / "divsem" / "style_bank.safetensors"
+    saved, bank = path.read_bytes(), StyleBank.load(path, style_dim=8)
+    results = []
+    for number in (0, 2):
+        made = call(root, *whole, "--style_code", f"tree:0,car:{number}", "--seed", str(number), output="c/o.png")
+        results.append(made.read_bytes())
+        try:  # what a bank draws that has this code alone
+            StyleBank({**bank.codes, CAR: bank.codes[CAR][number : number + 1]}, weights=bank.weights).save(path)
+            assert call(root, *whole, output="c/alone.png").read_bytes() == results[-1]
+        finally:
+            path.write_bytes(saved)
+    assert results[0] != results[1]
+    line = call(root, *whole, "--style_code", "car:2", "--interpolate", "2", output="c/line.png")
+    assert line.read_bytes() == call(root, *whole, output="c/draw.png").read_bytes()
+    assert line.with_name("line_2.png").read_bytes() == results[1]
+    last = len(bank.codes[CAR]) - 1
+    for text, message in {
+        f"car:{last + 1}": rf"--style_code car:{last + 1}: the run's style bank has codes 0 to {last} of 'car'",
+        "cra:1": "--style_code: no class 'cra'. Did you mean 'car'",
+        "car": "'car' is not CLASS:NUMBER",
+        "car:1,car:2": "each class once",
+        "car:-1": "is not CLASS:NUMBER",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            call(root, *whole, "--style_code", text)
+    with pytest.raises(UserError, match="--style_source mean others: leave one of them out"):
+        call(root, *whole, "--style_code", "car:0", "--style_source", "mean")
+    with pytest.raises(UserError, match="--style_image others: leave one of them out"):
+        call(root, *whole, "--style_code", "car:0", *reference(root))
+    with pytest.raises(UserError, match="--style_code: --model spmpgan of this run draws no style codes"):
+        call(root, *whole, "--style_code", "car:0", run="spmpgan")
 
 
 def test_a_class_without_a_code_is_an_error_with_ways_out(root: Path) -> None:

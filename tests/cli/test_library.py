@@ -90,7 +90,7 @@ def test_files_arrays_and_pil_images_are_the_same(root: Path, editor: semedit.Ed
     np.testing.assert_array_equal(nameless[known], arrays["image"][known])
 
 
-def test_styles_of_a_reference_and_of_the_mean(root: Path, tmp_path: Path, editor: semedit.Editor) -> None:
+def test_styles_of_a_reference_the_mean_and_a_chosen_code(root: Path, tmp_path: Path, editor: semedit.Editor) -> None:
     flags = ["--add_object", "car", "--box", "10,60,50,90"]
     paths, other = list(files(root).values())[:3], list(files(root, "b").values())[:3]
     reference = semedit.StyleReference("car", *other)
@@ -99,6 +99,8 @@ def test_styles_of_a_reference_and_of_the_mean(root: Path, tmp_path: Path, edito
     np.testing.assert_array_equal(editor.add(*paths, "car", box=BOX, style=reference)[0], wanted)
     (wanted,) = by_command(root, tmp_path / "m", *flags, "--style_source", "mean")
     np.testing.assert_array_equal(editor.add(*paths, "car", box=BOX, style="mean")[0], wanted)
+    (wanted,) = by_command(root, tmp_path / "c", *flags, "--style_code", "car:1")
+    np.testing.assert_array_equal(editor.add(*paths, "car", box=BOX, style={"car": 1})[0], wanted)
 
 
 def test_mistakes_are_errors_with_a_sentence(root: Path, editor: semedit.Editor) -> None:
