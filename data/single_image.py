@@ -18,7 +18,7 @@ from PIL import Image
 
 from util.decode import decode
 from util.errors import DataError, UserError
-from util.images import default_palette, read_map, rgb_of
+from util.images import PictureFile, default_palette, read_map, rgb_of
 from util.listing import entries
 
 KINDS = ("colours", "ids")
@@ -56,7 +56,7 @@ def find_targets(folder: Path) -> list[Path]:
     return files
 
 
-def read_opaque(path: Path) -> np.ndarray:
+def read_opaque(path: PictureFile) -> np.ndarray:
     """Return a picture (H, W, 3) uint8; says what became of an alpha channel that is not opaque.
 
     A few such pixels are antialiased borders, as in the authors' examples: they are taken as they are, as released.
@@ -109,7 +109,7 @@ class LayoutClasses:
         """Return a layout as a picture (H, W, 3) uint8."""
         return self.colours[self.nearest(layout)] if self.kind == "ids" else layout
 
-    def check(self, layout: np.ndarray, path: Path) -> None:
+    def check(self, layout: np.ndarray, path: PictureFile) -> None:
         """Raise `DataError` if a target shows colours or ids that the source does not have."""
         if self.kind == "ids":
             unknown = np.setdiff1d(layout, self.ids)
@@ -171,7 +171,7 @@ class Reader:
     kind: str
     resize: float
 
-    def stored_layout(self, path: Path) -> np.ndarray:
+    def stored_layout(self, path: PictureFile) -> np.ndarray:
         """Return a layout as stored."""
         return read_opaque(path) if self.kind == "colours" else read_map(path, "layout").astype(np.int64)
 
@@ -197,7 +197,7 @@ def padded(array: np.ndarray) -> np.ndarray:
     return np.pad(array, [*pads, *[(0, 0)] * (array.ndim - 2)], mode="edge")
 
 
-def check_sizes(sizes: Sequence[tuple[Path, tuple[int, ...]]]) -> None:
+def check_sizes(sizes: Sequence[tuple[PictureFile, tuple[int, ...]]]) -> None:
     """Raise `DataError` naming both files if the second has another size (H, W) than the first."""
     (first, wanted), *others = sizes
     for path, size in others:

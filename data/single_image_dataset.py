@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -30,7 +30,7 @@ from data.warps import Augmentation, progress
 from util.class_table import EMPTY_TABLE, ClassTable
 from util.errors import UserError
 from util.flags import fraction, positive, positive_int, weight
-from util.images import to_tensor
+from util.images import PictureFile, to_tensor
 from util.opt import Opt
 from util.seeds import random_pair
 from util.single_image import SingleImageBatch
@@ -76,7 +76,7 @@ class SingleImageDataset(Dataset[Any]):
         self,
         *,
         root: Path,
-        targets: list[Path] | None,
+        targets: Sequence[PictureFile] | None,
         reader: Reader,
         tolerance: float,
         align: bool = False,
@@ -94,7 +94,7 @@ class SingleImageDataset(Dataset[Any]):
         self.image, self.layout = reader.scaled(stored), self.aligned(reader.scaled(layout))
         check_least(cropped(self.image), self.image_path, reader.resize)
         self.fit: Callable[[np.ndarray], np.ndarray] = cropped  # to multiples of 8
-        self.names = ["source"] if targets is None else [path.stem for path in targets]
+        self.names = ["source"] if targets is None else [Path(str(path)).stem for path in targets]
         self.label_nc, self.class_names = len(self.layouts.colours), self.layouts.names
         self.palette, self.things = self.layouts.colours, frozenset[int]()
         self.classes = ClassTable(tuple(self.class_names), self.palette)
@@ -178,7 +178,7 @@ class SingleImageDataset(Dataset[Any]):
         moved = {f"target_{name}": value for name, value in target.items()}
         return {**source, **moved, "name": self.names[index], "index": index}
 
-    def target_layout(self, path: Path) -> np.ndarray:
+    def target_layout(self, path: PictureFile) -> np.ndarray:
         """Return a target's layout at the run's size, checked; raises `DataError`."""
         stored = self.reader.stored_layout(path)
         check_sizes([(self.label_path, self.stored_size), (path, stored.shape)])

@@ -13,11 +13,43 @@ from data.single_image_dataset import single_batch
 from options.edit_options import CHANGES, REFERENCE, mask_rule
 from testing.analogy_flow import Renderer
 from util.errors import UserError
-from util.images import read_image, save_png, to_uint8
+from util.images import PictureFile, read_image, save_png, to_uint8
 from util.opt import Opt
 
 NOT_HERE = (*CHANGES, *REFERENCE, "box", "add_from", "add_shape", "dilate", "extend_labels", "interpolate", "inst",
             "list_objects", "style_source", "style_code", "palette", "segmenter")  # fmt: skip
+
+
+class LayoutEditor:
+    """A run of one picture, ready to render it for edited layouts.
+
+    Args:
+        opt: of a command that takes a run.
+
+    Attributes:
+        image: the run's picture (H, W, 3) uint8, as stored.
+        dataset: the picture with its layout and its classes.
+    """
+
+    def __init__(self, opt: Opt) -> None:
+        self.renderer = Renderer(opt)
+        self.dataset = self.renderer.dataset("train")
+        self.dataset.fit = padded  # instead of cropping, so that the border can be edited too
+        self.image = read_image(self.dataset.image_path)
+
+    def edited(self, layout: PictureFile, mask: np.ndarray) -> np.ndarray:
+        """Return the picture rendered for a layout where `mask` (H, W) is true; all other pixels are unchanged.
+
+        Raises:
+            DataError: a layout of another size, or with colours or ids that the run does not know.
+        """
+        self.dataset.targets, self.dataset.names = [layout], ["edited"]
+        result = to_uint8(self.renderer.render(single_batch(self.dataset, 0)).image)
+        height, width = self.dataset.image.shape[:2]
+        result = result[:height, :width]
+        if result.shape != self.image.shape:
+            result = np.asarray(Image.fromarray(result).resize(self.image.shape[1::-1], Image.Resampling.LANCZOS))
+        return np.where(mask[..., None], result, self.image)
 
 
 def edit(opt: Opt) -> int:
@@ -27,27 +59,19 @@ def edit(opt: Opt) -> int:
         UserError: flags that this method does not take, files that do not fit the run or each other.
     """
     refuse(opt)
-    renderer = Renderer(opt)
-    dataset = renderer.dataset("train")
+    editor = LayoutEditor(opt)
     image = read_image(opt.image)
-    if image.shape != (*dataset.stored_size, 3) or not np.array_equal(image, read_image(dataset.image_path)):
+    if not np.array_equal(image, editor.image):
         raise UserError(
-            f"--image {opt.image} is not {dataset.image_path}, the one picture that run '{opt.name}' was trained "
-            "on and knows how to render"
+            f"--image {opt.image} is not {editor.dataset.image_path}, the one picture that run '{opt.name}' was "
+            "trained on and knows how to render"
         )
     mask, notes = read_drawn_mask(Path(opt.mask), image.shape[:2], mask_rule(opt))
     for note in notes:
         print(f"note: {note}")
     if not mask.any():
         raise UserError(f"--mask {opt.mask} is empty, so there is nothing to generate (white: generate)")
-    dataset.fit = padded  # instead of cropping, so that the border can be edited too
-    dataset.targets, dataset.names = [Path(opt.label)], [Path(opt.label).stem]
-    result = to_uint8(renderer.render(single_batch(dataset, 0)).image)
-    height, width = dataset.image.shape[:2]
-    result = result[:height, :width]
-    if result.shape != image.shape:
-        result = np.asarray(Image.fromarray(result).resize(image.shape[1::-1], Image.Resampling.LANCZOS))
-    save_png(np.where(mask[..., None], result, image), opt.output)
+    save_png(editor.edited(opt.label, mask), opt.output)
     print(f"{opt.image}: {100 * mask.mean():.1f} % generated\n  -> {opt.output}")
     return 0
 

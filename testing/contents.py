@@ -9,7 +9,7 @@ import numpy as np
 
 from util.edge_maps import edge_picture
 from util.errors import DataError, UserError
-from util.images import read_binary, read_map
+from util.images import PictureFile, read_binary, read_map
 from util.opt import Opt
 from util.pictures import Photo, find_pictures, read_photo, resized
 from util.progress import progress
@@ -23,7 +23,7 @@ class Content:
 
     Args:
         name: of its results.
-        path: of the picture.
+        path: of the picture, or its content.
         size: width and height.
         edge: kind of its edge map, one of `EDGES`.
         edge_side: "working": drawn at the size that is computed at; "released": at its own.
@@ -32,7 +32,7 @@ class Content:
     """
 
     name: str
-    path: Path
+    path: PictureFile
     size: tuple[int, int]
     edge: str
     edge_side: str
@@ -63,10 +63,7 @@ def read_contents(opt: Opt) -> list[Content]:
     masks = mask_files(opt, files)
     contents, untouched = [], []
     for name, path in progress(files.items(), desc="contents", unit="picture", shown=len(files) > 1):
-        height, width = read_photo(path).rgb.shape[:2]
-        if min(height, width) < SMALLEST:
-            raise DataError(f"{path}: {width}x{height}; a content needs at least {SMALLEST} pixels a side")
-        content = Content(name, path, (width, height), opt.edge, opt.edge_side, masks.get(name), opt.mask_classes)
+        content = content_of(opt, name, path, masks.get(name))
         mask = content.mask()
         if mask is not None and not mask.any():
             untouched.append(name)
@@ -78,6 +75,14 @@ def read_contents(opt: Opt) -> list[Content]:
             raise UserError(f"{note}: nothing would be stylised")
         print(f"note: {note}: returned as they are")
     return contents
+
+
+def content_of(opt: Opt, name: str, path: PictureFile, region: Path | None = None) -> Content:
+    """Return a picture as a content; raises `DataError` for one that is damaged or too small."""
+    height, width = read_photo(path).rgb.shape[:2]
+    if min(height, width) < SMALLEST:
+        raise DataError(f"{path}: {width}x{height}; a content needs at least {SMALLEST} pixels a side")
+    return Content(name, path, (width, height), opt.edge, opt.edge_side, region, opt.mask_classes)
 
 
 def mask_files(opt: Opt, contents: dict[str, Path]) -> dict[str, Path]:

@@ -79,16 +79,7 @@ class StylisingFlow(Flow):
         contents = read_contents(opt)
         model: Any = MODELS.get(opt.model).from_options(opt, is_train=False)
         check_sizes(opt, model, contents)
-        model.second_style = read_photo(opt.second_style).rgb if opt.second_style else None
-        for run_dir in folders.values():  # all of them, before any picture is stylised
-            take_style(opt, model, run_dir)
-        if opt.controlnet:
-            model.frozen.guide(load_controlnet(opt.controlnet))
-            model.frozen.hold(opt.precision)
-        if opt.attention_slicing:
-            model.frozen.save_memory()
-        model.frozen.to(resolve_device(opt.device), offload=opt.offload)
-        model.netE.to(resolve_device(opt.device)).eval()
+        make_ready(opt, model, list(folders.values()))
         return [StylisingTest(opt, model, contents, name, run_dir) for name, run_dir in folders.items()]
 
 
@@ -186,6 +177,20 @@ def clips(opt: Opt, model: S2PreSTModel) -> list[Clip]:
     ]
 
 
+def make_ready(opt: Opt, model: Any, run_dirs: Sequence[Path]) -> None:
+    """Prepare a model for stylising with these runs, of which it has the last one's style; raises `UserError`."""
+    model.second_style = read_photo(opt.second_style).rgb if opt.second_style else None
+    for run_dir in run_dirs:  # all of them, before any picture is stylised
+        take_style(opt, model, run_dir)
+    if opt.controlnet:
+        model.frozen.guide(load_controlnet(opt.controlnet))
+        model.frozen.hold(opt.precision)
+    if opt.attention_slicing:
+        model.frozen.save_memory()
+    model.frozen.to(resolve_device(opt.device), offload=opt.offload)
+    model.netE.to(resolve_device(opt.device)).eval()
+
+
 def take_style(opt: Opt, model: Any, run_dir: Path) -> Loaded:
     """Give the model a run's style and say which weights they are; raises `UserError` where they do not fit."""
     loaded = load_run(model, run_dir, step=opt.step, averaged=not opt.raw_weights)
@@ -245,19 +250,29 @@ def stylise_all(opt: Opt, model: S2PreSTModel, contents: list[Content], folder: 
     """Stylise all contents, and save results and edge maps at the contents' own sizes."""
     with progress(total=len(contents), desc=name, unit="picture") as bar:
         for size, group in batches(opt, model, contents):
-            photos, edges = [content.photo() for content in group], [content.edges(size) for content in group]
-            scaled, lines = [resized(photo.rgb, size) for photo in photos], [resized(drawn, size) for drawn in edges]
-            for k in range(opt.num_samples):
-                with autocast(model.frozen.device, opt.precision):
-                    stylised = model.stylise(scaled, lines, [opt.seed + k] * len(group), coefficients(opt))
-                for content, photo, result in zip(group, photos, stylised, strict=True):
-                    whole = composite(photo.rgb, resized(result, content.size), content.mask())
-                    if photo.alpha is not None:
-                        whole = np.dstack([whole, photo.alpha])
-                    save_png(whole, place_of(folder, content, k))
+            edges = [content.edges(size) for content in group]
+            for k, pictures in enumerate(draws(opt, model, group, size, edges)):
+                for content, picture in zip(group, pictures, strict=True):
+                    save_png(picture, place_of(folder, content, k))
             for content, drawn in zip(group, edges, strict=True):
                 save_png(resized(drawn, content.size), folder / "canny" / f"{content.name}.png")
             bar.update(len(group))
+
+
+def draws(
+    opt: Opt, model: S2PreSTModel, group: Sequence[Content], size: tuple[int, int], edges: Sequence[np.ndarray]
+) -> Iterator[list[np.ndarray]]:
+    """Yield --num_samples times the stylised pictures of contents that are computed at one size, with their alpha."""
+    photos = [content.photo() for content in group]
+    scaled, lines = [resized(photo.rgb, size) for photo in photos], [resized(drawn, size) for drawn in edges]
+    for k in range(opt.num_samples):
+        with autocast(model.frozen.device, opt.precision):
+            stylised = model.stylise(scaled, lines, [opt.seed + k] * len(group), coefficients(opt))
+        pictures = []
+        for content, photo, result in zip(group, photos, stylised, strict=True):
+            whole = composite(photo.rgb, resized(result, content.size), content.mask())
+            pictures.append(whole if photo.alpha is None else np.dstack([whole, photo.alpha]))
+        yield pictures
 
 
 def batches(opt: Opt, model: S2PreSTModel, contents: list[Content]) -> Iterator[tuple[tuple[int, int], list[Content]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from PIL import Image
 
 from util.decode import decode
 from util.errors import DataError, UserError
-from util.images import rgb_of
+from util.images import PictureFile, rgb_of
 from util.listing import files_by_name
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -46,7 +45,7 @@ class Photo(NamedTuple):
     alpha: np.ndarray | None
 
 
-def read_photo(path: str | os.PathLike[str]) -> Photo:
+def read_photo(path: PictureFile) -> Photo:
     """Return a picture turned as its EXIF orientation says; of 16 bit the upper 8, as Pillow does for colours.
 
     Raises:
