@@ -16,9 +16,9 @@ pretrained: setup
 	$(PY) scripts/run_experiment.py experiments/streets_pretrained.yaml --jobs 2
 	$(foreach run,divsem spmpgan siedob,\
 	$(PY) scripts/export.py --name streets_128_$(run) --output checkpoints/pretrained/$(run) --half &&) true
-# The page, for a run of your own: make app NAME=my_divsem; with ARGS="--segmenter streets" and any flag of scripts/app.py.
+# The page, for the pretrained run, or NAME=my_divsem; with ARGS="--segmenter streets" and any flag of scripts/app.py.
 app: $(VENV)/.app
-	$(PY) scripts/app.py --name $(or $(NAME),$(error make app NAME=RUN, a run in checkpoints/)) $(ARGS)
+	$(PY) scripts/app.py $(if $(NAME),--name $(NAME)) $(ARGS)
 test: $(VENV)/.dev
 	$(PY) -m pytest
 # The page in a Chromium: Debian's, or any other by CHROMIUM=PATH.

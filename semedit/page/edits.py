@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from data.edit.scenes import Scene
-from semedit.editor import Editor, StyleReference
+from semedit.editor import Editor
+from semedit.page.commands import command_line, run_flags
 from semedit.page.files import archive, inst_png, label_png, picture_png
 from semedit.page.jobs import Job
 from semedit.page.studio import Studio
+from semedit.styles import Style, StyleReference
 from util.errors import UserError
 
 MOST_RESULTS = 10
 LARGEST_SEED = 1 << 31
-NOT_OF_THE_RUN = frozenset(
-    "name checkpoints_dir host port max_side segmenter segmenter_weights segmenter_classes segmenter_rename trust "
-    "palette color_tolerance label_map seed config".split()
-)  # flags of the page that its command does not pass on as they are
-INSTALLED = UserError.__module__.startswith("semedit.")  # as a package, in which there is no scripts/edit.py
-COMMAND = "semedit-edit" if INSTALLED else "python scripts/edit.py"
 
 
 @dataclass(frozen=True)
@@ -34,10 +29,11 @@ class EditRequest:
         scene: with a mask.
         count: number of results, or of steps between two styles.
         seed: of the draws.
-        style: "bank", "mean" or "reference".
+        style: "bank", "mean", "codes" or "reference".
         style_class: the class that takes its style from `reference`.
         reference: the scene that lends it.
-        between: the results are steps from one draw to a second one, or to the reference.
+        between: the results are steps from one draw to a second one, or to the codes, or to the reference.
+        codes: numbers of codes in the bank by class, of "codes".
     """
 
     scene: Scene
@@ -47,6 +43,7 @@ class EditRequest:
     style_class: int | None = None
     reference: Scene | None = None
     between: bool = False
+    codes: Mapping[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, editor: Editor, scene: Scene, wish: Mapping[str, Any], reference: Scene | None) -> EditRequest:
@@ -57,37 +54,62 @@ class EditRequest:
             raise UserError(f"the number of results is from {1 + between} to {MOST_RESULTS}")
         if type(seed) is not int or not 0 <= seed < LARGEST_SEED:
             raise UserError(f"the seed is a whole number from 0 to {LARGEST_SEED - 1}")
-        if style not in ("bank", "mean", "reference"):
-            raise UserError("a style is drawn from the bank, the mean of its class, or that of a reference")
+        if style not in ("bank", "mean", "codes", "reference"):
+            raise UserError(
+                "a style is drawn from the bank, chosen there, the mean of its class, or that of a reference"
+            )
         if editor.bank is None and (style != "bank" or between):
             raise UserError(f"a run of {editor.opt.model} draws no styles")
         if between and style == "mean":
             raise UserError("the mean is a single style per class: there is nothing between two of them")
+        if style == "codes":
+            codes = _codes(wish.get("codes"))
+            editor.source(codes, "style")  # which refuses those that the bank does not have
+            return cls(scene, count, seed, style, between=between, codes=codes)
         if style != "reference":
             return cls(scene, count, seed, style, between=between)
         if reference is None or type(chosen) is not int or not 0 <= chosen < len(editor.names):
             raise UserError("a style from a reference needs a picture and a class of things in it")
         return cls(scene, count, seed, style, chosen, reference, between)
 
+    def asked(self) -> Style:
+        """Return the style as `Editor.source` takes it."""
+        if self.reference is not None and self.style_class is not None:
+            lent = self.reference
+            return StyleReference(self.style_class, lent.image, lent.label, lent.inst)
+        return dict(self.codes) or ("mean" if self.style == "mean" else "bank")
+
+    def repeats(self, drawn: Mapping[str, int], names: list[str]) -> bool:
+        """Return whether further results would equal one whose draws these are, by class name."""
+        known = set(drawn) if self.style == "mean" else {names[label] for label in self.codes}
+        return not self.between and set(drawn) <= known
+
+
+def _codes(given: Any) -> dict[int, int]:
+    """Return the numbers of codes by class that the page has sent; raises `UserError`."""
+    if not isinstance(given, dict) or not all(key.isdecimal() and type(number) is int for key, number in given.items()):
+        raise UserError("the request is malformed (codes are not whole numbers by class)")
+    return {int(key): number for key, number in given.items()}
+
 
 def carry_out(studio: Studio, request: EditRequest, job: Job) -> None:
     """Make the results of a request, one by one, as files of a job; then what repeats them."""
     editor, scene = studio.editor, request.scene
-    style: str | StyleReference = request.style
-    if request.reference is not None and request.style_class is not None:
-        lent = request.reference
-        style = StyleReference(request.style_class, lent.image, lent.label, lent.inst)
-    frames = editor.frames(request.count, editor.source(style, "style"), interpolate=request.between)
+    frames = editor.frames(request.count, editor.source(request.asked(), "style"), interpolate=request.between)
     same: set[bytes] = set()
     for number, painted in enumerate(editor.paint(scene, frames, request.seed), start=1):
         job.add(result_name(scene, number), picture_png(painted.picture))
         same.add(painted.picture.tobytes())
         job.tell(drawn=dict(painted.drawn))
+        if request.repeats(painted.drawn, editor.names) and number < request.count:
+            job.tell(note=f"one result instead of {request.count}: no style was drawn at random, so others equal it")
+            request, frames = replace(request, count=number), frames[:number]
+            break
         job.step(number)
     line = command(editor, request)
     job.tell(titles=[frame.title for frame in frames], between=request.between, command=line)
     if len(same) == 1 and request.count > 1:
-        job.tell(note="all results are the same: nothing that has a style is fully erased, or one style is known")
+        job.tell(note="all results are the same: one style alone is known")
     files = {**job.files, **inputs(studio, request), "command.txt": f"{line}\n".encode()}
     job.add(f"{scene.name}.zip", archive(files))
 
@@ -119,14 +141,7 @@ def _maps(editor: Editor, scene: Scene, name: str) -> dict[str, bytes]:
 def command(editor: Editor, request: EditRequest) -> str:
     """Return the command that makes the results of a request from `inputs`, byte for byte."""
     opt, name = editor.opt, request.scene.name
-    line = [
-        "--name",
-        opt.name,
-        *([] if opt.checkpoints_dir == "checkpoints" else ["--checkpoints_dir", opt.checkpoints_dir]),
-    ]
-    for flag, layer in sorted(vars(opt)["_set_by"].items()):
-        if layer in ("command line", "config") and flag not in NOT_OF_THE_RUN:
-            line += _flag(flag, getattr(opt, flag))
+    line = run_flags(opt)
     if opt.label_map:
         line += ["--label_map", ""]  # the maps have been renamed already
     line += ["--image", f"{name}.png", "--label", f"{name}_label.png", "--inst", f"{name}_inst.png"]
@@ -137,12 +152,6 @@ def command(editor: Editor, request: EditRequest) -> str:
     if request.style_class is not None:
         line += ["--style_image", f"{name}_style.png", "--style_label", f"{name}_style_label.png"]
         line += ["--style_inst", f"{name}_style_inst.png", "--style_class", str(request.style_class)]
-    return f"{COMMAND} {shlex.join([*line, '--output', result_name(request.scene, 1)])}"
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    if value is None:
-        return []
-    if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no-{name}"]
-    return [f"--{name}", str(value)]
+    if request.codes:
+        line += ["--style_code", ",".join(f"{label}:{number}" for label, number in request.codes.items())]
+    return command_line("edit", [*line, "--output", result_name(request.scene, 1)])

@@ -60,9 +60,9 @@ def fitted(picture: np.ndarray, side: int) -> np.ndarray:
 
 
 def fitted_ids(ids: np.ndarray, side: int) -> np.ndarray:
-    """Return a map (H, W) int32 scaled as `fitted` scales its picture: nearest ids."""
+    """Return a map (H, W) of int32 or booleans scaled as `fitted` scales its picture: nearest ids."""
     width, height = fitting_size((ids.shape[1], ids.shape[0]), side)
-    return ids if ids.shape == (height, width) else nearest(ids, height, width)
+    return ids if ids.shape == (height, width) else nearest(ids.astype(np.int32), height, width).astype(ids.dtype)
 
 
 def storable_ids(inst: np.ndarray, rules: MapRules, inst_class_rule: str) -> np.ndarray:

@@ -58,7 +58,8 @@ export async function finished(key, tell) {
   }
 }
 
-export const example = async (name) => sceneOf(await (await ask(`examples/${encodeURIComponent(name)}`)).arrayBuffer());
+export const opened = async (path) => sceneOf(await (await ask(path)).arrayBuffer());
+export const example = (name) => opened(`examples/${encodeURIComponent(name)}`);
 
 export const changed = async (scene, change, more) =>
   sceneOf(await (await send("changes", packScene(scene, { change }, more))).arrayBuffer());
@@ -75,5 +76,5 @@ export async function open(files, tell) {
   if (answer.status !== 202) return sceneOf(await answer.arrayBuffer());
   const { job } = await answer.json();
   await finished(job, tell);
-  return sceneOf(await (await ask(`jobs/${job}/scene`)).arrayBuffer());
+  return opened(`jobs/${job}/scene`);
 }

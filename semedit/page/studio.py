@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ import numpy as np
 from PIL import Image
 
 from data.base_dataset import BaseDataset
-from data.edit.changes import MapEditor, box_shape
+from data.edit.masks import WHITE, grey_levels
 from data.edit.objects import scene_objects
-from data.edit.scenes import Margin, Scene, make_scene
+from data.edit.scenes import Scene, make_scene
 from data.loader import plain_dataset
 from data.records import Maps, Record
 from semedit.editor import Editor
+from semedit.page.changes import Change
 from semedit.page.files import checked_file, fitted, fitted_ids, fitting_size, plain_name, storable_ids
-from semedit.page.parts import MOST_PIXELS, pack, plane_bytes
+from semedit.page.parts import pack, plane_bytes
 from semedit.sources import labels_from
 from util.decode import decode
 from util.errors import DataError, UserError
@@ -26,7 +27,7 @@ from util.images import ids_of, rgb_of
 
 MOST_EXAMPLES = 24
 SPLITS = ("test", "val", "train")  # examples are of the first that there is
-KINDS_OF_FILE = {"image": "picture", "label": "label map", "inst": "instance map"}
+KINDS_OF_FILE = {"image": "picture", "label": "label map", "inst": "instance map", "mask": "mask"}
 NO_MAPS = "give its label map, or start the page with --segmenter, which makes one"
 
 
@@ -86,7 +87,7 @@ class Studio:
         return True
 
     def opened(self, names: Mapping[str, str], files: Mapping[str, bytes]) -> Scene:
-        """Return the scene of an "image", and of a "label" and "inst" map; without these the segmenter makes them.
+        """Return the scene of an "image", of a "label" and "inst" map, which else the segmenter makes, and of a "mask".
 
         Args:
             names: of the files, where they are known.
@@ -106,19 +107,22 @@ class Studio:
         image = fitted(whole, self.max_side)
         if image.shape != whole.shape:
             notes.append(f"scaled from {whole.shape[1]}x{whole.shape[0]} to {image.shape[1]}x{image.shape[0]} pixels")
-        if to_label:
+        label = None if to_label else labels_from(read["label"], self.stored)
+        inst = self._stored_ids(read["inst"]) if "inst" in read else None
+        erased = np.asarray(grey_levels(read["mask"])) >= WHITE.threshold if "mask" in read else None
+        for kind, ids in (("label", label), ("inst", inst), ("mask", erased)):
+            if ids is not None and ids.shape not in (whole.shape[:2], image.shape[:2]):
+                raise DataError(f"the {KINDS_OF_FILE[kind]} is {ids.shape[1]}x{ids.shape[0]}, its picture "
+                                f"{whole.shape[1]}x{whole.shape[0]} pixels")  # fmt: skip
+        if label is None:
             assert self.editor.labeller is not None
             maps = self.editor.labeller(image)
-            return replace(self._scene(plain_name(name), maps), notes=(*notes, self.editor.labeller.found(maps)))
-        label = labels_from(read["label"], self.stored)
-        inst = self._stored_ids(read["inst"]) if "inst" in read else None
-        for what, ids in (("label map", label), ("instance map", inst)):
-            if ids is not None and ids.shape not in (whole.shape[:2], image.shape[:2]):
-                raise DataError(f"the {what} is {ids.shape[1]}x{ids.shape[0]}, its picture "
-                                f"{whole.shape[1]}x{whole.shape[0]} pixels")  # fmt: skip
-        small = None if inst is None else fitted_ids(inst, self.max_side)
-        maps = Maps(image, self.stored.map_labels(fitted_ids(label, self.max_side)), small)
-        return replace(self._scene(plain_name(name), maps), notes=tuple(notes))
+            notes.append(self.editor.labeller.found(maps))
+        else:
+            small = None if inst is None else fitted_ids(inst, self.max_side)
+            maps = Maps(image, self.stored.map_labels(fitted_ids(label, self.max_side)), small)
+        scene = replace(self._scene(plain_name(name), maps), notes=tuple(notes))
+        return scene if erased is None else replace(scene, mask=fitted_ids(erased, self.max_side))
 
     def _stored_ids(self, picture: Image.Image) -> np.ndarray:
         found = ids_of(picture, "instance map", "instance map", rgb_ids=self.stored.inst_rgb)
@@ -147,25 +151,9 @@ class Studio:
         return replace(scene, inst=inst.astype(np.int32))
 
     # --- changes ---------------------------------------------------------------------------------------------------
-    def changed(self, scene: Scene, change: Mapping[str, Any], shape: np.ndarray | None) -> Scene:
-        """Return a scene with changed maps, and the mask that erases what has changed.
-
-        Args:
-            scene: as it is.
-            change: "kind" (see `KINDS`) and what it needs.
-            shape: (H, W) booleans, of what is painted.
-
-        Raises:
-            UserError: a change that is not possible, or malformed.
-        """
-        make = KINDS.get(str(change.get("kind")))
-        if make is None:
-            raise UserError("the request is malformed (no such change)")
-        try:
-            made = make(self.editor.map_editor(), scene, change, shape)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"the request is malformed ({type(error).__name__}: {error})") from error
-        return self._storable(made)
+    def changed(self, scene: Scene, change: Change) -> Scene:
+        """Return a scene with changed maps, and the mask that erases what has changed; raises `UserError`."""
+        return self._storable(change.apply(scene, self.editor.map_editor()))
 
     def message(self, scene: Scene, **more: Any) -> bytes:
         """Return a scene as the page takes it."""
@@ -187,69 +175,3 @@ def _example_data(editor: Editor) -> BaseDataset | None:
         except (UserError, OSError):
             continue
     return None
-
-
-# --- kinds of change --------------------------------------------------------------------------------------------------
-Change = Mapping[str, Any]
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int or abs(value) >= 1 << 31:
-        raise ValueError(f"{str(value)[:40]!r} is no whole number")
-    return value
-
-
-def _class_of(maps: MapEditor, value: Any) -> int:
-    if not 0 <= _whole(value) < len(maps.names):
-        raise ValueError(f"class {value}")
-    return int(value)
-
-
-def _paint(maps: MapEditor, scene: Scene, change: Change, shape: np.ndarray | None) -> Scene:
-    """Give painted pixels a class: those of "id", which grows, or of a new thing or region."""
-    if shape is None or not shape.any():
-        raise UserError("nothing is painted")
-    number = None if change.get("id") is None else _whole(change["id"])
-    return maps.add_object(scene, _class_of(maps, change["class"]), shape, number)
-
-
-def _box(maps: MapEditor, scene: Scene, change: Change, shape: np.ndarray | None) -> Scene:
-    x0, y0, x1, y1 = map(_whole, change["box"])
-    kind = "ellipse" if change["shape"] == "ellipse" else "rectangle"
-    where = box_shape(scene.label.shape, (x0, y0, x1, y1), kind)
-    return maps.add_object(scene, _class_of(maps, change["class"]), where)
-
-
-def _become(maps: MapEditor, scene: Scene, change: Change, shape: np.ndarray | None) -> Scene:
-    """Make an instance one of another class."""
-    where = scene.inst == _whole(change["id"])
-    if not where.any():
-        raise UserError(f"no instance {change['id']} in the picture")
-    return maps.add_object(scene, _class_of(maps, change["class"]), where)
-
-
-def _extend(maps: MapEditor, scene: Scene, change: Change, shape: np.ndarray | None) -> Scene:
-    height, width = scene.label.shape
-    side, pixels = str(change["side"]), _whole(change["pixels"])
-    if side not in ("left", "right", "up", "down") or pixels < 1:
-        raise UserError("a picture is extended to the left, to the right, up or down, by one pixel or more")
-    across = side in ("left", "right")
-    most = width if across else height  # what a mirror can show
-    if pixels > most or (width + across * pixels) * (height + (not across) * pixels) > MOST_PIXELS:
-        raise UserError(f"{pixels} pixels are too many at once; extend this picture by {most} at most")
-    return replace(maps.extend(scene, Margin(side, pixels), None), extended=False)
-
-
-KINDS: dict[str, Callable[[MapEditor, Scene, Change, np.ndarray | None], Scene]] = {
-    "paint": _paint,
-    "box": _box,
-    "become": _become,
-    "remove": lambda maps, scene, change, shape: maps.remove(scene, _whole(change["id"])),
-    "move": lambda maps, scene, change, shape: maps.move(
-        scene, _whole(change["id"]), _whole(change["right"]), _whole(change["down"])
-    ),
-    "replace": lambda maps, scene, change, shape: maps.replace_class(
-        scene, _class_of(maps, change["old"]), _class_of(maps, change["new"])
-    ),
-    "extend": _extend,
-}

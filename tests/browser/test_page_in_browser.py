@@ -21,11 +21,15 @@ from PIL import Image
 pytest.importorskip("uvicorn", reason="the page's packages are not installed (requirements-app.txt)")
 pytest.importorskip("playwright", reason="Playwright is not installed (make test-browser)")
 
-from page_client import serving
+from page_client import serving, serving_tabs
 from playwright.sync_api import sync_playwright
 
 import semedit
+import train as train_command
+from models import MODELS
 from scripts import app, edit
+from semedit.page.tabs import make_tab
+from util.images import read_image
 
 PROGRAM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(not PROGRAM, reason="no Chromium is installed (make test-browser)")
@@ -109,7 +113,7 @@ class Page:
         found: list[str] = self.page.eval_on_selector_all("#things option", "all => all.map(each => each.value)")
         return [value for value in found if value]
 
-    def generate(self, count: int, *, by_keyboard: bool = False) -> None:
+    def generate(self, count: int, *, by_keyboard: bool = False, made: int | None = None) -> None:
         before = self.page.get_attribute("#all", "href")
         self.page.fill("#count", str(count))
         if by_keyboard:
@@ -118,11 +122,11 @@ class Page:
             self.page.click("#generate")
         self.until(f"document.querySelector('#all').getAttribute('href') !== {json.dumps(before)}")
         self.until("document.querySelector('#progress').hidden")
-        assert self.page.locator("#grid figure").count() == count
+        assert self.page.locator("#grid figure").count() == (made or count)
 
-    def everything(self) -> ZipFile:
+    def everything(self, link: str = "#all") -> ZipFile:
         with self.page.expect_download() as waiting:
-            self.page.click("#all")
+            self.page.click(link)
         return ZipFile(io.BytesIO(waiting.value.path().read_bytes()))
 
 
@@ -200,15 +204,15 @@ def test_select_move_remove_undo_and_go_on(page: Page, root: Path) -> None:
     page.page.focus("#marks")
     page.page.keyboard.press("Delete")
     page.until(f"![...document.querySelectorAll('#things option')].some(o => o.value === '{number}')")
-    page.generate(2)
+    page.generate(2, made=1)  # nothing takes a style: a second result would be the same
     removed = page.everything()
-    page.page.click("figure:nth-child(2) button")  # go on from the second
+    page.page.click("#grid button")  # go on from it
     page.page.wait_for_selector("#generate:disabled")
     page.page.fill("#pixels", "16")
     page.page.click("[data-side=left]")
     page.until("document.querySelector('#view').width === 144")
     page.generate(1)
-    np.testing.assert_array_equal(pixels(page.everything(), "a.png")[:, 16:], pixels(removed, "a_edit_2.png"))
+    np.testing.assert_array_equal(pixels(page.everything(), "a.png")[:, 16:], pixels(removed, "a_edit.png"))
     for _ in range(3):
         page.page.keyboard.press("Control+z")
     page.page.wait_for_selector("#undo:disabled")
@@ -243,6 +247,67 @@ def test_styles_by_draw_mean_reference_and_slider(page: Page, root: Path) -> Non
     page.page.keyboard.press("End")
     assert page.page.locator("#grid figure:visible b").text_content() == "t = 1.00"
     assert "--interpolate 4" in page.page.text_content("#command")
+
+
+def test_styles_by_thumbnail(page: Page, root: Path) -> None:
+    page.open(root)
+    inst, label = (np.array(Image.open(root / kind / "a.png")) for kind in ("inst", "label"))
+    ids, counts = np.unique(inst[label == CAR], return_counts=True)
+    number = int(ids[counts.argmax()])
+    page.page.select_option("#style", "codes")
+    assert page.page.text_content("#codes-of") == "Select a thing to see the styles of its class."
+    page.page.select_option("#things", str(number))
+    page.until("document.querySelectorAll('#thumbs img').length >= 3")
+    page.until("[...document.querySelectorAll('#thumbs img')].every(each => each.complete && each.naturalWidth > 0)")
+    second = page.page.locator("#thumbs button").nth(1)
+    code = second.get_attribute("data-code")
+    second.click()
+    page.page.wait_for_selector("#generate:enabled")  # a visible car is erased, or it would keep its look
+    assert second.get_attribute("aria-pressed") == "true"
+    assert page.page.text_content("#chosen") == f"car: style {code} ×"
+    page.generate(3, made=1)
+    assert f"--num_samples 1 --style_code {CAR}:{code} " in page.page.text_content("#command")
+    packed = page.everything()
+    assert (pixels(packed, "a_mask.png")[inst == number] == 255).all()
+    np.testing.assert_array_equal(pixels(packed, "a_inst.png"), inst)
+    page.page.click("#chosen button")
+    assert page.page.locator("#thumbs [aria-pressed=true]").count() == 0
+    page.generate(2)
+    assert "--style_code" not in page.page.text_content("#command")
+
+
+def test_a_shape_from_another_picture_and_a_panorama(page: Page, root: Path) -> None:
+    page.open(root)
+    inst, label = (np.array(Image.open(root / kind / "a.png")) for kind in ("inst", "label"))
+    ids, counts = np.unique(inst[label == CAR], return_counts=True)
+    number = int(ids[counts.argmax()])
+    rows, columns = np.nonzero(inst == number)
+    page.page.select_option("#box-shape", "thing")
+    page.page.fill("#reach", "0")
+    page.tool("box")
+    page.choose("person")
+    page.drag((20, 20), (40, 40))
+    page.page.wait_for_selector("#say.wrong")
+    assert page.page.text_content("#say") == "Click the thing in the other picture whose shape is wanted."
+    box = page.page.locator("#lent").bounding_box()
+    middle = len(rows) // 2
+    x, y = ((v[middle] + 0.5) / n for v, n in ((columns, inst.shape[1]), (rows, inst.shape[0])))
+    page.page.locator("#lent").click(position={"x": x * box["width"], "y": y * box["height"]})
+    assert page.page.text_content("#shape-of") == f"The next box takes the shape of its car {number}."
+    page.drag((20, 20), (20 + int(np.ptp(columns)), 20 + int(np.ptp(rows))))
+    page.page.wait_for_selector("#undo:enabled")
+    page.page.fill("#width", "200")
+    page.page.click("#widen")
+    page.until("document.querySelector('#view').width === 200")
+    page.page.click("#invert")
+    page.page.click("#invert")
+    page.generate(1)
+    packed = page.everything()
+    silhouette = inst[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] == number
+    part = np.s_[20 : 20 + silhouette.shape[0], 20 : 20 + silhouette.shape[1]]
+    np.testing.assert_array_equal(pixels(packed, "a_label.png")[part] == 7, silhouette)
+    np.testing.assert_array_equal(pixels(packed, "a_mask.png")[part] == 255, silhouette)  # without a margin
+    assert (pixels(packed, "a_mask.png")[:, 128:] == 255).all()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -281,6 +346,69 @@ def test_by_keyboard_in_400_pixels(chromium: Any, address: str, scheme: str) -> 
         ".filter(each => each.offsetParent && each.offsetHeight < 32).map(each => each.id || each.textContent)"
     )
     assert not small  # too low for a finger
+    context.close()
+    assert not page.wrong
+
+
+@pytest.fixture(scope="module")
+def tabs(root: Path) -> Iterator[str]:
+    pytest.importorskip("diffusers", reason="requirements-diffusion.txt is not installed")
+    quick = ["--num_workers", "0", "--image_every", "0", "--no-tensorboard", "--device", "cpu", "--max_steps", "0"]
+    for name, model in (("layout", "semia"), ("style", "s2prest")):
+        where = ["--checkpoints_dir", str(root), "--name", name]
+        assert train_command.main([*MODELS.get(model).tiny(root), *where, *quick]) == 0
+    runs = []
+    for name in ("divsem", "layout", "style"):
+        runs.append(app.AppOptions().parse(["--checkpoints_dir", str(root), "--name", name, "--device", "cpu"]))
+    with serving_tabs([make_tab(run, 256) for run in runs]) as (client, _):
+        yield f"http://127.0.0.1:{client.port}/"
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_tabs_of_one_picture_and_of_a_style(
+    chromium: Any, tabs: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    context = chromium.new_context(viewport={"width": width, "height": 900})
+    page = Page(context.new_page())
+    page.start(tabs)
+    page.until("document.querySelector('#layout-render').disabled === false")
+    page.page.focus("#tabs button")
+    page.page.keyboard.press("ArrowRight")
+    assert page.page.is_visible("#layout-marks") and page.page.is_hidden("#marks")
+    assert page.page.text_content("#about").startswith("layout: semia of one picture")
+    page.page.click("#layout-palette label:nth-child(2)")
+    page.page.focus("#layout-marks")
+    page.page.keyboard.press("Space")
+    page.page.keyboard.press("Control+z")
+    page.page.wait_for_selector("#layout-clear:disabled")
+    page.page.keyboard.press("Control+Shift+z")
+    page.page.check("#layout-part")
+    page.page.click("#layout-render")
+    page.page.wait_for_selector("#layout-grid img")
+    packed = page.everything("#layout-all")
+    mask = pixels(packed, "img_mask.png") == 255
+    result, picture = pixels(packed, "img_edit.png"), read_image(root / "analogy" / "img.png")
+    np.testing.assert_array_equal((result != picture).any(-1) & ~mask, np.zeros_like(mask))
+    assert 0 < mask.sum() < 200
+    packed.extractall(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert edit.main(shlex.split(page.page.text_content("#layout-command"))[2:]) == 0
+    assert (tmp_path / "img_edit.png").read_bytes() == packed.read("img_edit.png")
+
+    page.page.click("#tabs button:last-child")
+    page.page.click("#content-example")
+    page.until("document.querySelector('#content-shown').naturalWidth === 512")
+    page.page.set_input_files("#content", root / "image" / "a.png")
+    page.until("document.querySelector('#content-shown').naturalWidth === 128")
+    for name, value in {"size": 64, "steps": 5, "num_samples": 2, "seed": 3}.items():
+        page.page.fill(f"#style-{name}", str(value))
+    page.page.click("#stylise")
+    page.until("document.querySelectorAll('#style-grid img').length === 2")
+    packed = page.everything("#style-all")
+    folder = "results/style/wt_0.4_steps=5_size=64_seed=3_num_samples=2"
+    names = [f"{folder}/stylized/a.png", f"{folder}/stylized_2/a.png"]
+    assert [name for name in packed.namelist() if name.startswith("results")] == names
+    assert page.page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()
     assert not page.wrong
 

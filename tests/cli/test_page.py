@@ -7,6 +7,7 @@ import shlex
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -21,10 +22,13 @@ pytest.importorskip("uvicorn", reason="the page's packages are not installed (re
 from page_client import Answer, Client, message, scene_of, serving
 
 import semedit
+from data.edit.changes import box_shape, scaled_shape
+from data.edit.scenes import Margin
 from scripts import app, edit
 from semedit.page.jobs import MOST_KEPT, MOST_WAITING, Job, JobQueue
 from semedit.page.parts import pack
 from semedit.page.server import PageServer
+from semedit.page.thumbnails import varied
 from util.errors import UserError
 
 Scene = tuple[dict[str, Any], dict[str, np.ndarray]]
@@ -110,9 +114,15 @@ def test_files_open_as_they_are(client: Client, root: Path, scene: Scene) -> Non
     head, scaled = client.ask("/api/open", pack({}, sent)).scene()
     assert head["size"] == [512, 384] and head["notes"] == ["scaled from 1280x960 to 512x384 pixels"]
     np.testing.assert_array_equal(scaled["inst"][2::4, 2::4], planes["inst"])
+    masked = client.ask("/api/open", pack({}, files_of(root, "a", "image", "label", "inst", "mask"))).scene()[1]
+    np.testing.assert_array_equal(masked["mask"] > 0, np.array(Image.open(root / "mask/a.png")) > 0)
+    small = io.BytesIO()
+    Image.new("L", (64, 48)).save(small, "PNG")
+    refused = client.ask("/api/open", pack({}, {**files_of(root), "mask": small.getvalue()}))
+    assert refused.status == 400 and "the mask is 64x48, its picture 128x96" in refused.json()["error"]
 
 
-def test_every_change_is_the_librarys(client: Client, editor: semedit.Editor, scene: Scene) -> None:
+def test_every_change_is_the_librarys(client: Client, editor: semedit.Editor, scene: Scene, root: Path) -> None:
     head, planes = scene
     maps = editor.map_editor()
     start = editor.scene(planes["image"], planes["label"].astype(int), planes["inst"], name=head["name"])
@@ -127,18 +137,27 @@ def test_every_change_is_the_librarys(client: Client, editor: semedit.Editor, sc
         "remove": ({"id": number}, maps.remove(start, number)),
         "move": ({"id": number, "right": -9, "down": 4}, maps.move(start, number, -9, 4)),
         "replace": ({"old": tree, "new": car}, maps.replace_class(start, tree, car)),
-        "extend": ({"side": "left", "pixels": 20}, None),
-    }
+        "renew": ({"id": number, "reach": 0}, replace(start, mask=start.inst == number)),
+        "extend": ({"side": "left", "pixels": 20}, maps.extend(start, Margin("left", 20), None)),
+        "extend ": ({"width": 300, "labels": "repeat"}, maps.extend(start, Margin("right", 172), "repeat")),
+        "box ": ({"class": car, "box": [10, 40, 30, 60], "shape": "ellipse", "reach": 9},
+                 editor.map_editor(9).add_object(start, car, box_shape((96, 128), (10, 40, 30, 60), "ellipse"))),
+    }  # fmt: skip
     for kind, (change, expected) in wanted.items():
         more = {"shape": shape} if kind == "paint" else {}
-        told, got = client.change(scene, {"kind": kind, **change}, **more).scene()
-        if expected is None:
-            assert told["size"] == [148, 96] and got["mask"][:, :20].all() and not got["mask"][:, 20:].any()
-            np.testing.assert_array_equal(got["image"][:, 20:], planes["image"])
-            continue
+        told, got = client.change(scene, {"kind": kind.strip(), **change}, **more).scene()
+        assert told["size"] == [expected.label.shape[1], expected.label.shape[0]]
         for name in ("image", "label", "inst", "mask"):
             np.testing.assert_array_equal(got[name], getattr(expected, name), err_msg=f"{kind}: {name}")
         assert got["mask"].any()
+    lent = client.ask("/api/open", pack({}, files_of(root, "b")))
+    other = lent.scene()[1]
+    lender = int(np.unique(other["inst"][other["label"] == car])[0])
+    change = {"kind": "box", "class": car, "box": [10, 40, 60, 90], "shape": "thing", "of": lender}
+    message_of = message(scene, {"change": change}, {"reference": lent.content})
+    got = client.ask("/api/changes", message_of).scene()[1]
+    where = scaled_shape((96, 128), (10, 40, 60, 90), other["inst"], lender, "")
+    np.testing.assert_array_equal(got["inst"], maps.add_object(start, car, where).inst)
     grown, _ = client.change(scene, {"kind": "paint", "class": car, "id": number}, shape=shape).scene()
     assert len(grown["objects"]) == len(head["objects"])
 
@@ -146,6 +165,8 @@ def test_every_change_is_the_librarys(client: Client, editor: semedit.Editor, sc
 STYLES: dict[str, dict[str, Any]] = {
     "draws": {"count": 3, "seed": 5, "style": "bank"},
     "mean": {"count": 1, "seed": 0, "style": "mean"},
+    "codes": {"count": 1, "seed": 3, "style": "codes", "codes": {"6": 2, "5": 0}},
+    "slider to a code": {"count": 3, "seed": 3, "style": "codes", "codes": {"6": 1}, "between": True},
     "reference": {"count": 2, "seed": 1, "style": "reference", "style_class": 6},
     "slider": {"count": 3, "seed": 2, "style": "bank", "between": True},
     "slider to a reference": {"count": 2, "seed": 2, "style": "reference", "style_class": 6, "between": True},
@@ -181,6 +202,49 @@ def test_the_command_makes_the_downloaded_pictures_byte_for_byte(
         assert (tmp_path / name).read_bytes() == packed.read(name)
 
 
+def test_thumbnails_are_results_with_the_codes_of_the_bank(
+    client: Client, editor: semedit.Editor, scene: Scene
+) -> None:
+    changed = client.change(scene, {"kind": "box", "class": 6, "box": [30, 40, 60, 70], "shape": "ellipse"}).scene()
+    (made,) = {each["id"] for each in changed[0]["objects"]} - {each["id"] for each in scene[0]["objects"]}
+    key, job = client.wait(client.ask("/api/styles", message(changed, {"id": made, "first": 0})))
+    assert job["state"] == "done", job["error"]
+    assert editor.bank is not None
+    codes = editor.bank.codes[6]
+    assert job["facts"] == {"label": 6, "total": len(codes)} and len(job["files"]) == min(8, len(codes))
+    numbers = [int(name.removeprefix("style_").removesuffix(".png")) for name in job["files"]]
+    assert numbers == varied(codes)[:8] and sorted(varied(codes)) == list(range(len(codes)))
+    far = (codes - codes[0]).norm(dim=1)
+    assert numbers[0] == 0 and far[numbers[1]] == far.max()
+    shown = [client.ask(f"/api/jobs/{key}/{name}").content for name in job["files"]]
+    assert len(set(shown)) == len(shown)
+    wish = {"count": 1, "seed": 0, "style": "codes", "codes": {"6": numbers[1]}}
+    packed = result(client, client.ask("/api/edits", message(changed, wish)))[1]
+    whole = np.array(Image.open(io.BytesIO(packed.read("my_car_edit.png"))))
+    small = np.array(Image.open(io.BytesIO(shown[1])))
+    inside = whole[45:65, 35:55]  # the window is the whole picture's height: here it shows the same pixels
+    places = np.lib.stride_tricks.sliding_window_view(small, inside.shape)
+    assert (places == inside).all(axis=(-1, -2, -3)).any()
+    rest = client.wait(client.ask("/api/styles", message(changed, {"id": made, "first": 8})))[1]
+    assert not set(rest["files"]) & set(job["files"])
+    for wish, told in (({"id": 7, "first": 0}, "no instance 7"), ({"id": made, "first": -1}, "whole numbers")):
+        refused = client.ask("/api/styles", message(changed, wish))
+        assert refused.status == 400 and told in refused.json()["error"]
+
+
+def test_one_result_is_made_where_more_would_equal_it(client: Client, scene: Scene) -> None:
+    changed = client.change(scene, {"kind": "box", "class": 6, "box": [10, 50, 60, 90], "shape": "ellipse"}).scene()
+    for style in ({"style": "mean"}, {"style": "codes", "codes": {"6": 0}}):
+        job, _ = result(client, client.ask("/api/edits", message(changed, {"count": 5, "seed": 0, **style})))
+        assert [name for name in job["files"] if name.endswith(".png")] == ["my_car_edit.png"]
+        assert "--num_samples 1 " in job["facts"]["command"] and "one result instead of 5" in job["facts"]["note"]
+    for codes, told in (({"6": 10**6}, "has codes 0 to"), ({"6": "1"}, "malformed"), ({"car": 1}, "malformed"),
+                        ({"99": 0}, "no class '99'"), ([6], "malformed")):  # fmt: skip
+        wish = {"count": 1, "seed": 0, "style": "codes", "codes": codes}
+        refused = client.ask("/api/edits", message(changed, wish))
+        assert refused.status == 400 and told in refused.json()["error"]
+
+
 def test_a_method_without_styles_and_renamed_labels(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +257,8 @@ def test_a_method_without_styles_and_renamed_labels(
         wish = {"count": 1, "seed": 0, "style": "bank"}
         job, packed = result(client, client.ask("/api/edits", message(painted, wish)))
         refused = client.ask("/api/edits", message(painted, {**wish, "style": "mean"}))
+        assert refused.status == 400 and refused.json()["error"] == "a run of spmpgan draws no styles"
+        refused = client.ask("/api/styles", message(painted, {"id": 0, "first": 0}))
         assert refused.status == 400 and refused.json()["error"] == "a run of spmpgan draws no styles"
     packed.extractall(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -282,9 +348,23 @@ def test_the_command_says_what_is_wrong(root: Path, capsys: pytest.CaptureFixtur
     line = ["--checkpoints_dir", str(root), "--name", "divsem", "--device", "cpu"]
     with pytest.raises(UserError, match="--port 70000: a number up to 65535"):
         app.main([*line, "--port", "70000"])
+    with pytest.raises(UserError, match=r"--tabs spmpgan: spmpgan and divsem .* would need one tab"):
+        app.main([*line, "--port", "0", "--tabs", "spmpgan"])
     with pytest.raises(UserError, match="--max_side 10: from 64 to 2048 pixels"):
         app.main([*line, "--max_side", "10"])
     with pytest.raises(UserError, match=r"--host 203.0.113.1 --port 0: cannot listen there"):
         app.main([*line, "--host", "203.0.113.1", "--port", "0"])
     with app.listening("127.0.0.1", 0) as taken, pytest.raises(UserError, match="choose another --port"):
         app.listening("127.0.0.1", taken.getsockname()[1])
+
+
+def test_without_a_name_the_pretrained_run_is_taken(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"--name is missing: which run. `make pretrained` makes one"):
+        app.main([])
+    (tmp_path / app.PRETRAINED.parent).mkdir(parents=True)
+    (tmp_path / app.PRETRAINED).symlink_to(root / "divsem")
+    opt = app.AppOptions().parse(["--device", "cpu"])
+    assert (opt.checkpoints_dir, opt.name, opt.model) == ("checkpoints/pretrained", "divsem", "divsem")

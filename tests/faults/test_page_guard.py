@@ -143,6 +143,8 @@ MALFORMED: dict[str, Callable[[random.Random], bytes]] = {
     "ids of no class": lambda R: message((SMALL[0], {**SMALL[1], "label": np.full((8, 8), 500)}), WISH),
     "a million results": lambda R: message(SMALL, {**WISH, "count": 10**6}),
     "no whole seed": lambda R: message(SMALL, {**WISH, "seed": 0.5}),
+    "codes that are none": lambda R: message(SMALL, {**WISH, "style": "codes", "codes": {"__class__": 1}}),
+    "codes beyond the bank": lambda R: message(SMALL, {**WISH, "style": "codes", "codes": {"0": 1 << 40}}),
     "an unknown style": lambda R: message(SMALL, {**WISH, "style": "/etc/passwd"}),
     "a style of nothing": lambda R: message(SMALL, {**WISH, "style": "reference", "style_class": 6}),
     "a malformed reference": lambda R: message(SMALL, {**WISH, "style": "reference"}, {"reference": b"x"}),
@@ -160,6 +162,12 @@ CHANGES: dict[str, dict[str, object]] = {
     "without end": {"kind": "extend", "side": "left", "pixels": 1 << 30},
     "to nowhere": {"kind": "extend", "side": "../..", "pixels": 4},
     "painted nowhere": {"kind": "paint", "class": 1},
+    "to an endless width": {"kind": "extend", "width": 1 << 30},
+    "to a width in words": {"kind": "extend", "width": "../.."},
+    "with labels of its own": {"kind": "extend", "side": "left", "pixels": 4, "labels": "/etc/passwd"},
+    "of a thing in no picture": {"kind": "box", "class": 1, "box": [0, 0, 4, 4], "shape": "thing", "of": 1},
+    "with an endless margin": {"kind": "renew", "id": 0, "reach": 1 << 30},
+    "made anew of nothing": {"kind": "renew", "id": 77},
 }
 PATHS = [
     "/../../../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/page.css/../../server.py", "/server.py", "/page.html%00",
@@ -195,7 +203,11 @@ def hostile(served: Served) -> list[Callable[[random.Random], None]]:
         return lambda R: refused(client.ask(path, headers=headers)[:2])
 
     ways = [asks("/api/open", body) for body in PICTURES.values()]
-    ways += [asks(path, body) for body in MALFORMED.values() for path in ("/api/open", "/api/edits", "/api/changes")]
+    ways += [
+        asks(path, body)
+        for body in MALFORMED.values()
+        for path in ("/api/open", "/api/edits", "/api/changes", "/api/styles")
+    ]
     ways += [changes(wish) for wish in CHANGES.values()]
     ways += [gets(path) for path in PATHS] + [gets("/api/run", headers) for headers in FOREIGN]
     ways += [lambda R, h=headers: refused(client.ask("/api/edits", message(SMALL, WISH), headers=h)[:2])

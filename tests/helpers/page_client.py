@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ import numpy as np
 import uvicorn
 
 import semedit
+from semedit.page.desk import Tab
+from semedit.page.editing_tab import EditingTab
 from semedit.page.parts import PLANES, pack, plane_bytes, unpack
 from semedit.page.server import PageServer
 from semedit.page.studio import Studio
@@ -96,8 +98,15 @@ def message(
 
 @contextmanager
 def serving(editor: semedit.Editor, *, max_side: int = 512) -> Iterator[tuple[Client, PageServer]]:
-    """Serve a run in a thread."""
-    page = PageServer(Studio(editor, max_side))
+    """Serve a run that edits scenes in a thread."""
+    with serving_tabs([EditingTab(Studio(editor, max_side))]) as pair:
+        yield pair
+
+
+@contextmanager
+def serving_tabs(tabs: Sequence[Tab]) -> Iterator[tuple[Client, PageServer]]:
+    """Serve runs in a thread."""
+    page = PageServer(tabs)
     with socket.create_server(("127.0.0.1", 0)) as place:
         config = uvicorn.Config(page.app("127.0.0.1"), log_level="error", access_log=False, timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "models": ("models", "util"),
     "trainers": ("trainers", "models.base_model", "metrics", "util"),
     "options": ("options", "testing.flow", "metrics.segments.segmenters", "models", "data", "util"),
-    "semedit": ("semedit", "options", "models", "data", "metrics", "trainers", "util", "train", "test", "scripts"),
+    "semedit": tuple(OURS),  # its page shows what all commands do
     "testing": ("testing", "options", "models", "data", "metrics", "trainers", "util"),
 }
 HEAVY = {"tensorboard", "pytorch_fid", "torchvision", "scipy"}  # GPU machines lack some of them
