@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def read(path: Path) -> Experiment:
     return read_experiment(path, metrics=METRICS.names())
 
 
+@cache
 def rows_by_run() -> dict[str, Row]:
     return {row.run: row for path in FILES for row in read(path).rows if not row.not_built() and row.run == row.name}
 
