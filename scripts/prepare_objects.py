@@ -6,7 +6,8 @@
 The classes.json of the scenes, or --foreground car:0.6,person:0.35:2:6 (class, least
 share of its box, least and highest height / width), say which are objects, as in the scene models. Boxes have a
 margin of 2 pixels of a 256 picture. Pixels come from <split>/images2048/ if it exists (any whole multiple of the
-maps' size), bilinear, JPEG quality 95; masks are nearest. Run again to continue after an interruption.
+maps' size), bilinear, JPEG quality 95; masks are nearest. Run again to continue after an interruption; a split that is
+done is not cut again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from data.object_crops import class_folder, with_outside
 from data.objects_dataset import ObjectsDataset
 from data.packed import is_url
 from data.prepare.crops import cut_image, cut_mask, open_picture
+from data.prepare.cutting import Outcome, crop_files, read_finished, write_finished
 from data.prepare.writing import claim_output, run_jobs, save_picture, write_class_table
 from data.records import MapRules, Maps
 from data.sampling import Sampling
@@ -72,21 +74,6 @@ class Plan:
     size: int
 
 
-@dataclass
-class Outcome:
-    """What was cut from some scenes: names of the crops by slot, dropped instances by (slot or None, why), sources."""
-
-    crops: dict[int, list[str]] = field(default_factory=dict)
-    dropped: Counter[tuple[int | None, str]] = field(default_factory=Counter)
-    sources: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: Outcome) -> None:
-        for slot, names in other.crops.items():
-            self.crops.setdefault(slot, []).extend(names)
-        self.dropped.update(other.dropped)
-        self.sources.update(other.sources)
-
-
 # --- one scene --------------------------------------------------------------------------------------------------------
 @lru_cache(maxsize=1)
 def open_scenes(options: tuple[tuple[str, Any], ...], split: str) -> BaseDataset:
@@ -119,7 +106,7 @@ def cut_scene(job: tuple[Plan, int]) -> Outcome:
         crop = f"{plan.folders[slot].parent.name}_{name}_{kept:02d}"
         kept += 1
         outcome.crops.setdefault(slot, []).append(crop)
-        files = [plan.folders[slot] / "images" / f"{crop}.jpg", plan.folders[slot] / "inst_mask" / f"{crop}.png"]
+        files = crop_files(plan.folders[slot], crop)
         if all(path.is_file() for path in files):
             continue
         if image is None:
@@ -211,21 +198,27 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str
 
 
 def cut_split(opt: argparse.Namespace, split: str) -> Outcome:
-    """Cut all scenes of a split; raises `DataError` if its folders hold crops of another run."""
+    """Cut the scenes of a split unless that is done; raises `DataError` if its folders hold crops of another run."""
     outside = ("rules", "table", "output", "splits", "foreground")
     options = tuple(sorted((k, v) for k, v in vars(opt).items() if k not in outside))
     folders = tuple(opt.output / class_folder(opt.table.names[rule.label]) / split for rule in opt.rules)
     plan = Plan(options, split, opt.rules, folders, opt.size)
-    jobs = [(plan, index) for index in range(len(open_scenes(options, split)))]
-    total = Outcome()
-    for outcome in run_jobs(cut_scene, jobs, num_workers=opt.num_workers, title=split):
-        total.add(outcome)
+    scenes, record = open_scenes(options, split).names, opt.output / f"finished_{split}.json"
+    total = finished = read_finished(record, scenes, folders)
+    if total is None:
+        total, jobs = Outcome(), [(plan, index) for index in range(len(scenes))]
+        for outcome in run_jobs(cut_scene, jobs, num_workers=opt.num_workers, title=split):
+            total.add(outcome)
+    else:
+        print(f"{split}: all {len(scenes)} scenes are cut already; to look at them again, remove {record}")
     for slot, folder in enumerate(folders):
         crops = set(total.crops.get(slot, []))
         for kind in ("images", "inst_mask"):
             others = sorted(path for path in (folder / kind).glob("[!.]*") if path.stem not in crops)
             if others:
                 raise DataError(f"{others[0]} and {len(others) - 1} more are of another run; clear {opt.output}")
+    if finished is None:
+        write_finished(record, total, scenes)
     return total
 
 

@@ -226,6 +226,29 @@ def test_a_second_run_completes_the_first(cut: Path, scenes: Path, tmp_path: Pat
         prepare(scenes, output)
 
 
+def test_what_is_done_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looked_at, tables, cut_scene = list[int](), [], prepare_objects.cut_scene
+    monkeypatch.setattr(prepare_objects, "cut_scene", lambda job: (looked_at.append(job[1]), cut_scene(job))[1])
+
+    def run(scenes: int) -> str:
+        del looked_at[:]
+        prepare_objects.open_scenes.cache_clear()  # as in a new process
+        root = make_scenes(tmp_path / "scenes", counts={"train": scenes}, hires=False)
+        prepare(root, tmp_path / "objects", "--splits", "train", "--min_crops", "2")
+        out = capsys.readouterr().out
+        tables.append(out[out.index("\ncrops") : out.index("\ntrain: ")])
+        return out
+
+    assert "cut already" not in run(2) and looked_at == [0, 1]
+    assert "train: all 2 scenes are cut already; to look at them again, remove " in run(2) and not looked_at
+    assert tables[0] == tables[1]
+    assert "cut already" not in run(3) and looked_at == [0, 1, 2], "a scene came in addition"
+    (tmp_path / "objects/finished_train.json").write_text('{"scenes": 3}')
+    assert "cut already" not in run(3) and looked_at == [0, 1, 2]
+
+
 def test_a_killed_run_leaves_whole_files(tmp_path: Path) -> None:
     root = make_scenes(tmp_path / "scenes", counts={"train": 12}, hires=False)
     output = tmp_path / "objects"
