@@ -41,8 +41,10 @@ class OneConv(ToyModel):
         return batch
 
 
-@pytest.mark.parametrize("name", ["spmpgan", "semia"])
+@pytest.mark.parametrize("name", ["spmpgan", "semia", "s2prest"])
 def test_costs_are_told_and_nothing_is_written(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if name == "s2prest":
+        pytest.importorskip("diffusers", reason="requirements-diffusion.txt is not installed")
     line = MODELS.get(name).tiny(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     assert train.main([*line, *QUICK, "--checkpoints_dir", str(tmp_path / "runs"), "--name", "r", "--estimate"]) == 0

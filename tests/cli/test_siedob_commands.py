@@ -227,6 +227,13 @@ def train_fusion(root: Path, name: str, *flags: str, without: tuple[str, ...] = 
     return train_command.main([*tiny, *where, *QUICK, *flags])
 
 
+def test_a_fusion_step_can_be_estimated(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_fusion(root, "estimated", "--estimate") == 0
+    step = re.search(r"a step: .* ([\d]+) GFLOP, at most ([\d.]+) GiB", capsys.readouterr().out)
+    assert step and float(step[1]) > 0
+    assert not (root / "estimated").exists()
+
+
 def test_parts_of_the_system_alone(root: Path) -> None:
     """The ablations need only the runs that they use."""
     assert train_fusion(root, "composed", "--no-fusion") == 0
