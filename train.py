@@ -125,7 +125,7 @@ def train(opt: Options, leave: LeaveSignals) -> int:
         leave.state = "every step is saved, and --continue_train does the rest"
         if code == EXIT_OK and world.is_main:
             with trainer.averaged(), out_of_memory_hint():
-                training = lambda limit: plain_pictures(opt, "train", limit)  # noqa: E731
+                training = lambda limit: plain_pictures(opt, "train", limit, kept=dataset)  # noqa: E731
                 model.prepare_inference(run_dir, training, weights=trainer.weights, refresh=True)
             print(f"saved in {run_dir}, step {trainer.step}; next: {next_command(opt)}", flush=True)
         if code == EXIT_INTERRUPTED and world.is_main:

@@ -86,14 +86,19 @@ def plain_dataset(opt: Opt, split: str, *, task: str = "none") -> BaseDataset:
     return DATASETS.get(opt.dataset_mode).from_options(uncached, split=split, augment=False, task=task)
 
 
-def plain_pictures(opt: Opt, split: str, limit: int | None = None, *, task: str = "none") -> Loader:
+def plain_pictures(
+    opt: Opt, split: str, limit: int | None = None, *, task: str = "none", kept: BaseDataset | None = None
+) -> Loader:
     """Return batches of `plain_dataset`.
 
     Args:
         opt: options of the run.
         limit: at most so many pictures, always the same choice; None takes all.
+        kept: a data set that may have the pictures in RAM.
     """
     dataset = plain_dataset(opt, split, task=task)
+    if kept is not None:
+        dataset.share(kept)
     order = random_pair(split, "choice")[1].permutation(len(dataset))[:limit]
     chosen = [order[i : i + opt.batch_size].tolist() for i in range(0, len(order), opt.batch_size)]
     return make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=chosen)

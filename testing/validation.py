@@ -42,7 +42,7 @@ class Validation:
         if flow != EditingFlow.kind:
             raise UserError(f"--eval_every {opt.eval_every}: only methods that fill scenes are validated in training; "
                             f"leave it out for {opt.model}")  # fmt: skip
-        self.train_opt, self.model = opt, model
+        self.train_opt, self.model, self.training_data = opt, model, training_data
         try:
             self.opt = self._test_options(opt, training_data)
             self.names = EditingFlow.metrics(self.opt.metrics)
@@ -78,7 +78,7 @@ class Validation:
             self._evaluator = new_evaluator(opt, self.dataset, model.device)
         self._evaluator.reset()
         with out_of_memory_hint(GENERATION):
-            training = partial(plain_pictures, self.train_opt, "train")
+            training = partial(plain_pictures, self.train_opt, "train", kept=self.training_data)
             model.prepare_inference(run_folder(self.train_opt), training, weights=weights, refresh=True)
             model.choose_styles(opt.style_source)
             for batch, draws in generated(model, self.dataset, self.indices, opt, model.device, desc="validation"):

@@ -8,6 +8,7 @@ import torch
 from data_folders import dataset, make_folder, maps_of, options
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trainer_toys import assert_same
 
 from data import DATASETS
 from data.instances import dense_instances, unique_ids, worth_testing
@@ -136,6 +137,20 @@ def test_workers_change_nothing_and_batches_are_padded(root):
 
 def test_ordered_loader_ends_with_a_smaller_batch(root):
     assert [b["index"] for b in make_loader(dataset(dataroot=root), batch_size=2, num_workers=0)] == [[0, 1], [2]]
+
+
+def test_plain_pictures_are_not_read_again_where_training_keeps_them(root, monkeypatch):
+    opt = options(dataroot=root, num_workers=0, batch_size=2)
+    read = list(plain_pictures(opt, "train"))
+    kept = DATASETS.get("custom").from_options(
+        options(dataroot=root, cache="ram"), split="train", augment=True, task="train"
+    )
+    looked_at, decode = list[int](), type(kept).decode
+    monkeypatch.setattr(type(kept), "decode", lambda data, index: (looked_at.append(index), decode(data, index))[1])
+    assert_same(list(plain_pictures(opt, "train", kept=kept)), read)
+    assert not looked_at
+    list(plain_pictures(opt, "test", kept=kept))
+    assert len(looked_at) == 3, "other pictures, of the same names"
 
 
 def test_plain_pictures_are_a_seeded_choice_and_unerased(root):
