@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +27,19 @@ from options.base_options import OPTIONS_FILE, run_folder
 from options.parser import read_yaml
 from testing.contents import Content, mask_files, read_contents
 from testing.flow import FLOWS, Flow, Measured, Test
+from testing.stylising import check_sizes, read_result, stylise_all
 from testing.stylising_flags import add_stylising_flags, check_stylising_flags, coefficients, folder_of_style
 from trainers.distributed import Distributed
 from trainers.restore import Loaded, load_run
-from util.device import autocast, resolve_device
+from util.device import resolve_device
 from util.errors import UserError
 from util.images import picture_grid, read_image, save_png
 from util.opt import Opt
-from util.pictures import canvas_size, find_pictures, read_photo, resized
-from util.progress import progress
+from util.pictures import find_pictures, read_photo, resized
 from util.registry import did_you_mean
 
 GRID_ROWS, GRID_SIDE = 8, 256  # pixels, at most
 SHOWN_DRAWS = 3  # of a content, in grid and report
-MOST_PIXELS = 1 << 22  # of a canvas: 2048 x 2048
 STYLE_OF_THE_RUN = ("clip_input",)  # options that all styles of a call share, beside the networks
 
 
@@ -225,81 +224,7 @@ def check_style_run(opt: Opt, name: str) -> Path:
     return folder
 
 
-def check_sizes(opt: Opt, model: S2PreSTModel, contents: list[Content]) -> None:
-    """Raise `UserError` if --size is too small for the UNet, or makes a canvas of more than `MOST_PIXELS`."""
-    least = model.frozen.smallest_side
-    for content in contents:
-        width, height = canvas(opt, model, content)
-        if min(width, height) < least:
-            raise UserError(f"--size {opt.size}: this base model needs at least {least} pixels a side")
-        if width * height > MOST_PIXELS:
-            raise UserError(
-                f"{content.path}: {content.size[0]}x{content.size[1]} would be computed at {width}x{height}, and at "
-                f"most {MOST_PIXELS / 1e6:.1f} million pixels are; cut it, lower --size {opt.size}, or squeeze it into "
-                "a square with --no-keep_aspect"
-            )
-
-
-def canvas(opt: Opt, model: S2PreSTModel, content: Content) -> tuple[int, int]:
-    """Return (width, height) that a content is computed at."""
-    return canvas_size(*content.size, side=opt.size, multiple=model.frozen.factor, keep_aspect=opt.keep_aspect)
-
-
-# --- work ------------------------------------------------------------------------------------------------------------
-def stylise_all(opt: Opt, model: S2PreSTModel, contents: list[Content], folder: Path, name: str) -> None:
-    """Stylise all contents, and save results and edge maps at the contents' own sizes."""
-    with progress(total=len(contents), desc=name, unit="picture") as bar:
-        for size, group in batches(opt, model, contents):
-            edges = [content.edges(size) for content in group]
-            for k, pictures in enumerate(draws(opt, model, group, size, edges)):
-                for content, picture in zip(group, pictures, strict=True):
-                    save_png(picture, place_of(folder, content, k))
-            for content, drawn in zip(group, edges, strict=True):
-                save_png(resized(drawn, content.size), folder / "canny" / f"{content.name}.png")
-            bar.update(len(group))
-
-
-def draws(
-    opt: Opt, model: S2PreSTModel, group: Sequence[Content], size: tuple[int, int], edges: Sequence[np.ndarray]
-) -> Iterator[list[np.ndarray]]:
-    """Yield --num_samples times the stylised pictures of contents that are computed at one size, with their alpha."""
-    photos = [content.photo() for content in group]
-    scaled, lines = [resized(photo.rgb, size) for photo in photos], [resized(drawn, size) for drawn in edges]
-    for k in range(opt.num_samples):
-        with autocast(model.frozen.device, opt.precision):
-            stylised = model.stylise(scaled, lines, [opt.seed + k] * len(group), coefficients(opt))
-        pictures = []
-        for content, photo, result in zip(group, photos, stylised, strict=True):
-            whole = composite(photo.rgb, resized(result, content.size), content.mask())
-            pictures.append(whole if photo.alpha is None else np.dstack([whole, photo.alpha]))
-        yield pictures
-
-
-def batches(opt: Opt, model: S2PreSTModel, contents: list[Content]) -> Iterator[tuple[tuple[int, int], list[Content]]]:
-    """Yield at most --batch_size contents that are computed at one size, with that size."""
-    groups: dict[tuple[int, int], list[Content]] = {}
-    for content in contents:
-        groups.setdefault(canvas(opt, model, content), []).append(content)
-    for size, group in groups.items():
-        for i in range(0, len(group), opt.batch_size):
-            yield size, group[i : i + opt.batch_size]
-
-
-def composite(picture: np.ndarray, result: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """Return the result where the mask allows it, the content's own pixels elsewhere."""
-    return result if mask is None else np.where(mask[..., None], result, picture)
-
-
-def place_of(folder: Path, content: Content, draw: int) -> Path:
-    """Return where a content's draw 0, 1, ... is saved."""
-    return folder / ("stylized" if draw == 0 else f"stylized_{draw + 1}") / f"{content.name}.png"
-
-
-def read_result(folder: Path, content: Content, draw: int) -> np.ndarray:
-    """Return a stylised picture as it was saved."""
-    return read_image(place_of(folder, content, draw))
-
-
+# --- pictures -------------------------------------------------------------------------------------------------------
 def fit_row(pictures: list[np.ndarray]) -> list[np.ndarray]:
     """Scale the pictures of a row to the height of the first, at most `GRID_SIDE`, so that none fills the grid."""
     height = min(pictures[0].shape[0], GRID_SIDE)

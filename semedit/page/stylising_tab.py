@@ -23,8 +23,9 @@ from semedit.page.files import archive, checked_file, fitted, picture_png, plain
 from semedit.page.guard import RefusedError
 from semedit.page.jobs import Job
 from testing.contents import Content, content_of
+from testing.stylising import canvas, check_sizes, draws, place_of
 from testing.stylising_flags import folder_of_style
-from testing.stylising_flow import canvas, check_sizes, check_style_run, draws, make_ready, place_of
+from testing.stylising_flow import check_style_run, make_ready
 from util.decode import NamedBytes
 from util.errors import UserError
 from util.opt import Opt
