@@ -86,7 +86,9 @@ def _box(maps: MapEditor, scene: Scene, change: Change) -> Scene:
     else:
         if kind == FITTING:
             kind = "ellipse" if not maps.things or chosen in maps.things else "rectangle"
-        where = box_shape(size, (x0, y0, x1, y1), "ellipse" if kind == "ellipse" else "rectangle")
+        if kind not in ("ellipse", "rectangle"):
+            raise ValueError("no such shape")
+        where = box_shape(size, (x0, y0, x1, y1), kind)
     return maps.add_object(scene, chosen, where)
 
 

@@ -51,9 +51,11 @@ class Tab(Protocol):
 
 
 def names_in(head: Mapping[str, Any]) -> dict[str, str]:
-    """Return the names of files that a message tells."""
+    """Return the names of files that a message tells, as an answer can hold them: JSON lets half a character in."""
     given = head.get("names")
-    return {str(k): str(v)[:LONGEST_NAME] for k, v in given.items()} if isinstance(given, dict) else {}
+    if not isinstance(given, dict):
+        return {}
+    return {str(k): str(v)[:LONGEST_NAME].encode(errors="replace").decode() for k, v in given.items()}
 
 
 def binary(content: bytes) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +20,7 @@ from util.errors import UserError
 
 MOST_RESULTS = 10
 LARGEST_SEED = 1 << 31
+CLASS_ID = re.compile(r"0|[1-9][0-9]{0,4}")  # one way to write each, so that none is there twice
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class EditRequest:
 
 def _codes(given: Any) -> dict[int, int]:
     """Return the numbers of codes by class that the page has sent; raises `UserError`."""
-    if not isinstance(given, dict) or not all(key.isdecimal() and type(number) is int for key, number in given.items()):
+    if not isinstance(given, dict) or not all(CLASS_ID.fullmatch(k) and type(v) is int for k, v in given.items()):
         raise UserError("the request is malformed (codes are not whole numbers by class)")
     return {int(key): number for key, number in given.items()}
 

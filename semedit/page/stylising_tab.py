@@ -139,8 +139,8 @@ def _numbers(head: Mapping[str, Any]) -> list[str]:
     """Return the arguments of `NUMBERS` in a message; raises `UserError` for those outside their limits."""
     line = []
     for name, (kind, low, high) in NUMBERS.items():
-        value = head.get(name)
-        if type(value) not in (int, kind) or not low <= float(value or 0) <= high:
+        value: Any = head.get(name)
+        if type(value) not in (int, kind) or not low <= value <= high:
             whole = "a whole number " if kind is int else ""
             raise UserError(f"the {SHOWN[name]} is {whole}from {low:g} to {high:g}")
         line += [f"--{name}", str(value)]

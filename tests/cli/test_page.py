@@ -150,6 +150,8 @@ def test_every_change_is_the_librarys(client: Client, editor: semedit.Editor, sc
         for name in ("image", "label", "inst", "mask"):
             np.testing.assert_array_equal(got[name], getattr(expected, name), err_msg=f"{kind}: {name}")
         assert got["mask"].any()
+    refused = client.change(scene, {"kind": "box", "class": car, "box": [10, 40, 30, 60], "shape": "star"})
+    assert refused.status == 400 and "no such shape" in refused.json()["error"]
     lent = client.ask("/api/open", pack({}, files_of(root, "b")))
     other = lent.scene()[1]
     lender = int(np.unique(other["inst"][other["label"] == car])[0])
@@ -239,7 +241,8 @@ def test_one_result_is_made_where_more_would_equal_it(client: Client, scene: Sce
         assert [name for name in job["files"] if name.endswith(".png")] == ["my_car_edit.png"]
         assert "--num_samples 1 " in job["facts"]["command"] and "one result instead of 5" in job["facts"]["note"]
     for codes, told in (({"6": 10**6}, "has codes 0 to"), ({"6": "1"}, "malformed"), ({"car": 1}, "malformed"),
-                        ({"99": 0}, "no class '99'"), ([6], "malformed")):  # fmt: skip
+                        ({"99": 0}, "no class '99'"), ([6], "malformed"), ({"9" * 5000: 0}, "malformed"),
+                        ({"6": 0, "06": 1}, "malformed")):  # fmt: skip
         wish = {"count": 1, "seed": 0, "style": "codes", "codes": codes}
         refused = client.ask("/api/edits", message(changed, wish))
         assert refused.status == 400 and told in refused.json()["error"]

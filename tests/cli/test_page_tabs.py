@@ -158,6 +158,8 @@ def test_photographs_that_cannot_be_stylised_are_refused(client: Client) -> None
         ({"size": 1 << 20}, b"", "the size is a whole number"),
         ({"num_samples": True}, b"", "the number of results is a whole number"),
         ({"seed": None}, b"", "the seed is a whole number"),
+        ({"seed": 10**400}, b"", "the seed is a whole number"),
+        ({"names": {"image": "\ud800.jpg"}}, b"GIF89a", "?.jpg: the picture is no PNG"),
         ({}, b"GIF89a", "is no PNG, JPEG or WebP file"),
         ({}, photograph()[:300], "cannot be decoded"),
         ({}, photograph(size=(20, 90)), "needs at least 32 pixels a side"),
