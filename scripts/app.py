@@ -98,7 +98,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def run_options(opt: Opt, argv: list[str]) -> list[Opt]:
-    """Return the options of all runs, of one kind each; raises `UserError` for a second of a kind.
+    """Return the options of all runs, of one kind each; raises `UserError` for an unknown run, or a second of a kind.
 
     Args:
         opt: of the first.
@@ -110,7 +110,10 @@ def run_options(opt: Opt, argv: list[str]) -> list[Opt]:
         if vars(opt)["_set_by"][flag] != "default":
             where += [f"--{flag}", getattr(opt, flag)]
     names = filter(None, (part.strip() for part in (own.tabs or "").split(",")))
-    runs = [opt, *(options.parse([*where, "--name", name]) for name in names)]
+    try:
+        runs = [opt, *(options.parse([*where, "--name", name]) for name in names)]
+    except UserError as error:
+        raise UserError(f"--tabs {own.tabs}: {error}") from error
     kinds: dict[str, Opt] = {}
     for run in runs:
         kind = MODELS.get(run.model).flow

@@ -154,11 +154,13 @@ def edit(editor: Editor, opt: Opt, scene: Scene, frames: list[Frame], names: lis
 
 
 def print_styles(opt: Opt, editor: Editor, drawn: Counter[str]) -> None:
-    """Say for which classes a style was drawn, and whether the reference was of use."""
+    """Say for which classes a style was drawn, and whether the reference or the codes asked for were of use."""
     shown = ", ".join(f"{name} ({count})" for name, count in drawn.items()) or NOTHING_DRAWN
     print(f"  styles drawn: {shown}")
-    if opt.style_class is not None and not drawn[editor.names[editor.class_id(opt.style_class, "--style_class")]]:
-        print(f"  note: no {opt.style_class} is fully erased: the reference had no influence")
+    what, asked = ("code", [*opt.style_code]) if opt.style_code else ("reference", [opt.style_class])
+    for name in asked:
+        if name is not None and not drawn[editor.names[editor.class_id(name, "--style_class")]]:
+            print(f"  note: no {name} is fully erased: the {what} had no influence")
 
 
 def output_paths(opt: Opt, scenes: list[SceneFiles], count: int) -> list[tuple[list[Path], Path]]:

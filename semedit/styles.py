@@ -49,8 +49,13 @@ def style_source(editor: Editor, bank: StyleBank, style: Style, flag: str) -> St
         return ReferenceSource(chosen, instance_codes(editor, scene, chosen), bank)
     if isinstance(style, Mapping):
         source: StyleSource = bank
+        known: set[int] = set()
         for name, number in style.items():
-            source = _chosen_code(editor, bank, _styled_class(editor, name, flag), number, flag, source)
+            chosen = _styled_class(editor, name, flag)
+            if chosen in known:
+                raise UserError(f"{flag}: a code of '{editor.names[chosen]}' is given twice; give one")
+            known.add(chosen)
+            source = _chosen_code(editor, bank, chosen, number, flag, source)
         return source
     if style not in ("bank", "mean"):
         raise UserError(f"style {style!r}: 'bank', 'mean', numbers of codes by class, or a StyleReference")

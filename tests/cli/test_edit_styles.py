@@ -105,6 +105,7 @@ def test_a_code_of_the_bank_is_chosen_by_its_number(root: Path, capsys: pytest.C
         finally:
             path.write_bytes(saved)
     assert results[0] != results[1]
+    assert "no tree is fully erased: the code had no influence" in capsys.readouterr().out
     line = call(root, *whole, "--style_code", "car:2", "--interpolate", "2", output="c/line.png")
     assert line.read_bytes() == call(root, *whole, output="c/draw.png").read_bytes()
     assert line.with_name("line_2.png").read_bytes() == results[1]
@@ -115,6 +116,7 @@ def test_a_code_of_the_bank_is_chosen_by_its_number(root: Path, capsys: pytest.C
         "car": "'car' is not CLASS:NUMBER",
         "car:1,car:2": "each class once",
         "car:-1": "is not CLASS:NUMBER",
+        f"car:1,{CAR}:2": "--style_code: a code of 'car' is given twice",
     }.items():
         with pytest.raises(UserError, match=message):
             call(root, *whole, "--style_code", text)

@@ -353,6 +353,8 @@ def test_the_command_says_what_is_wrong(root: Path, capsys: pytest.CaptureFixtur
         app.main([*line, "--port", "70000"])
     with pytest.raises(UserError, match=r"--tabs spmpgan: spmpgan and divsem .* would need one tab"):
         app.main([*line, "--port", "0", "--tabs", "spmpgan"])
+    with pytest.raises(UserError, match=r"--tabs divsm: --name divsm: no run at .* Did you mean 'divsem'"):
+        app.main([*line, "--port", "0", "--tabs", "divsm"])
     with pytest.raises(UserError, match="--max_side 10: from 64 to 2048 pixels"):
         app.main([*line, "--max_side", "10"])
     with pytest.raises(UserError, match=r"--host 203.0.113.1 --port 0: cannot listen there"):
