@@ -38,6 +38,8 @@ from util.files import write_text
 from util.versions import current_commit, this_machine
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+OF_VALUES = ("unit", "protocol", "pictures", "mask_set")
+OF_ADD = ("row", "result", "values", "command", "commit", "date", *OF_VALUES)
 VALUE = re.compile(r"(?P<column>[^=]+)=(?P<value>-?[\d.e+-]*?\d)(?:\+-(?P<spread>[\d.e-]+)/(?P<seeds>\d+))?")
 
 
@@ -125,6 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     docs = args.docs or DOCS
+    if not docs.is_dir():
+        raise UserError(f"--docs {docs}: no such folder")
+    require_fitting(args)
     if args.what == "check":
         Pages(docs).check()
         return EXIT_OK
@@ -135,12 +140,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_text(docs / LEDGER_FILE, to_csv(number for number in pages.numbers if number not in unused))
         write(pages)
         return EXIT_OK
-    if not (args.table and args.row and args.command) or bool(args.result) == bool(args.values):
-        raise UserError("add TABLE --row NAME --command LINE takes a --result or --values")
-    if args.date and not is_day(args.date):
-        raise UserError(f"--date {args.date}: no day; write it as 2026-01-31")
     print(add(docs, given_numbers(args) if args.values else numbers_of_file(args)))
     return EXIT_OK
+
+
+def require_fitting(args: argparse.Namespace) -> None:
+    """Raise `UserError` for arguments that are missing, or that what is asked for does not read."""
+    if args.what != "add":
+        if args.table or (given := [name for name in OF_ADD if getattr(args, name)]):
+            raise UserError(f"{args.what} takes --docs alone, {args.table or f'--{given[0]}'} belongs to add")
+        return
+    if not (args.table and args.row and args.command) or bool(args.result) == bool(args.values):
+        raise UserError("add TABLE --row NAME --command LINE takes a --result or --values")
+    if args.result and (given := [name for name in OF_VALUES if getattr(args, name)]):
+        raise UserError(f"--{given[0]} goes with --values: --result {args.result} tells it itself")
+    if args.date and not is_day(args.date):
+        raise UserError(f"--date {args.date}: no day; write it as 2026-01-31")
 
 
 def numbers_of_file(args: argparse.Namespace) -> list[Number]:

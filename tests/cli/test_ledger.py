@@ -158,6 +158,22 @@ def test_numbers_of_another_kind_enter_too(docs: Path) -> None:
     assert "| fill | 1.8 | 0.9123 +- 0.01 |" in read(page)
 
 
+def test_arguments_that_would_not_be_read_are_refused(docs: Path) -> None:
+    add_it = ["add", "short", "--row", "x", "--result", str(docs.parent / "result.json"), *COMMAND]
+    for line, told in (
+        (["check", "short"], "check takes --docs alone, short belongs to add"),
+        (["write", "--row", "x"], "write takes --docs alone, --row belongs to add"),
+        ([*add_it, "--unit", "s"], "--unit goes with --values"),
+        ([*add_it, "--values", "a=1"], "takes a --result or --values"),
+        (["add", "short"], "takes a --result or --values"),
+        ([*add_it, "--date", "2026-13-01"], "--date 2026-13-01: no day"),
+    ):
+        with pytest.raises(UserError, match=told):
+            ledger.main([*line, "--docs", str(docs)])
+    with pytest.raises(UserError, match=r"--docs .*none: no such folder"):
+        check(docs / "none")
+
+
 def test_a_layout_says_how_a_table_looks(docs: Path) -> None:
     layout = docs / "results.yaml"
     write(layout, "short: {first: method, rows: {B: short/Second}, columns: {FID: '{fid:.1f} to {fid.high:.0f}'}}")
