@@ -136,6 +136,8 @@ class CascadeGAN(GANModel):
         """Return discriminators, losses' weights and optimisers from options."""
         if opt.lambda_feat and not opt.lambda_gan:
             raise UserError("--lambda_feat compares features of the discriminators, which --lambda_gan 0 leaves out")
+        if opt.discriminator == "projected" and not opt.lambda_gan:
+            raise UserError("--discriminator projected: --lambda_gan 0 leaves the discriminators out; leave one out")
         CascadeGAN.require_a_loss(opt, ("lambda_gan", "lambda_l1", "lambda_vgg"))
         sizes: dict[str, Any] = {name: getattr(opt, name) for name in ("label_nc", "crop_size", "ndf", "multi_scale")}
         netD: nn.Module

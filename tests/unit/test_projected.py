@@ -103,3 +103,9 @@ def test_missing_weights_name_the_flags_that_need_none(tmp_path: Path, monkeypat
     opt = TrainOptions().parse([*MODELS.get("spmpgan").tiny(tmp_path), "--name", "x", *FLAGS])
     with pytest.raises(UserError, match="--discriminator patch --lambda_vgg 0 trains without"):
         MODELS.get("spmpgan").from_options(opt, is_train=True)
+
+
+def test_no_weights_are_asked_for_where_nothing_is_judged(tmp_path: Path) -> None:
+    line = [*MODELS.get("spmpgan").tiny(tmp_path), "--name", "x", *FLAGS, "--lambda_gan", "0", "--lambda_feat", "0"]
+    with pytest.raises(UserError, match="--lambda_gan 0 leaves the discriminators out"):
+        MODELS.get("spmpgan").from_options(TrainOptions().parse(line), is_train=True)
