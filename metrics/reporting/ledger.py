@@ -20,6 +20,7 @@ LEDGER_FILE, LEADERBOARD_FILE = "results.csv", "leaderboard.csv"
 NOT_REPEATABLE = "not repeatable: "  # in the place of a command, before the reason
 NO_MASKS = "none: "  # in the place of a mask set, before the reason
 NEEDED = ("table", "row", "column", "unit", "protocol", "machine")
+NAMES = {"table": r"\w+", "row": r"[^<>{}\n]+", "column": r"[^<>{}:!\n]+"}  # which documents and templates can quote
 LEAST_DIGITS = 4  # decimals that are written of a number of which all digits are known
 
 
@@ -108,6 +109,9 @@ class Number:
             return "neither a value nor the two ends of a range"
         if empty := [name for name in NEEDED if not getattr(self, name)]:
             return f"{empty[0]} is empty"
+        for name, names in NAMES.items():
+            if not re.fullmatch(names, getattr(self, name)):
+                return f"{name} {getattr(self, name)!r} cannot be named in a document: take letters, digits and spaces"
         if not re.search(r"^(not repeatable: .|.*\b(python|make|torchrun) )", self.command):
             return f"no command ({self.command!r}): a line that can be run, or '{NOT_REPEATABLE}' and the reason"
         if not re.fullmatch(r"[0-9a-f]{7,40}\+?", self.commit) or not re.fullmatch(r"\d{4}-\d\d-\d\d", self.date):

@@ -74,15 +74,26 @@ def documents(docs: Path) -> list[Path]:
 
 
 def read_layout(path: Path) -> dict[str, Any]:
-    """Return how tables look, by their names; raises `UserError` for what says nothing."""
+    """Return how tables look, by their names; raises `UserError` for what says nothing, or is of the wrong kind."""
     try:
         layout = (load_yaml(path) if path.is_file() else None) or {}
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
+    if not isinstance(layout, dict) or not all(isinstance(name, str) for name in layout):
+        raise UserError(f"{path}: it should hold tables by their names")
     for name, entry in layout.items():
         if not isinstance(entry, dict) or entry.keys() - {"rows", "columns", "first"}:
             raise UserError(f"{path}: {name}: `rows`, `columns` and `first` are what can be said of a table")
+        columns, rows = entry.get("columns", {}), entry.get("rows", [])
+        if not isinstance(columns, dict) or not _texts([*columns, *columns.values()]):
+            raise UserError(f"{path}: {name}: `columns` should be texts by their heads")
+        if not isinstance(rows, list | dict) or not _texts([*rows, *(rows.values() if isinstance(rows, dict) else ())]):
+            raise UserError(f"{path}: {name}: `rows` should be a list of rows, or rows by their labels")
     return layout
+
+
+def _texts(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 class Pages:
@@ -162,10 +173,8 @@ class Pages:
     @staticmethod
     def _cell(filler: Template, text: str, where: str) -> str:
         """Fill a cell's text; one of which no number is known is empty."""
-        if not filler.knows_any(text):
-            return ""
         try:
-            return filler.format(text)
+            return filler.format(text) if filler.knows_any(text) else ""
         except KeyError as error:
             raise UserError(f"{where}: {text!r} needs {error}, a number {NEITHER}") from None
         except ValueError as error:

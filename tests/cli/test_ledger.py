@@ -121,6 +121,8 @@ def test_every_number_says_what_makes_it_again(docs: Path) -> None:
         ("protocol", "", "protocol is empty"),
         ("machine", "", "machine is empty"),
         ("value", "many", "is no number"),
+        ("column", "fid}", "column 'fid}' cannot be named"),
+        ("row", "one\ntwo", "row .* cannot be named"),
         ("column", "miou", "stands there twice"),
     ):
         cells = [value if name == column else cell for name, cell in zip(head, first, strict=True)]
@@ -188,6 +190,11 @@ def test_a_layout_says_how_a_table_looks(docs: Path) -> None:
         ("short: {heads: 3}", "are what can be said of a table"),
         ("long: {first: method}", "no document shows long: put `<!-- table: long -->`"),
         ("short: [", r"results\.yaml: "),
+        ("- short", r"results\.yaml: it should hold tables"),
+        ("short: {columns: {FID: '{fid:.1f'}}", r"'\{fid:.1f': unmatched"),
+        ("short: {columns: [fid]}", "`columns` should be texts by their heads"),
+        ("short: {columns: {FID: 3}}", "`columns` should be texts by their heads"),
+        ("short: {rows: 5}", "`rows` should be a list"),
     ):
         write(layout, text)
         with pytest.raises(UserError, match=told):
