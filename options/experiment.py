@@ -196,8 +196,8 @@ def _each_seed(row: Row, seeds: Any, where: str) -> list[Row]:
         return [row]
     if not isinstance(seeds, list) or not all(type(seed) is int and seed >= 0 for seed in seeds) or len(seeds) < 2:
         raise UserError(f"{where}: 'seeds: {seeds}' should be a list of two whole numbers or more, as [0, 1, 2]")
-    if row.mean_of or len(set(seeds)) < len(seeds):
-        raise UserError(f"{where}: 'seeds' are different ones, of a row without 'mean_of'")
+    if row.mean_of or "seed" in row.train or len(set(seeds)) < len(seeds):
+        raise UserError(f"{where}: 'seeds' are different ones, without 'mean_of' and without a 'seed' in 'train'")
     each = [
         replace(row, name=f"{row.name}_{seed}", run=f"{row.run}_{seed}", label=f"{row.label}, seed {seed}",
                 train={**row.train, "seed": seed}, published={}, provenance="", seed_of=row.name)

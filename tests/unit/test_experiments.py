@@ -177,6 +177,7 @@ def test_published_numbers_are_those_that_were_found() -> None:
         ("rows: {a: {seeds: 3}}", ["row a", "'seeds: 3'", "[0, 1, 2]"]),
         ("rows: {a: {seeds: [1]}}", ["row a", "two whole numbers or more"]),
         ("rows: {a: {seeds: [1, 1]}}", ["row a", "'seeds' are different ones"]),
+        ("rows: {a: {seeds: [0, 1], train: {seed: 3}}}", ["row a", "without a 'seed' in 'train'"]),
         ("rows: {a: {seeds: [0, 1]}, a_1: {}}", ["row a_1", "also a seed of row a"]),
         ("rows: {a: {published: {free_form: {fid: 3}}}}", ["row a", "'provenance'"]),
         ("rows: {a: {provenance: p, published: {class: {fid: 3}}}}", ["row a", "none of the row's tasks"]),
