@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
-import pickletools
-import zipfile
+import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-
-from util.errors import UserError
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
 
 _FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load then refuses code even where its caller allows it
-_NAMING = ("GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4")  # opcodes that fetch a Python object by its name
 
 
 @contextmanager
@@ -29,20 +27,24 @@ def weights_only() -> Iterator[None]:
             os.environ[_FORCED] = before
 
 
-def refuse_named_objects(path: Path) -> None:
-    """Raise `UserError` if a member of a zip archive begins as a pickle that names a Python object.
+class PlainUnpickler(pickle.Unpickler):
+    """Reads plain values; a file that names a Python object, which could run any code, is refused."""
 
-    For members that are given to `pickle.loads` itself, which `weights_only` does not reach. Nested
-    archives are left to `torch.load`.
+    def find_class(self, module: str, name: str) -> Any:
+        """Raise `UnpicklingError` in place of importing."""
+        raise pickle.UnpicklingError(f"it names the Python object {module}.{name}, which could run any code")
+
+
+@contextmanager
+def plain_pickles() -> Iterator[None]:
+    """Make every `pickle.loads` in the block, those of other packages too, read plain values alone.
+
+    `weights_only` does not reach these calls. What a file's bytes are before they are unpickled says nothing: raw
+    weights can look like a pickle.
     """
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            named = ""
-            with archive.open(member) as file, suppress(Exception):  # weights are not pickles, and end this soon
-                for code, value, _ in pickletools.genops(file):
-                    if code.name in _NAMING:
-                        named = str(value or code.name)
-                        break
-            if named:
-                raise UserError(f"{path}: its member {member.filename} holds a Python object ({named}), which could "
-                                "run any code; only tensors and plain values are read")  # fmt: skip
+
+    def loads(data: bytes, /, *, encoding: str = "ASCII", errors: str = "strict", **_: Any) -> Any:
+        return PlainUnpickler(io.BytesIO(data), encoding=encoding, errors=errors).load()
+
+    with patch.object(pickle, "loads", loads):
+        yield

@@ -32,7 +32,7 @@ from metrics.segments.segmenter import Segmenter
 from util.errors import UserError
 from util.files import cause
 from util.text_files import load_yaml
-from util.unpickling import refuse_named_objects, weights_only
+from util.unpickling import plain_pickles, weights_only
 from util.weight_files import file_hash
 
 CARD_KEYS = {"class_names", "short_side", "mean", "std", "label_map", "void"}
@@ -203,8 +203,7 @@ def _read_graph(path: Path, device: torch.device) -> Any:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)
                 return torch.jit.load(str(path), map_location=device).eval()
-        refuse_named_objects(path)
-        with weights_only():
+        with weights_only(), plain_pickles():
             return torch.export.load(str(path)).module().to(device)
     except UserError:
         raise

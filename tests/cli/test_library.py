@@ -114,7 +114,7 @@ def test_mistakes_are_errors_with_a_sentence(root: Path, editor: semedit.Editor)
         (lambda: editor.fill(image, label, inst.astype(np.int32) - 5000000, mask), "they are 0 or more"),
         (lambda: editor.fill(image, label, inst, mask // 2), "values besides 0 and 255"),
         (lambda: editor.fill(image, label, inst, 0 * mask), "the mask is empty"),
-        (lambda: editor.fill(image, label, inst, mask, style="noise"), "style 'noise': 'bank', 'mean' or"),
+        (lambda: editor.fill(image, label, inst, mask, style="noise"), "style 'noise': 'bank', 'mean', numbers"),
         (lambda: editor.remove(image, label, inst, 1), "no instance 1 in the instance map"),
         (lambda: editor.add(image, label, inst, "cra", box=BOX), "Did you mean 'car'"),
         (lambda: editor.add(image, label, inst, "car", box=(0, 0, 500, 5)), "not inside the picture"),

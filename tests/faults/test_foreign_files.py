@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -115,16 +116,25 @@ def test_poisoned_graph(ledger, graph: Path, tmp_path: Path) -> None:
         inputs = next(name for name in archive.namelist() if "sample_inputs" in name)
     saved = poisoned(tmp_path / "inputs.pt", trace, plain=False).read_bytes()
     plain = pickle.dumps(Planted(trace), protocol=2)
+    constant = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}
+    config = json.dumps({"config": {"planted": constant}}).encode()
     for attempt in ledger.attempts(3, quick=3):
         with attempt as number:
             content = ({inputs.partition("/")[2]: saved}, {inputs.partition("/")[2]: plain},
-                       {"data/constants/opaque_obj_0": plain})[number]  # fmt: skip
+                       {"data/constants/opaque_obj_0": plain,
+                        "data/constants/model_constants_config.json": config})[number]  # fmt: skip
             path = rewritten(graph, content)
             with pytest.raises(UserError, match=f"--trust {file_hash(path)}"):
                 load_graph(path)
             with pytest.raises(UserError, match=r"crafted.pt2"):
                 load_graph(path, trust=file_hash(path))
             assert not trace.exists()
+
+
+@pytest.mark.parametrize("start", [pickle.EXT1, pickle.STACK_GLOBAL, pickle.GLOBAL, pickle.NONE + pickle.EXT2])
+def test_weights_that_look_like_a_pickle_are_read(start: bytes, graph: Path) -> None:
+    path = rewritten(graph, {"data/weights/weight_1": start.ljust(12, b"\x0a")})
+    assert load_graph(path, trust=file_hash(path)).num_classes == 3
 
 
 @pytest.mark.fault("14", "a saved graph that was not confirmed", sees="the flag with its SHA-256")
