@@ -72,13 +72,14 @@ class SIEDOBModel(GANModel):
 
         Args:
             judged: what the discriminator sees of the composite.
-            raw: the network's own picture, which L1 and the perceptual loss compare with `wanted`.
+            raw: the network's own pictures.
+            wanted: what they should be; of fewer, L1 compares the first ones, and the perceptual loss all in turn.
         """
         losses = {}
         if self.weighted("G/gan"):
             losses["G/gan"] = self.adversarial("netD", judged)
         if self.weighted("G/l1"):
-            losses["G/l1"] = F.l1_loss(raw, wanted)
+            losses["G/l1"] = F.l1_loss(raw[: len(wanted)], wanted)
         if self.weighted("G/vgg") and self.perceptual is not None:
             losses["G/vgg"] = self.perceptual(raw, wanted)
         return losses

@@ -7,7 +7,6 @@ import random
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from models import MODELS
@@ -118,9 +117,7 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
         """L1 compares the objects in their own style alone; the perceptual loss all, as released."""
         raw, real = shared.raw, shared.real
         count = len(real) // 2
-        losses = self.generator_losses(shared.judged(raw * shared.shape), raw, real)
-        if self.weighted("G/l1"):
-            losses["G/l1"] = F.l1_loss(raw[:count], real[:count])
+        losses = self.generator_losses(shared.judged(raw * shared.shape), raw, real[:count])
         if shared.cycle is not None:
             # Differs from SIEDOB's release, unless asked for: the two encoders agree most easily on codes of one ray
             target = shared.code if self.scc_target == "released" else shared.code.detach()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def mean_distance(x: Tensor, target: Tensor) -> Tensor:
-    """Return mean |x - target| of two tensors of one shape, in float32 where they have fewer bits.
+    """Return mean |x - target|, in float32 where they have fewer bits; the target may have to be broadcast.
 
     `F.l1_loss` bit for bit, as is the gradient of x, which takes two passes over the maps here and four there; the
     target has none.

@@ -113,7 +113,10 @@ class PerceptualLoss(nn.Module):
         return maps
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Return the loss of pictures (nB, 3, H, W) and targets (B, 3, H, W); picture i has the target i modulo B."""
         with torch.no_grad():
             targets = self.taps(real)
-        pairs = zip(TAP_WEIGHTS, self.taps(fake), targets, strict=True)
-        return torch.stack([w * mean_distance(a, b) for w, a, b in pairs]).sum()
+        maps = self.taps(fake)
+        if len(fake) > len(real):
+            maps = [tap.unflatten(0, (-1, len(real))) for tap in maps]
+        return torch.stack([w * mean_distance(a, b) for w, a, b in zip(TAP_WEIGHTS, maps, targets, strict=True)]).sum()

@@ -55,6 +55,20 @@ def test_gradient_flows_to_the_first_picture_alone(tmp_path: Path) -> None:
     assert all(p.grad is None for p in loss.parameters())
 
 
+def test_more_pictures_than_targets_take_them_in_turn(tmp_path: Path) -> None:
+    loss = PerceptualLoss(arch="vgg16", weights=weights_file(tmp_path, "vgg16"))
+    fake, real = torch.rand(4, 3, 32, 32, requires_grad=True), torch.rand(2, 3, 32, 32)
+    values, gradients = [], []
+    for targets in (torch.cat([real, real]), real):
+        value = loss(fake, targets)
+        values.append(value.item())
+        gradients.append(torch.autograd.grad(value, fake)[0])
+    assert values[1] == pytest.approx(values[0], rel=1e-6)
+    assert torch.allclose(gradients[1], gradients[0], rtol=1e-4, atol=1e-9)
+    swapped = loss(fake, real.flip(0))
+    assert swapped.item() != pytest.approx(values[0], rel=1e-4)
+
+
 def test_without_network_and_file_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
