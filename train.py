@@ -17,7 +17,8 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
 import shlex
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import nn
@@ -28,11 +29,12 @@ from data.checks import quick_check
 from data.loader import Loader, make_loader, plain_pictures
 from data.prepare.writing import save_classes
 from models import MODELS
+from models.base_model import BaseModel
 from options.base_options import OPTIONS_FILE, Options, formerly, input_folder, run_folder
 from options.train_options import TrainOptions
 from testing.validation import Validation
 from trainers.distributed import Distributed, planned_processes
-from trainers.estimate import estimate
+from trainers.estimate import Cost, estimate
 from trainers.failures import out_of_memory_hint
 from trainers.preview import Preview
 from trainers.restore import load_inputs
@@ -60,13 +62,60 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(opt: Options, leave: LeaveSignals) -> int:
     """Train and return the exit code; `leave` learns when every step is done."""
-    if opt.estimate and planned_processes() > 1:
-        raise UserError("--estimate: steps of one process are measured; start it without torchrun")
-    if opt.deterministic:
-        compute_deterministically()
+    if opt.estimate:
+        print("\n".join(cost(opt).lines(opt.max_steps)))
+        return EXIT_OK
     run_dir = run_folder(opt)
     start = Distributed.start(opt.device, timeout=opt.dist_timeout)
-    with start as world, nullcontext() if opt.estimate else open_run(run_dir, resume=opt.continue_train, world=world):
+    with start as world, open_run(run_dir, resume=opt.continue_train, world=world):
+        training = Training.prepare(opt, world)
+        model, dataset, trainer = training.model, training.dataset, training.trainer
+
+        def restored() -> None:  # not earlier: options that do not fit the checkpoint must not replace the saved ones
+            if world.is_main:
+                model.start_run(run_dir, resumed=opt.continue_train)  # may refuse
+                opt.save(run_dir / OPTIONS_FILE)
+                save_classes(dataset, run_dir)
+
+        code = trainer.fit(restored=restored)
+        leave.state = "every step is saved, and --continue_train does the rest"
+        if code == EXIT_OK and world.is_main:
+            with trainer.averaged(), out_of_memory_hint():
+                pictures = lambda limit: plain_pictures(opt, "train", limit, kept=dataset)  # noqa: E731
+                model.prepare_inference(run_dir, pictures, weights=trainer.weights, refresh=True)
+            print(f"saved in {run_dir}, step {trainer.step}; next: {next_command(opt)}", flush=True)
+        if code == EXIT_INTERRUPTED and world.is_main:
+            print(f"stopped at step {trainer.step}, saved in {run_dir}; {how_to_go_on(opt)}", flush=True)
+        return code
+
+
+def cost_of(argv: list[str]) -> tuple[int, Cost]:
+    """Return the steps of a command line and what each will cost."""
+    opt = TrainOptions().parse(argv)
+    return opt.max_steps, cost(opt)
+
+
+def cost(opt: Options) -> Cost:
+    """Return what a training will cost (`--estimate`): no run is made."""
+    if planned_processes() > 1:
+        raise UserError("--estimate: steps of one process are measured; start it without torchrun")
+    with Distributed.start(opt.device, timeout=opt.dist_timeout) as world:
+        return estimate(Training.prepare(opt, world).trainer)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a run trains, on what and how."""
+
+    model: BaseModel
+    dataset: BaseDataset
+    trainer: Trainer
+
+    @classmethod
+    def prepare(cls, opt: Options, world: Distributed) -> Self:
+        """Build all of it from options, and print what it is."""
+        if opt.deterministic:
+            compute_deterministically()
         with world.together():
             dataset = DATASETS.get(opt.dataset_mode).from_options(opt, split="train", augment=True, task="train")
             quick_check(dataset)
@@ -80,12 +129,6 @@ def train(opt: Options, leave: LeaveSignals) -> int:
         if world.is_main:
             print("\n".join(introduction(dataset, model.networks(), world, opt)), flush=True)
 
-        def restored() -> None:  # not earlier: options that do not fit the checkpoint must not replace the saved ones
-            if world.is_main:
-                model.start_run(run_dir, resumed=opt.continue_train)  # may refuse
-                opt.save(run_dir / OPTIONS_FILE)
-                save_classes(dataset, run_dir)
-
         def batches(start: int) -> Loader:
             keys = BatchKeys(
                 length=len(dataset), batch_size=opt.batch_size, seed=opt.seed,
@@ -96,7 +139,7 @@ def train(opt: Options, leave: LeaveSignals) -> int:
         trainer = Trainer(
             model=model,
             make_loader=batches,
-            run_dir=run_dir,
+            run_dir=run_folder(opt),
             settings=TrainerSettings(
                 max_steps=opt.max_steps,
                 seed=opt.seed,
@@ -118,19 +161,7 @@ def train(opt: Options, leave: LeaveSignals) -> int:
             validate=validation,
             preview=Preview(model, lambda: preview_pictures(opt), dataset.palette),
         )
-        if opt.estimate:
-            print("\n".join(estimate(trainer).lines(opt.max_steps)))
-            return EXIT_OK
-        code = trainer.fit(restored=restored)
-        leave.state = "every step is saved, and --continue_train does the rest"
-        if code == EXIT_OK and world.is_main:
-            with trainer.averaged(), out_of_memory_hint():
-                training = lambda limit: plain_pictures(opt, "train", limit, kept=dataset)  # noqa: E731
-                model.prepare_inference(run_dir, training, weights=trainer.weights, refresh=True)
-            print(f"saved in {run_dir}, step {trainer.step}; next: {next_command(opt)}", flush=True)
-        if code == EXIT_INTERRUPTED and world.is_main:
-            print(f"stopped at step {trainer.step}, saved in {run_dir}; {how_to_go_on(opt)}", flush=True)
-        return code
+        return cls(model, dataset, trainer)
 
 
 def introduction(

@@ -14,8 +14,12 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +42,7 @@ from scripts import baselines
 from testing.parallel import Problems, run_parallel
 from testing.preflight import preflight
 from testing.rows import MARKER, Step, in_order, plan_test, plan_training, side_by_side, test_line
+from trainers.estimate import ASSUMED, Cost, cost_table
 from util.errors import EXIT_OK, UserError, disk_problem, run_main
 from util.files import cause, write_text
 from util.images import save_png
@@ -158,6 +163,31 @@ def show(experiment: Experiment, tested: list[Tested], checkpoints_dir: Path) ->
     return problems
 
 
+def estimate(rows: list[Row], problems: Problems) -> str:
+    """Return a table of what each run will cost (`train.py --estimate`); those that others build on are not trained."""
+    costs: list[tuple[str, int, Cost]] = []
+    runs = [row for row in rows if not row.baseline and row.name == row.run]
+    inputs = {name for row in runs for name in row.built_on()}
+    with tempfile.TemporaryDirectory() as scratch:
+        for row in runs:
+            args = [*row.train_args(), "--checkpoints_dir", scratch]
+            print(f"$ python train.py {shlex.join(args)} --estimate", flush=True)
+            try:
+                costs.append((row.label, *apart(train_command.cost_of, [*args, "--estimate"])))
+                if row.name in inputs:
+                    untrained = ["--max_steps", "0", "--eval_every", "0", "--image_every", "0", "--no-tensorboard"]
+                    apart(train_command.main, [*args, *untrained])
+            except UserError as error:
+                problems.add(row, str(error))
+    return f"\n{cost_table(costs)}\n\nOf GPUs: {ASSUMED}."
+
+
+def apart(function: Callable[[list[str]], Any], args: list[str]) -> Any:
+    """Return a function's value from a process of its own, whose memory is that of this call alone."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(function, args).result()
+
+
 def select(experiment: Experiment, only: list[str]) -> list[Row]:
     """Return the rows that can run, of those named by --only or of all, and print the others."""
     for name in only:
@@ -169,6 +199,14 @@ def select(experiment: Experiment, only: list[str]) -> list[Row]:
         if (why := row.not_built()) and row.name not in with_seeds:
             print(f"# {row.name}: {why}")
     return [row for row in rows if not row.not_built()]
+
+
+def report(problems: Problems, mixed: list[str], rows: list[Row]) -> None:
+    """Raise `UserError` with all that went wrong, if anything did."""
+    if problems or mixed:
+        messages = [f"row {name}: {what}" for name, what in problems.items()] + mixed
+        several = [f"{len(problems)} of {len(rows)} rows failed"] if len(messages) > 1 else []
+        raise UserError("\n".join([*several, *messages]))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -187,6 +225,8 @@ def main(argv: list[str] | None = None) -> int:
                         help="check flags, data, weights and metrics of all rows and tasks first")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each in its own process and on a GPU")
     parser.add_argument("--dry_run", action="store_true", help="print the lines, finished ones as comments, only")
+    parser.add_argument("--estimate", action="store_true",
+                        help="print what each row's training will cost, from six of its steps, only")  # fmt: skip
     args = parser.parse_args(argv)
     experiment = read_experiment(args.experiment, metrics=METRICS.names())
     more_train, more_test = tuple(shlex.split(args.train_args)), tuple(shlex.split(args.test_args))
@@ -198,10 +238,14 @@ def main(argv: list[str] | None = None) -> int:
         for row in rows:
             print_lines(row, args.checkpoints_dir)
         return EXIT_OK
+    problems = Problems()
+    if args.estimate:
+        print(estimate(rows, problems))
+        report(problems, [], rows)
+        return EXIT_OK
     if args.preflight:
         preflight([row for row in rows if not row.baseline], args.checkpoints_dir)
         baselines.check([row for row in rows if row.baseline], args.checkpoints_dir)
-    problems = Problems()
     parallel = args.jobs > 1 and len(rows) > 1
     try:
         if parallel:
@@ -211,10 +255,7 @@ def main(argv: list[str] | None = None) -> int:
         print("finished rows and steps are kept: the same command goes on from here", file=sys.stderr)
         raise
     mixed = show(experiment, tested, Path(args.checkpoints_dir))
-    if problems or mixed:
-        messages = [f"row {name}: {what}" for name, what in problems.items()] + mixed
-        several = [f"{len(problems)} of {len(rows)} rows failed"] if len(messages) > 1 else []
-        raise UserError("\n".join([*several, *messages]))
+    report(problems, mixed, rows)
     if experiment.next:
         print(f"\n{experiment.next}")
     return EXIT_OK

@@ -12,6 +12,7 @@ from metrics.metric import MetricValue
 from metrics.registry import arrow
 from util.files import append_line, write_text
 from util.opt import Opt
+from util.text_table import aligned
 from util.versions import current_commit, library_versions
 
 RESULT_FILE, LINES_FILE = "result.json", "metrics.jsonl"
@@ -103,10 +104,7 @@ def format_table(rows: Sequence[tuple[str, Mapping[str, float | MetricValue]]]) 
     body = [[label, *(_cell(values.get(name)) for name in columns)] for label, values in rows]
     if len(columns) > WIDEST:
         head, *body = [list(line) for line in zip(head, *body, strict=True)]
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-    lines = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in [head, *body]]
-    lines.insert(1, "-" * len(lines[0]))
-    return "\n".join(lines)
+    return aligned([head, *body])
 
 
 def _cell(value: float | MetricValue | None) -> str:

@@ -15,6 +15,7 @@ from trainer_toys import ToyModel, toy_trainer
 import train
 from models import MODELS
 from models.base_model import Phase
+from scripts import run_experiment
 from trainers.distributed import Distributed
 from trainers.estimate import Cost, estimate, span
 from util.batch import Batch
@@ -93,11 +94,45 @@ def test_memory_of_a_gpu_is_what_pytorch_counts(tmp_path: Path, monkeypatch: pyt
 
 
 def test_lines_are_the_steps_cost_times_their_number() -> None:
-    lines = list(Cost(seconds=2.0, waiting=0.5, flop=989 * 10**12, peak_bytes=3 * 2**30).lines(3600))
+    lines = list(Cost(parameters=10**6, seconds=2.0, waiting=0.5, flop=989 * 10**12, peak_bytes=3 * 2**30).lines(3600))
     assert lines[0] == "a step: 2 s (0.5 s of it for data), 989000 GFLOP, at most 3.0 GiB"
     assert lines[1] == "3600 steps: 2.0 h on this machine"
     assert "4.0 h on a H200" in lines[2]
     assert [span(s) for s in (5, 119, 120, 7200, 172800)] == ["5 s", "119 s", "2.0 min", "2.0 h", "2.0 days"]
+
+
+EXPERIMENT = """
+title: Costs
+train:
+  {dataset_mode: streets, streets_train_size: 4, crop_size: 64, num_workers: 0, batch_size: 1, device: cpu, ngf: 4,
+   ndf: 4, lambda_vgg: 0, separation: false, max_steps: 3600}
+rows:
+  scenes: {label: scenes, train: {model: siedob_background}}
+  joined: {label: joined, train: {model: siedob_fusion, background_run: scenes, batch_size: 2}}
+  wrong: {label: wrong, train: {model: siedob_fusion, background_run: absent}}
+"""
+
+
+def test_an_experiments_rows_are_told_in_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also that of a row which is built on another; what fails does not take the others' costs with it."""
+    monkeypatch.setattr(run_experiment, "apart", lambda function, args: function(args))
+    path = tmp_path / "costs.yaml"
+    path.write_text(EXPERIMENT)
+    with pytest.raises(UserError, match=r"row wrong: .*absent"):
+        run_experiment.main([str(path), "--estimate", "--checkpoints_dir", str(tmp_path / "runs")])
+    assert not (tmp_path / "runs").exists()
+    lines = capsys.readouterr().out.splitlines()
+    head = next(number for number, line in enumerate(lines) if "operations" in line)
+    rows = {line.split()[0]: line for line in lines[head + 2 : head + 4]}
+    assert all("3600" in rows[name] and "GFLOP" in rows[name] and "GiB" in rows[name] for name in ("scenes", "joined"))
+
+
+def test_a_process_apart_returns_or_raises() -> None:
+    assert run_experiment.apart(max, ["a", "b"]) == "b"
+    with pytest.raises(ValueError, match="empty"):
+        run_experiment.apart(max, [])
 
 
 def test_one_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
