@@ -261,18 +261,18 @@ def test_rows_in_parallel_leave_logs_and_the_same_table(
 def test_each_row_in_parallel_has_a_gpu_in_turn(experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     seen = []
 
-    class Started(parallel.Job):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            environment = Path(f"/proc/{self.process.pid}/environ").read_bytes().decode().split("\0")
-            seen.append([word for word in environment if word.startswith("CUDA_VISIBLE_DEVICES=")])
+    class Started(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **how: Any) -> None:
+            if "--only" in arguments[0]:
+                seen.append(how["env"]["CUDA_VISIBLE_DEVICES"])
+            super().__init__(*arguments, **how)
 
     experiment.write_text(FILE.replace("max_steps: 3", "max_steps: 0"))
-    monkeypatch.setattr(parallel, "Job", Started)
+    monkeypatch.setattr(parallel.subprocess, "Popen", Started)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     assert run(experiment, "--jobs", "2") == 0
-    assert seen == [["CUDA_VISIBLE_DEVICES=5"], ["CUDA_VISIBLE_DEVICES=7"]]
+    assert seen == ["5", "7"]
     assert "a GPU for each row, the freest of 5, 7" in capsys.readouterr().out
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert visible_gpus() == ["0", "1"]
