@@ -9,7 +9,7 @@
 
 `metrics`: the FID of two folders by pytorch-fid, torch-fidelity (if installed) and scripts/evaluate.py.
 `infer`, `train`: fills and training steps of SPMPGAN and DivSem; `memory`: the most memory of each.
-`scaling`: what a picture costs DivSem against instances, classes, size and batch, with a plot.
+`scaling`: what a picture costs DivSem against instances, classes, size, batch and processes, with a plot.
 `style`: means of maps over instances. `data`: samples of a training split, or of street scenes.
 `semia`: SemIA's patch loss and whole iteration.
 
@@ -38,12 +38,13 @@ from util.flags import positive_int
 FILES = {  # of scripts/benchmarks, by command
     "metrics": "metrics", "infer": "cascade", "train": "cascade", "memory": "memory", "scaling": "scaling",
     "style": "style", "data": "data", "semia": "semia", "pytorch_fid": "metrics", "torch_fidelity": "metrics",
+    "shared_step": "scaling",
 }  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = script_parser(__doc__)
-    own = "what to time; the last two are how metrics starts the other tools"
+    own = "what to time; the last three are what metrics and scaling start by themselves"
     parser.add_argument("what", choices=tuple(FILES), help=own)
     parser.add_argument("--against", choices=("plain", "none"), default="plain",
                         help="time plain forms, or other tools, in the same run; none: ours alone")  # fmt: skip

@@ -120,10 +120,11 @@ def measure(
 
 def form_of(
     opt: argparse.Namespace, what: str, method: str, classes: int, *, name: str, instances: int = INSTANCES,
-    erased: bool = False,
+    erased: bool = False, world: Distributed | None = None,
 ) -> Form:  # fmt: skip
-    """Return a method's work, "infer" or "train", in its plain form or ours."""
-    device = resolve_device(opt.device)
+    """Return a method's work, "infer" or "train", in its plain form or ours; `world`: shared with other processes."""
+    world = world or Distributed(device=resolve_device(opt.device))
+    device = world.device
     model = build(opt, method, classes, is_train=what == "train")
     made = scene(opt.size, classes, instances=instances, batch=opt.batch_size, erased=erased)
     model.to(device)
@@ -132,7 +133,7 @@ def form_of(
     if what == "infer":
         work = inference(model, batch, opt.precision)
     else:
-        work = training(model, batch, opt.precision, fused=name == OURS)
+        work = training(model, batch, opt.precision, world, fused=name == OURS)
     return Form(work, partial(as_released if name == PLAIN else as_in_runs, model))
 
 
@@ -187,10 +188,13 @@ def inference(model: CascadeGAN, batch: Batch, precision: str) -> Callable[[], T
     return fill
 
 
-def training(model: CascadeGAN, batch: Batch, precision: str, *, fused: bool = True) -> Callable[[], None]:
+def training(
+    model: CascadeGAN, batch: Batch, precision: str, world: Distributed, *, fused: bool = True
+) -> Callable[[], None]:
     """Return a call that makes a step of training, with fused optimisers or those of the release."""
     model.train()
-    world = Distributed(device=batch["image"].device)
+    if world.world_size > 1:
+        model.distribute(partial(world.wrap, unused_parameters=model.unused_parameters))
     settings = TrainerSettings(max_steps=1, precision=precision)
     step = Step(model, world=world, guard=UpdateGuard(model, world), settings=settings)
     for phase in model.phases():

@@ -71,3 +71,19 @@ def test_scaling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_image(plot).std() > 1
     with pytest.raises(UserError, match="--plot"):
         rows_of(tmp_path, "scaling", "--plot", str(tmp_path / "plot.jpg"))
+
+
+def test_processes_that_train_together_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "NAMES", {"train": "step"})
+    monkeypatch.setattr(scaling, "sweeps", lambda opt: {"processes": [1, 2]})
+    rows = rows_of(tmp_path, "scaling", "--ngf", "2")
+    assert rows["step, processes 1"]["ratio"] == 1
+    assert rows["step, processes 2"]["gflop"] == pytest.approx(rows["step, processes 1"]["gflop"], rel=0.01)
+    assert rows["step, processes 2"]["cpu_s"] > 0
+
+
+def test_processes_that_fail_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling.subprocess, "run", lambda *line, **how: Namespace(returncode=7))
+    opt = Namespace(size=64, ngf=2, batch_size=1, repeats=1, precision="fp32", device="cpu")
+    with pytest.raises(UserError, match=r"2 processes .* code 7"):
+        scaling.cost_together(opt, 2)
