@@ -64,7 +64,7 @@ class CascadeGAN(GANModel):
     channels_last = True
     formerly = {
         **GANModel.formerly, "hole_entry": "grey", "discriminator": "patch", "r1_gamma": 0.0, "r1_every": 16,
-        "diffaug": None,
+        "diffaug": None, "compared": "raw",
     }  # fmt: skip
     hole_entries: ClassVar[tuple[str, ...]] = HOLE_ENTRIES[:2]  # "instance" asks for style codes
 
@@ -76,6 +76,7 @@ class CascadeGAN(GANModel):
         self.label_nc, self.ignore_label = label_nc, ignore_label
         self.loss_weights.setdefault("D/r1", 0.0)
         self.r1_every, self.augment = (training.r1_every, training.augment) if training else (0, None)
+        self.compared = training.compared if training else "raw"
 
     # --- options ---------------------------------------------------------------------------------------------------
     @classmethod
@@ -96,6 +97,8 @@ class CascadeGAN(GANModel):
             return
         CascadeGAN.add_training_flags(group, lr_G=1e-4, lr_D=4e-4, lambda_l1=1.0)
         add_shared(group, "lambda_feat")
+        group.add_argument("--compared", choices=("raw", "composite"), default="raw", help="what L1 and the "
+                           "perceptual loss see: all that is made, or the known pixels as they are")  # fmt: skip
         group.add_argument("--discriminator", choices=("patch", "projected"), default="patch",
                            help="judges of pixels, or of frozen features, those of --perceptual")  # fmt: skip
         group.add_argument("--r1_gamma", type=weight, default=0.0,
@@ -150,7 +153,7 @@ class CascadeGAN(GANModel):
         weights = {"G/feat": opt.lambda_feat, "D/r1": opt.r1_gamma * opt.r1_every}
         augment = DiffAugment(opt.diffaug.split(",")) if opt.diffaug else None
         training = GANTraining.from_options(opt, netD, weights, features)
-        return replace(training, r1_every=opt.r1_every, augment=augment)
+        return replace(training, r1_every=opt.r1_every, augment=augment, compared=opt.compared)
 
     # --- training --------------------------------------------------------------------------------------------------
     def begin_step(self, batch: Batch) -> CascadeStep:
@@ -189,10 +192,10 @@ class CascadeGAN(GANModel):
         return losses
 
     def per_scale_G(self, shared: CascadeStep) -> PerScale:
-        """The generator's losses, coarse to fine: adversarial on the composite, the others on the raw output."""
+        """The generator's losses, coarse to fine: adversarial on the composite, the others on what is compared."""
         losses: PerScale = {}
         out = shared.out
-        pairs = list(zip(out.fake, out.real, strict=True))
+        pairs = list(zip(out.fake if self.compared == "raw" else out.composite, out.real, strict=True))
         if self.weighted("G/gan"):
             assert self.netD is not None
             matching = self.weighted("G/feat")

@@ -32,6 +32,7 @@ class GANTraining:
         features: the network whose features the discriminator judges, where a method has that; None: it judges pixels.
         r1_every: steps between those with the term "D/r1", where a method has it.
         augment: of what the discriminator sees, where a method has it; None: nothing is changed.
+        compared: "raw" or "composite", where L1 and the perceptual loss of a method have the choice.
     """
 
     netD: nn.Module
@@ -43,6 +44,7 @@ class GANTraining:
     features: PerceptualLoss | None = None
     r1_every: int = 1
     augment: DiffAugment | None = None
+    compared: str = "raw"
 
     @classmethod
     def from_options(

@@ -44,6 +44,7 @@ class Opt:
     clip_loss_model: list[str] | None
     clip_model: str
     color_tolerance: float | None
+    compared: str
     cond: str | None
     cond_mix: tuple[float, float, float] | None
     config: str | None

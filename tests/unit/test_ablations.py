@@ -70,6 +70,7 @@ def test_without_style_encoding_divsem_is_spmpgan(batch: Batch) -> None:
         (["--ratio_input", "one"], ()),
         (["--hole_entry", "picture"], ()),
         (["--hole_entry", "instance"], ()),
+        (["--compared", "composite"], ()),
     ],
 )
 def test_an_ablation_removes_its_own_tensors_alone(flags: list[str], gone: tuple[str, ...], batch: Batch) -> None:
@@ -123,6 +124,18 @@ def test_without_weight_r1_changes_nothing(batch: Batch) -> None:
     assert step(build("divsem", "--r1_gamma", "0", "--r1_every", "1"), batch) == plain
     penalised = step(build("divsem", "--r1_gamma", "1", "--r1_every", "1"), batch)
     assert penalised.pop("D/r1") > 0 and penalised == plain, "the other terms are the same"
+
+
+def test_composites_are_compared_where_pixels_are_made(batch: Batch) -> None:
+    """Known pixels cost nothing, and the networks learn nothing from them but by what surrounds them."""
+    model = build("spmpgan", "--compared", "composite")
+    shared = model.begin_step(batch)
+    found = model.per_scale_G(shared)["G/l1"]
+    for loss, fake, real in zip(found, shared.out.fake, shared.out.real, strict=True):
+        mask = F.interpolate(batch["mask"], size=fake.shape[-2:])
+        assert loss.item() == pytest.approx(((fake - real) * mask).abs().mean().item(), rel=1e-5)
+    (grad,) = torch.autograd.grad(found[-1], shared.out.fake[-1])
+    assert not grad[(batch["mask"] == 0).expand_as(grad)].any() and grad.any()
 
 
 def test_instances_fill_the_hole_only_where_they_are_known() -> None:
