@@ -15,6 +15,7 @@ from random import Random
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from data import masks
@@ -25,7 +26,7 @@ from data.samples import make_sample
 from data.sampling import Sampling
 from data.tasks import WANTED, Selection, named_classes, object_task, suitable, thing_instances
 from data.transforms import scale_short_side
-from util.batch import Sample
+from util.batch import CompactSample, Sample, expand
 from util.class_table import EMPTY_TABLE, ClassTable
 from util.errors import DataError, UserError
 from util.opt import Opt
@@ -133,7 +134,14 @@ class BaseDataset(Dataset[Sample], ABC):
         return len(self.names)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
-        """Return the sample of an index, or of (epoch, index); only training depends on the epoch."""
+        """Return the sample of an index, or of (epoch, index), see `compact`."""
+        return expand(self.compact(key))
+
+    def compact(self, key: int | tuple[int, int]) -> CompactSample:
+        """Return the sample as loaders carry it; only training depends on the epoch.
+
+        A subclass that changes samples overrides this, or else `__getitem__`, and then full samples are carried.
+        """
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if self.augment:
             R, NP = random_pair(self.seed, "train", epoch, index)
@@ -148,7 +156,8 @@ class BaseDataset(Dataset[Sample], ABC):
         name, rule = self.names[index], self.inst_class_rule
         sample = make_sample(maps, mask, rules=self.rules, inst_class_rule=rule, name=name, index=index)
         if self.task == masks.REMOVAL and self.removal == "released":
-            sample["edge"].zero_()  # as of SIEDOB's instance maps, which are 0 everywhere
+            # As of SIEDOB's instance maps, which are 0 everywhere
+            sample["edge"] = torch.zeros(sample["mask"].shape)  # type: ignore[typeddict-unknown-key]
         return {**sample, "draw": derive_seed(self.seed, "draw", epoch, index)}
 
     def select(self, limit: int | None = None) -> Selection:

@@ -7,11 +7,11 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from data.base_dataset import BaseDataset
-from util.batch import Batch, collate
+from util.batch import CompactBatch, CompactSample, collate
 from util.errors import UserError
 from util.opt import Opt
 from util.seeds import random_pair
@@ -19,6 +19,19 @@ from util.workers import defer_deaths, shield_worker, waiting
 
 # One that fails before it has set this, as where /dev/shm is full, is asked for it by its own __del__.
 _MultiProcessingDataLoaderIter._shutdown = True
+
+
+class Compact(Dataset[CompactSample]):
+    """The samples of a data set in the form that takes the fewest bytes."""
+
+    def __init__(self, dataset: BaseDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> CompactSample:
+        return self.dataset.compact(key)
 
 
 class Loader:
@@ -30,7 +43,7 @@ class Loader:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[CompactBatch]:
         with waiting([]):
             batches = iter(self.loader)
             defer_deaths()
@@ -39,7 +52,7 @@ class Loader:
             yield batch
 
     @staticmethod
-    def _next(batches: Iterator[Batch], workers: list[BaseProcess]) -> Batch | None:
+    def _next(batches: Iterator[CompactBatch], workers: list[BaseProcess]) -> CompactBatch | None:
         try:
             with waiting(workers):
                 return next(batches, None)
@@ -55,17 +68,18 @@ def make_loader(
     num_workers: int,
     keys: Iterable[Sequence[Any]] | None = None,
 ) -> Loader:
-    """Return batches of `dataset`.
+    """Return batches of `dataset`, in compact form: `to_device` or `on_host` comes before they are read.
 
     Args:
-        dataset: what to load.
+        dataset: what to load; with a `__getitem__` of its own, in the form that this returns.
         batch_size: pictures per batch, without `keys`.
         num_workers: processes; each uses one thread.
         keys: batches of keys (index or (epoch, index)); None takes every index in order, the last batch may be smaller.
     """
     order: dict[str, Any] = {"batch_size": batch_size} if keys is None else {"batch_sampler": keys}
+    as_they_are = type(dataset).__getitem__ is not BaseDataset.__getitem__
     loader: DataLoader[Any] = DataLoader(
-        dataset,
+        dataset if as_they_are else Compact(dataset),
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),

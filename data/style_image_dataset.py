@@ -14,7 +14,7 @@ from data.base_dataset import BaseDataset
 from data.records import MapRules, Maps
 from data.samples import make_sample
 from data.sampling import Sampling
-from util.batch import Sample
+from util.batch import CompactSample
 from util.class_table import EMPTY_TABLE
 from util.errors import DataError, UserError
 from util.opt import Opt
@@ -69,12 +69,12 @@ class StyleImageDataset(BaseDataset):
         squeezed = np.asarray(Image.fromarray(picture).resize(side, Image.Resampling.BICUBIC))
         return Maps(squeezed, np.zeros(side, np.int32), None)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+    def compact(self, key: int | tuple[int, int]) -> CompactSample:
         epoch, index = key if isinstance(key, tuple) else (0, key)
         maps = self.maps(index)
         flip = self.augment and random_pair(self.seed, "train", epoch, index)[0].random() < 0.5
         image = maps.image[:, ::-1] if flip else maps.image
-        nothing = np.zeros(maps.label.shape, np.float32)
+        nothing = np.zeros(maps.label.shape, np.uint8)
         plain = make_sample(
             Maps(image, maps.label, None), nothing, rules=self.rules, inst_class_rule=self.inst_class_rule,
             name=self.names[index], index=index,

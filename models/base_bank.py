@@ -16,7 +16,7 @@ from torch import Tensor
 from models.base_model import BaseModel, TrainingPictures
 from models.style_bank import BankBuilder, StyleBank
 from models.style_sources import MeanSource, NoiseSource, StyleSource
-from util.batch import PAD, Batch, take, to_device
+from util.batch import PAD, Batch, CompactBatch, take, to_device
 from util.errors import UserError
 from util.flags import positive_int
 from util.opt import Opt
@@ -76,7 +76,7 @@ class BankedModel(BaseModel):
     def instance_codes(self, batch: Batch) -> Tensor:
         """Return the codes (B, I, D) of the instances of whole pictures, on the networks' device."""
 
-    def codes_of_class(self, batch: Batch) -> Tensor:
+    def codes_of_class(self, batch: CompactBatch) -> Tensor:
         """Return the class (B, I) under which each instance's code is kept, -1 for none."""
         return batch["inst_class"]
 
@@ -149,7 +149,7 @@ class BankedModel(BaseModel):
         return True
 
     @torch.no_grad()
-    def gather_bank(self, pictures: Iterable[Batch], *, weights: str) -> StyleBank:
+    def gather_bank(self, pictures: Iterable[CompactBatch], *, weights: str) -> StyleBank:
         """Collect the codes of whole pictures' instances by class; instances without a class are left out.
 
         Only pictures that hold a code still wanted are encoded: common classes are soon full, rare ones take all.

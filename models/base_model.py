@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from models.networks.blocks.recompute import recompute
-from util.batch import Batch, on_host
+from util.batch import Batch, CompactBatch, on_host
 from util.class_table import ClassTable
 from util.errors import UserError
 from util.grids import editing_grid, editing_rows
 from util.opt import Opt
 
 Runs = Mapping[str, Mapping[str, Any]]  # options of runs, and their class tables as "classes", by flag
-TrainingPictures = Callable[[int | None], Iterable[Batch]]
+TrainingPictures = Callable[[int | None], Iterable[CompactBatch]]
 """Returns batches of at most so many pictures of the training split (a seeded choice; None: all), unaugmented, nothing
 erased."""
 

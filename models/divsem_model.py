@@ -19,7 +19,7 @@ from models.networks.cascade.entry import HOLE_ENTRIES
 from models.networks.cascade.mask_aware import MaskAwareEncoder, StylePolicy
 from models.networks.cascade.stages import CascadeGenerator, CascadeInputs
 from models.networks.cascade.style_encoder import StyleEncoder
-from util.batch import PAD, Batch
+from util.batch import PAD, Batch, CompactBatch
 from util.flags import positive_int
 from util.opt import Opt
 from util.shared_flags import add_shared
@@ -140,5 +140,5 @@ class DivSemModel(CascadeGAN, BankedModel):
         assert self.encoder is not None
         return self.encoder.raw_codes(batch["image"], batch["inst"], batch["inst_id"].shape[1])
 
-    def codes_of_class(self, batch: Batch) -> Tensor:
+    def codes_of_class(self, batch: CompactBatch) -> Tensor:
         return without(batch["inst_class"], self.ignore_label)

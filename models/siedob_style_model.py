@@ -16,7 +16,7 @@ from models.base_siedob import ObjectModel
 from models.losses.style import code_spread, style_consistency
 from models.networks.siedob.object_generators import StyleObjectGenerator
 from models.style_sources import NoiseSource
-from util.batch import Batch
+from util.batch import Batch, CompactBatch
 from util.device import send
 from util.flags import weight
 from util.opt import Opt
@@ -156,5 +156,5 @@ class SIEDOBStyleModel(ObjectModel, BankedModel):
         codes = self.netG.encode(batch["image"], self.object_maps(batch["label"])[1])
         return codes[:, None].expand(-1, batch["inst_id"].shape[1], -1)
 
-    def codes_of_class(self, batch: Batch) -> Tensor:
+    def codes_of_class(self, batch: CompactBatch) -> Tensor:
         return without(batch["inst_class"], self.label_nc - 1)

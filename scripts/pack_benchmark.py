@@ -29,6 +29,7 @@ from options.base_options import add_data_flags
 from options.parser import StrictParser, script_parser
 from testing.packs.forms import FORMS
 from testing.packs.pack import Pack, PackWriter, mean_colours
+from util.batch import on_host
 from util.errors import EXIT_OK, UserError, run_main
 from util.files import require_writable
 from util.flags import natural, positive_int
@@ -84,7 +85,7 @@ def write_pack(opt: Opt, folder: Path, forms: Sequence[str]) -> Pack:
     writer = PackWriter(folder, dataset, forms)
     keys = [selection.indices[i : i + opt.batch_size] for i in range(0, len(selection.indices), opt.batch_size)]
     loader = make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers, keys=keys)
-    for batch in progress(loader, desc=f"packing {opt.task}", unit="batch"):
+    for batch in map(on_host, progress(loader, desc=f"packing {opt.task}", unit="batch")):
         writer.add(batch)
     data = {
         "dataset_mode": opt.dataset_mode, "split": opt.split, "split_size": len(dataset),
@@ -100,7 +101,8 @@ def class_colours(opt: Opt) -> tuple[dict[int, list[float]], list[str]]:
     """Return the mean colour of each class in the training split, and a note if it cannot be read."""
     sums, pixels = np.zeros((opt.label_nc, 3)), np.zeros(opt.label_nc, np.int64)
     try:
-        for batch in progress(plain_pictures(opt, "train", COLOUR_PICTURES), desc="class colours", unit="batch"):
+        pictures = plain_pictures(opt, "train", COLOUR_PICTURES)
+        for batch in map(on_host, progress(pictures, desc="class colours", unit="batch")):
             label, image = batch["label"].numpy(), to_uint8(batch["image"])
             known = (label >= 0) & (label < opt.label_nc)
             ids = label[known]

@@ -41,7 +41,7 @@ from metrics.segments.segmenters import CARD_FILE, WEIGHTS_FILE, is_reserved, lo
 from metrics.segments.unet import ARCHITECTURES, build_segmenter_net
 from options.base_options import add_data_flags, add_run_flags, run_folder
 from options.parser import StrictParser, check_name, script_parser
-from util.batch import Batch, to_device
+from util.batch import Batch, on_host, to_device
 from util.device import autocast, resolve_device
 from util.errors import EXIT_OK, UserError, run_main
 from util.files import require_writable, write_text
@@ -193,7 +193,7 @@ def score(opt: SegmenterOpt, dataset: BaseDataset, device: torch.device, folder:
     table = label_table(segmenter, label_nc=dataset.label_nc, ignore_label=dataset.ignore_label).to(device)
     confusion = Confusion(segmenter.num_classes)
     loader = make_loader(dataset, batch_size=opt.batch_size, num_workers=opt.num_workers)
-    for batch in progress(loader, desc="real test pictures", unit="batch"):
+    for batch in map(on_host, progress(loader, desc="real test pictures", unit="batch")):
         pictures = ((batch["image"] + 1) * 127.5).round().to(torch.uint8)
         label = batch["label"].to(device)
         known = (label >= 0) & (label < len(table))

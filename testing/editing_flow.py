@@ -29,7 +29,7 @@ from testing.packs.pack import DRAW, REFERENCE
 from testing.ways import WAYS, folder_of_test
 from trainers.distributed import Distributed
 from trainers.restore import load_run
-from util.batch import Batch, to_device
+from util.batch import Batch, on_host, to_device
 from util.device import autocast
 from util.errors import DataError, UserError
 from util.flags import positive_int
@@ -215,7 +215,7 @@ def generated(
             made = None if batch is None else (batch, generate_draws(model, to_device(batch, device), opt))
             for each in world.gather(made):
                 if each is not None:
-                    yield each
+                    yield on_host(each[0]), each[1]
                     bar.update()
 
 

@@ -1,4 +1,4 @@
-"""Batches on their way to the device: each is copied while the device still works on the step before."""
+"""Batches on their way to the device: each is copied and expanded while the device works on the step before."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from util.batch import Batch, to_device
+from util.batch import Batch, CompactBatch, to_device
 
 
 class Feed:
@@ -16,7 +16,7 @@ class Feed:
     What it yields may still be on its way: `arrived` comes before the first use.
     """
 
-    def __init__(self, batches: Iterable[Batch], device: torch.device) -> None:
+    def __init__(self, batches: Iterable[CompactBatch], device: torch.device) -> None:
         self.batches, self.device = iter(batches), device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 

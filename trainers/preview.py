@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from models.base_model import BaseModel
-from util.batch import Batch, to_device
+from util.batch import CompactBatch, to_device
 
 
 class Preview:
@@ -19,9 +19,9 @@ class Preview:
         palette: (N, 3) uint8 colours of the labels.
     """
 
-    def __init__(self, model: BaseModel, pictures: Callable[[], Iterable[Batch]], palette: np.ndarray) -> None:
+    def __init__(self, model: BaseModel, pictures: Callable[[], Iterable[CompactBatch]], palette: np.ndarray) -> None:
         self.model, self.pictures, self.palette = model, pictures, palette
-        self._batch: Batch | None = None
+        self._batch: CompactBatch | None = None
 
     def __call__(self) -> np.ndarray:
         """Return the grid (H, W, 3) uint8."""

@@ -30,7 +30,7 @@ from trainers.settings import TrainerSettings
 from trainers.signals import StopSignals
 from trainers.state import changed_options, pack, unpack
 from trainers.step import Step
-from util.batch import Batch
+from util.batch import Batch, CompactBatch
 from util.errors import EXIT_INTERRUPTED, EXIT_OK, LostProcessError, UserError
 from util.progress import progress
 
@@ -57,7 +57,7 @@ class Trainer:
         self,
         *,
         model: BaseModel,
-        make_loader: Callable[[int], Iterable[Batch]],
+        make_loader: Callable[[int], Iterable[CompactBatch]],
         run_dir: Path,
         settings: TrainerSettings,
         world: Distributed,

@@ -162,9 +162,17 @@ def read_labels_coloured(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
-    """Return (3, H, W) float32 in [-1, 1] of (H, W, 3) uint8: (v / 255 - 0.5) / 0.5."""
-    levels = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
-    return levels.to(torch.float32).div_(255).sub_(0.5).div_(0.5)
+    """Return (3, H, W) float32 in [-1, 1] of (H, W, 3) uint8."""
+    return from_levels(torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))))
+
+
+def from_levels(levels: Tensor) -> Tensor:
+    """Return float32 in [-1, 1] of uint8: (v / 255 - 0.5) / 0.5, with the same bits on every device."""
+    if levels.device.type == "cpu":
+        return levels.to(torch.float32).div_(255).sub_(0.5).div_(0.5)
+    # Looked up, as on a GPU PyTorch multiplies by 1 / 255, which is rounded otherwise
+    table = from_levels(torch.arange(256, dtype=torch.uint8)).to(levels.device, non_blocking=True)
+    return table.index_select(0, levels.flatten().int()).view(levels.shape)
 
 
 def to_uint8(tensor: Tensor) -> np.ndarray:

@@ -13,7 +13,7 @@ from data.edit.scenes import Scene
 from data.records import MapRules, Maps
 from data.samples import make_sample
 from data.transforms import scale_short_side
-from util.batch import Batch, collate
+from util.batch import Batch, collate, expand
 from util.images import to_uint8
 from util.regions import Region, Window
 
@@ -48,7 +48,8 @@ class Painter:
         if window.side != self.crop_size:
             coverage = Image.fromarray(erased.astype(np.float32))
             erased = np.array(coverage.resize((self.crop_size, self.crop_size), Image.Resampling.BOX)) > 0
-        return collate([make_sample(cut, erased, rules=self.rules, inst_class_rule=self.inst_class_rule, name=name)])
+        sample = make_sample(cut, erased, rules=self.rules, inst_class_rule=self.inst_class_rule, name=name)
+        return expand(collate([sample]))
 
     def paint(self, scene: Scene, regions: list[Region], generate: Callable[[Batch, int], Tensor]) -> np.ndarray:
         """Return the picture (H, W, 3) uint8 with its erased pixels generated; all others are unchanged.

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import torch
 
-from data.edges import mark_edges
 from data.prepare import single_image_example as lake
+from util.edges import mark_edges
 
 Texture = Callable[["Canvas"], np.ndarray]  # (H, W, 3) float
 Ellipse = tuple[int, float, float, float, float]  # class, centre (x, y) and half axes, in shares of width and height
@@ -141,5 +142,5 @@ LAKES = {name: partial(lake.draw_layout, layout) for name, layout in lake.LAYOUT
 EXAMPLES = {
     "lake": Example(1.5, LAKES, lake.draw_picture, lambda classes: lake.COLOURS[classes]),
     "face": of_ellipses(FACES, FACE_TEXTURES, lambda classes: PARTS[classes]),
-    "sketch": of_ellipses(BAGS, BAG_TEXTURES, lambda classes: INK[mark_edges(classes).astype(int)]),
+    "sketch": of_ellipses(BAGS, BAG_TEXTURES, lambda classes: INK[mark_edges(torch.from_numpy(classes)).int().numpy()]),
 }

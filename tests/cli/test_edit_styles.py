@@ -15,7 +15,7 @@ from data.records import Record
 from data.samples import make_sample
 from models.style_bank import StyleBank
 from semedit.styles import instance_codes
-from util.batch import collate
+from util.batch import collate, expand
 from util.errors import UserError
 from util.images import read_image, read_map, save_png
 
@@ -82,7 +82,7 @@ def test_reference_codes_are_those_that_a_bank_would_hold(root: Path, tmp_path: 
     record = Record("square", *(tmp_path / kind / "square.png" for kind in ("image", "label", "inst")))
     scene = load_scene(SceneFiles(record, None), editor.rules)
     rule = {"rules": editor.rules, "inst_class_rule": "majority"}
-    batch = collate([make_sample(scene.maps, np.zeros((64, 64)), name="square", **rule)])  # type: ignore[arg-type]
+    batch = expand(collate([make_sample(scene.maps, np.zeros((64, 64)), name="square", **rule)]))  # type: ignore[arg-type]
     with torch.no_grad():
         codes = editor.model.encoder.raw_codes(batch["image"], batch["inst"], batch["inst_id"].shape[1])
     cars = codes[batch["inst_class"] == CAR]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from data.edges import mark_edges
+from util.edges import mark_edges
 
 
 def instance_edges(inst: Tensor) -> Tensor:
     """Return (B, 1, H, W), or (1, H, W), float32 of ids (B, H, W) or (H, W)."""
-    return torch.from_numpy(mark_edges(inst.numpy())).unsqueeze(-3).to(torch.float32)
+    return mark_edges(inst).unsqueeze(-3).float()

@@ -29,7 +29,7 @@ from trainers.preview import Preview
 from trainers.restore import load_inputs
 from trainers.sampler import BatchKeys
 from trainers.trainer import Trainer, TrainerSettings
-from util.batch import Batch, to_device
+from util.batch import CompactBatch, to_device
 
 WHERE = "--num_workers 0 --no-tensorboard --device cpu --ema 0.9".split()
 
@@ -43,7 +43,7 @@ class Rehearsal:
 
     model: BaseModel
     dataset: Any
-    batches: list[Batch]
+    batches: list[CompactBatch]
     run_dir: Path
 
     def steps(self, device: FakeDevice, count: int, *, precision: str = "fp32") -> list[list[str]]:
@@ -104,11 +104,11 @@ def rehearse(name: str, root: Path, *flags: str) -> Rehearsal:
     return Rehearsal(made, dataset, [_erased(next(loaded), whole=bool(k % 2)) for k in range(4)], run_dir)
 
 
-def _erased(batch: Batch, *, whole: bool) -> Batch:
+def _erased(batch: CompactBatch, *, whole: bool) -> CompactBatch:
     known: dict[str, Any] = dict(batch)
     if not whole or "mask" not in known:
         return batch
-    return cast(Batch, known | {"mask": torch.ones_like(known["mask"]), "hidden": [True] * len(known["name"])})
+    return cast(CompactBatch, known | {"mask": torch.ones_like(known["mask"]), "hidden": [True] * len(known["name"])})
 
 
 @contextmanager

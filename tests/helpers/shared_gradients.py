@@ -31,6 +31,7 @@ from trainers.restore import load_inputs
 from trainers.sampler import BatchKeys
 from trainers.settings import TrainerSettings
 from trainers.step import Step
+from util.batch import on_host
 
 PICTURES = 4
 COUNTS = (1, 2, 4)  # of processes
@@ -58,7 +59,7 @@ def gradients(model: BaseModel, dataset: Any, world: Distributed, *, pictures: i
         model.distribute(partial(world.wrap, unused_parameters=model.unused_parameters))
     part = pictures // world.world_size
     keys = BatchKeys(length=len(dataset), batch_size=part, seed=0, rank=world.rank, world_size=world.world_size)
-    batch = next(iter(make_loader(dataset, batch_size=part, num_workers=0, keys=keys)))
+    batch = on_host(next(iter(make_loader(dataset, batch_size=part, num_workers=0, keys=keys))))
     Step(model, world=world, guard=UpdateGuard(model, world), settings=TrainerSettings(max_steps=1)).make([batch], 0)
     if world.world_size > 1:
         model.distribute(lambda net: net)

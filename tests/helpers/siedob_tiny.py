@@ -18,7 +18,7 @@ from models.siedob_fusion_model import SIEDOBFusionModel
 from options.base_options import input_folder
 from options.train_options import TrainOptions
 from trainers.restore import load_inputs
-from util.batch import Batch, collate
+from util.batch import Batch, collate, expand
 
 LABEL_NC, ROAD, CAR, PERSON = 9, 2, 6, 7
 QUICK = "--num_workers 0 --image_every 0 --no-tensorboard --device cpu".split()
@@ -63,7 +63,8 @@ def scene(*parts: Part, mask: tuple[int, int, int, int], size: int = 64, inst: b
     erased = np.zeros((size, size))
     erased[mask[0] : mask[1], mask[2] : mask[3]] = 1
     maps = Maps(image, label, ids if inst else None)
-    return make_sample(maps, erased, rules=RULES, inst_class_rule="majority", name=f"s{seed}", index=seed)
+    compact = make_sample(maps, erased, rules=RULES, inst_class_rule="majority", name=f"s{seed}", index=seed)
+    return expand(compact)
 
 
 def batch_of(*samples: Any) -> Batch:

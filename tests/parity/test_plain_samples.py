@@ -32,6 +32,8 @@ def test_samples_equal_the_plain_ones(cache: str, tmp_path: Path) -> None:
 def test_benchmark_of_samples(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     assert benchmark.main(["data", "--size", "32", "--num_images", "2", "--json", str(out)]) == 0
-    rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    result = json.loads(out.read_text(encoding="utf-8"))
+    rows = result["rows"]
+    assert result["bytes_per_pixel"] == {"full": 36, "carried": 7}
     assert rows["ours"]["ratio"] == pytest.approx(rows["plain"]["cpu_ms"] / rows["ours"]["cpu_ms"])
     assert rows["decoding alone"]["cpu_ms"] < rows["plain"]["cpu_ms"]
