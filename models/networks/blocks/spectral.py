@@ -63,16 +63,20 @@ class SpectralConv2d(nn.Module):
             return torch.dot(u, torch.mv(as_stored(weight, weight).flatten(1), v))
 
     def vectors(self) -> tuple[Tensor, Tensor]:
-        """Return u, and v in the order of the stored weight; in training after another power iteration."""
+        """Return u, and v in the order of the stored weight; in training after another power iteration.
+
+        They are tensors of their own: a later forward pass changes the buffers before this pass's backward.
+        """
         weight = self.by_output()
-        v = self.weight_v.view(1, *weight.shape[1:])
-        if self.training:
-            with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
-                matrix, place = as_stored(weight, weight).flatten(1), as_stored(v, weight)
-                place.copy_(F.normalize(torch.mv(matrix.t(), self.weight_u), dim=0, eps=EPS).view(place.shape))
-                self.weight_u.copy_(F.normalize(torch.mv(matrix, place.flatten()), dim=0, eps=EPS))
-        # Copies: a later forward pass changes the buffers before this pass's backward.
-        return self.weight_u.clone(), as_stored(v, weight).flatten().clone()
+        stored_v = as_stored(self.weight_v.view(1, *weight.shape[1:]), weight)
+        if not self.training:
+            return self.weight_u.clone(), stored_v.flatten().clone()
+        iterate = power_iteration_as_one if torch.compiler.is_compiling() else power_iteration
+        with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+            u, v = iterate(as_stored(weight, weight).flatten(1), self.weight_u)
+            self.weight_u.copy_(u)
+            stored_v.copy_(v.view(stored_v.shape))
+        return u, v
 
     def forward(self, x: Tensor) -> Tensor:
         return self.convolve(x, self.normalised_weight(), self.bias)
@@ -83,6 +87,25 @@ class SpectralConv2d(nn.Module):
         if self.padding_mode == "replicate":
             x, padding = F.pad(x, (self.padding,) * 4, mode="replicate"), 0
         return F.conv2d(x, weight, bias, self.stride, padding)
+
+
+def power_iteration(matrix: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Return better estimates of the singular vectors u (rows) and v (columns) of the largest singular value."""
+    v = F.normalize(torch.mv(matrix.t(), u), dim=0, eps=EPS)
+    return F.normalize(torch.mv(matrix, v), dim=0, eps=EPS), v
+
+
+# For `torch.compile`, which must not look inside. It saves memory by computing small things again in the backward pass,
+# v from u, when u's buffer holds the next estimate already (PyTorch's pull request 197039), and so returns wrong
+# gradients without a word.
+power_iteration_as_one = torch.library.custom_op(
+    "semedit::power_iteration", power_iteration, mutates_args=(), schema="(Tensor matrix, Tensor u) -> (Tensor, Tensor)"
+)
+
+
+@power_iteration_as_one.register_fake
+def _(matrix: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    return u.new_empty(matrix.shape[0]), u.new_empty(matrix.shape[1])
 
 
 def as_stored(x: Tensor, weight: Tensor) -> Tensor:
