@@ -145,6 +145,8 @@ class Training:
                 seed=opt.seed,
                 accumulate=opt.accumulate,
                 checkpoint_activations=opt.checkpoint_activations,
+                compile=opt.compile,
+                channels_last=opt.channels_last,
                 precision=opt.precision,
                 ema_decay=opt.ema,
                 log_every=opt.log_every,

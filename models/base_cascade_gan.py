@@ -156,6 +156,10 @@ class CascadeGAN(GANModel):
         return replace(training, r1_every=opt.r1_every, augment=augment, compared=opt.compared)
 
     # --- training --------------------------------------------------------------------------------------------------
+    def compiled_parts(self) -> list[nn.Module]:
+        """As the base, but R1 differentiates the discriminators twice, which `torch.compile` cannot."""
+        return [net for net in super().compiled_parts() if net is not self.netD or not self.weighted("D/r1")]
+
     def begin_step(self, batch: Batch) -> CascadeStep:
         """Generate once for all phases."""
         inputs = self.generator_inputs(batch)

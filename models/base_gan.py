@@ -127,6 +127,10 @@ class GANModel(BaseModel):
                 self.arrange(net, device)
         return super().to(device)
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """As the base, and the frozen network of the perceptual loss."""
+        return [*super().compiled_parts(), *([self.perceptual] if self.perceptual is not None else [])]
+
     def phases(self) -> list[Phase]:
         """Discriminator, then generator; the first is left out where `G/gan` has no weight."""
         phase_D = Phase("D", ("netD",), self.optimizer_D, self.losses_D)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from models.networks.blocks.recompute import recompute
 from util.batch import Batch, CompactBatch, on_host
 from util.class_table import ClassTable
+from util.compiling import compile_in_place
 from util.errors import UserError
 from util.grids import editing_grid, editing_rows
 from util.opt import Opt
@@ -59,24 +60,29 @@ class BaseModel(ABC):
     Attributes:
         loss_weights: weight of each loss by its name; a term of weight zero is not computed.
         step: finished optimiser steps, set by the trainer before `begin_step`.
+        lie_channels_last: whether maps lie so in memory; None: on a CPU, where the method takes it. Set it before `to`.
         counters: numbers reported with the results, e.g. how many instances had no style code.
         summary: one line for `--help` and the README.
         formerly: flags that came after there were runs, with what a run whose opt.yaml does not name them did.
     """
 
     summary: ClassVar[str] = ""
-    formerly: ClassVar[Mapping[str, Any]] = {"accumulate": 1, "checkpoint_activations": False}
+    formerly: ClassVar[Mapping[str, Any]] = {
+        "accumulate": 1, "checkpoint_activations": False, "compile": "none", "channels_last": None,
+    }  # fmt: skip
     flow: ClassVar[str] = "editing"  # kind of test, see testing/flow.py
     dataset_modes: ClassVar[tuple[str, ...]] = ()  # data sets that it takes; empty: all with `scenes`
     input_runs: ClassVar[tuple[str, ...]] = ()  # flags that name trained runs whose networks this method builds on
     ema_networks: ClassVar[tuple[str, ...]] = ("netG",)
-    channels_last: ClassVar[bool] = False  # whether its networks are faster in this memory format on a CPU
+    channels_last: ClassVar[bool] = False  # whether it takes this memory format, which on a CPU is the faster one
+    compiles: ClassVar[bool] = True  # whether it trains to the same weights under `torch.compile`
     unused_parameters: ClassVar[bool] = False  # whether a step may leave parameters of a phase out (tells DDP)
 
     def __init__(self) -> None:
         self.loss_weights: dict[str, float] = {}
         self.step = 0
         self.counters: Counter[str] = Counter()
+        self.lie_channels_last: bool | None = None
         self._wrapped: dict[str, nn.Module] = {}
 
     # --- options ---------------------------------------------------------------------------------------------------
@@ -188,16 +194,21 @@ class BaseModel(ABC):
 
     # --- shared machinery ------------------------------------------------------------------------------------------
     def to(self, device: torch.device) -> BaseModel:
-        """Move all networks; on a CPU, those of `channels_last` methods take this memory format."""
+        """Move all networks, and arrange their weights."""
         for net in self.networks().values():
             net.to(device)
             self.arrange(net, device)
         return self
 
     def arrange(self, net: nn.Module, device: torch.device) -> None:
-        """Store the weights of a network as its device computes fastest; no value changes."""
-        if self.channels_last and device.type == "cpu":
+        """Store the weights of a network in the order of its maps; no value changes."""
+        if self.is_channels_last(device):
             net.to(memory_format=torch.channels_last)
+
+    def is_channels_last(self, device: torch.device) -> bool:
+        """Whether maps lie channels last on a device."""
+        chosen = self.lie_channels_last
+        return self.channels_last and device.type == "cpu" if chosen is None else chosen
 
     def train(self, mode: bool = True) -> BaseModel:
         """Put all networks in training or evaluation mode."""
@@ -215,9 +226,26 @@ class BaseModel(ABC):
             if name in self.ema_networks:
                 recompute(net)
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """The modules whose forward passes `compile` compiles: by default, every network with parameters to train."""
+        return [net for net in self.networks().values() if trains(net)]
+
+    def compile(self, mode: str, *, backend: str | Callable[..., Any] = "inductor") -> None:
+        """Let `torch.compile` compile the networks when a step first calls them, each by itself.
+
+        Graphs that reach from one into another would be used by the backward passes of several phases. Names of
+        tensors, copies and wrappers stay as they are.
+
+        Args:
+            mode: see `util.compiling`.
+            backend: of `torch.compile`.
+        """
+        for part in self.compiled_parts():
+            compile_in_place(part, mode, backend)
+
     def distribute(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
         """Wrap every network that has parameters to train (DDP); `call` then goes through the wrapper."""
-        trained = {n: net for n, net in self.networks().items() if any(p.requires_grad for p in net.parameters())}
+        trained = {name: net for name, net in self.networks().items() if trains(net)}
         self._wrapped = {name: wrap(net) for name, net in trained.items()}
 
     def wrapped(self) -> Mapping[str, Any]:
@@ -240,3 +268,8 @@ class BaseModel(ABC):
         """Load `state()`; strict."""
         for name, net in self.networks().items():
             net.load_state_dict(state[name])
+
+
+def trains(net: nn.Module) -> bool:
+    """Whether a network has parameters to train."""
+    return any(p.requires_grad for p in net.parameters())

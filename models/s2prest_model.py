@@ -125,6 +125,10 @@ class S2PreSTModel(BaseModel):
         """The learnt network is small; it is the frozen UNet that the gradient passes through."""
         self.frozen.unet.enable_gradient_checkpointing()
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """As the base, and the frozen UNet that the gradient passes through."""
+        return [*super().compiled_parts(), self.frozen.unet]
+
     def to(self, device: torch.device) -> BaseModel:
         self.frozen.to(device)
         return super().to(device)

@@ -84,6 +84,8 @@ class SemIAModel(BaseModel):
 
     summary = "SemIA (2020): trained on one picture and its layout, renders it for any other layout"
     flow = "analogy"
+    channels_last = True
+    compiles = False
     dataset_modes = ("single_image",)
 
     def __init__(
@@ -184,6 +186,9 @@ class SemIAModel(BaseModel):
                 loss.to(device)
         return super().to(device)
 
+    def arrange(self, net: nn.Module, device: torch.device) -> None:
+        """Weights stay as they are: only the pictures are laid out otherwise, see `laid_out`."""
+
     def distribute(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
         raise UserError("--model semia trains on one picture: start train.py without torchrun")
 
@@ -213,8 +218,8 @@ class SemIAModel(BaseModel):
         return SemIAStep(source, target, reconstructs=False, banks=banks)
 
     def laid_out(self, pair: SingleImageBatch) -> SingleImageBatch:
-        """Return the batch, on a CPU in channels_last order, which all maps inherit: a seventh faster."""
-        if pair["image"].device.type != "cpu":
+        """Return the batch in the order that all maps inherit; channels last is a seventh faster on a CPU."""
+        if not self.is_channels_last(pair["image"].device):
             return pair
         kept = {name: pair[name] for name in pair if name not in NETWORK_INPUTS}  # type: ignore[literal-required]
         moved = {name: pair[name].contiguous(memory_format=torch.channels_last) for name in NETWORK_INPUTS}  # type: ignore[literal-required]

@@ -190,6 +190,10 @@ class SIEDOBFusionModel(SceneModel, BankedModel):
         if self.styles is not None:
             self.use_bank(self.styles.bank())
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """As the base, and the frozen network that sees whole pictures; the number of objects changes."""
+        return [*super().compiled_parts(), self.netB]
+
     # --- composing -------------------------------------------------------------------------------------------------
     def compose(self, batch: Batch, seeds: list[int]) -> Tensor:
         """Return the picture (B, 3, H, W) of background and objects that the fusion network gets."""

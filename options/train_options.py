@@ -10,8 +10,10 @@ from typing import Any
 
 from data import DATASETS
 from data.masks import MASK_TYPES, parse_mask_types
+from models import MODELS
 from options.base_options import OPTIONS_FILE, BaseOptions, Options, add_deterministic_flag, saved_options
 from options.parser import PROVENANCE, StrictParser
+from util.compiling import MODES, NOT
 from util.errors import UserError
 from util.flags import positive_int
 from util.opt import Opt
@@ -58,6 +60,11 @@ class TrainOptions(BaseOptions):
         group.add_argument("--checkpoint_activations", action=argparse.BooleanOptionalAction, default=False,
                            help="keep little of the generators' forward passes, and compute it again for the "
                            "gradient, which is the same")  # fmt: skip
+        group.add_argument("--compile", choices=MODES, default=NOT,
+                           help="torch.compile's mode for the networks in training; reduce-overhead: CUDA graphs "
+                           "where shapes are fixed")  # fmt: skip
+        group.add_argument("--channels_last", action=argparse.BooleanOptionalAction,
+                           help="maps lie channels last in memory; default: on a CPU, if the method does")  # fmt: skip
         group.add_argument("--ema", type=float, default=0.0, help="decay of averaged weights, e.g. 0.999; 0 for none")
         group.add_argument("--tensorboard", action=argparse.BooleanOptionalAction, default=True,
                            help="also write TensorBoard events")  # fmt: skip
@@ -98,5 +105,13 @@ class TrainOptions(BaseOptions):
             raise UserError(f"--mask_boxes {opt.mask_boxes} is not in [0, 1]")
         if not opt.dist_timeout > 0:
             raise UserError(f"--dist_timeout {opt.dist_timeout} is not above 0")
+        if opt.compile != NOT and opt.checkpoint_activations:
+            raise UserError("--compile and --checkpoint_activations do not go together: leave one of them out")
+        for name, attribute, given in (
+            ("compile", "compiles", opt.compile != NOT), ("channels_last", "channels_last", opt.channels_last),
+        ):  # fmt: skip
+            if given and not getattr(self.model, attribute):
+                able = ", ".join(known for known in MODELS.names() if getattr(MODELS.get(known), attribute))
+                raise UserError(f"--{name}: {opt.model} does not take it; methods that do: {able}")
         if not 0 <= opt.ema < 1:
             raise UserError(f"--ema {opt.ema} is not in [0, 1)")

@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py metrics --real DIR --fake DIR [--num_images 500] [--repeats 3] [--json FILE]
     python scripts/benchmark.py infer|train|memory [--size 256] [--ngf 32] [--batch_size 1] [--json FILE]
+    python scripts/benchmark.py grid [--device cuda] [--size 256] [--ngf 32] [--repeats 3] [--json FILE]
     python scripts/benchmark.py scaling [--size 256] [--plot FILE]
     python scripts/benchmark.py style [--size 256] [--batch_size 1]
     python scripts/benchmark.py data [--dataroot DIR] [--size 256]
@@ -9,6 +10,7 @@
 
 `metrics`: the FID of two folders by pytorch-fid, torch-fidelity (if installed) and scripts/evaluate.py.
 `infer`, `train`: fills and training steps of SPMPGAN and DivSem; `memory`: the most memory of each.
+`grid`: pictures a second and memory of DivSem's training by precision, compilation and batch size.
 `scaling`: what a picture costs DivSem against instances, classes, size, batch and processes, with a plot.
 `style`: means of maps over instances. `data`: samples of a training split, or of street scenes.
 `semia`: SemIA's patch loss and whole iteration.
@@ -19,6 +21,7 @@ scripts/benchmarks says what its plain form is; the tests show that ours equals 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -31,14 +34,15 @@ if __name__ == "__main__":  # Ctrl-C while what follows is imported
     leave_on_interrupt()
 
 from options.parser import script_parser
+from util.compiling import MODES, NOT
 from util.errors import UserError, run_main
 from util.files import require_writable
 from util.flags import positive_int
 
 FILES = {  # of scripts/benchmarks, by command
     "metrics": "metrics", "infer": "cascade", "train": "cascade", "memory": "memory", "scaling": "scaling",
-    "style": "style", "data": "data", "semia": "semia", "pytorch_fid": "metrics", "torch_fidelity": "metrics",
-    "shared_step": "scaling",
+    "grid": "grid", "style": "style", "data": "data", "semia": "semia",
+    "pytorch_fid": "metrics", "torch_fidelity": "metrics", "shared_step": "scaling",
 }  # fmt: skip
 
 
@@ -64,6 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     group.add_argument(
         "--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help="precision of the networks, as train.py's"
     )
+    group.add_argument("--compile", choices=MODES, default=NOT, help="train, memory: as train.py's")
+    group.add_argument("--channels_last", action=argparse.BooleanOptionalAction, help="train, memory: as train.py's")
     group.add_argument("--plot", metavar="FILE", help="scaling: draw it as a PNG")
     group = parser.add_argument_group("data")
     group.add_argument("--dataroot", metavar="DIR", help="a folder with a classes.json; default: street scenes")

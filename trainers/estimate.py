@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.feed import Feed, arrived
 from trainers.trainer import Trainer
+from util.compiling import uncompiled
 from util.text_table import aligned
 
 STEPS = 5  # that are timed
@@ -71,7 +72,7 @@ def estimate(trainer: Trainer) -> Cost:
     peak = torch.cuda.max_memory_allocated(device) if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     trainer.steps.settings = replace(settings, precision="bf16")  # without a CPU's look-ups
     try:
-        with FlopCounterMode(display=False) as counter:
+        with uncompiled(settings.compile), FlopCounterMode(display=False) as counter:
             trainer.steps.make(upcoming, STEPS + 1)
     finally:
         trainer.steps.settings = settings

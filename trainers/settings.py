@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
+from models.base_model import BaseModel
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
@@ -14,6 +18,8 @@ class TrainerSettings:
         seed: seed of the run.
         accumulate: micro-batches of a step, see `trainers.step`.
         checkpoint_activations: compute the generators' activations again instead of keeping them.
+        compile: mode of `torch.compile`, see `util.compiling`.
+        channels_last: whether maps lie channels last in memory; None: as `BaseModel.channels_last` says.
         precision: "fp32", "tf32" (`util.device.tf32`), or "bf16" for autocast.
         ema_decay: of the weights' moving average; 0 = none.
         log_every: between lines of `stats.jsonl`; the first step is always logged.
@@ -29,6 +35,8 @@ class TrainerSettings:
     seed: int = 0
     accumulate: int = 1
     checkpoint_activations: bool = False
+    compile: str = "none"
+    channels_last: bool | None = None
     precision: str = "fp32"
     ema_decay: float = 0.0
     log_every: int = 50
@@ -38,3 +46,12 @@ class TrainerSettings:
     keep: int = 2
     resume: bool = False
     tensorboard: bool = True
+
+    def set_up(self, model: BaseModel, device: torch.device) -> None:
+        """Move a model to its device, to be trained as these settings say."""
+        model.lie_channels_last = self.channels_last
+        model.to(device)
+        model.train()
+        if self.checkpoint_activations:
+            model.checkpoint_activations()
+        model.compile(self.compile)

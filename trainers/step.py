@@ -21,6 +21,7 @@ from trainers.distributed import Distributed
 from trainers.guard import UpdateGuard
 from trainers.settings import TrainerSettings
 from util.batch import Batch
+from util.compiling import compiled_step
 from util.device import autocast, tf32
 from util.seeds import derive_seed
 
@@ -40,7 +41,8 @@ class Step:
         """Make step `number`, counted from 0."""
         self.updated = False
         self.model.step = number
-        with tf32(self.settings.precision == "tf32"):  # in the backward passes too
+        settings = self.settings
+        with tf32(settings.precision == "tf32"), compiled_step(settings.compile):  # in the backward passes too
             passes: Pass | Replay = Pass(self, batches[0]) if len(batches) == 1 else Replay(self, batches)
             for phase in self.model.phases():
                 if number % phase.every == 0:

@@ -7,8 +7,8 @@ bit on a CPU. `step` counts finished optimiser iterations, `nimg` pictures over 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,6 +31,7 @@ from trainers.signals import StopSignals
 from trainers.state import changed_options, pack, unpack
 from trainers.step import Step
 from util.batch import Batch, CompactBatch
+from util.compiling import uncompiled
 from util.errors import EXIT_INTERRUPTED, EXIT_OK, LostProcessError, UserError
 from util.progress import progress
 
@@ -74,10 +75,7 @@ class Trainer:
         self.step = self.nimg = 0
         self._saved_step: int | None = None
         self._problem: UserError | None = None  # why there is no next batch
-        model.to(world.device)
-        model.train()
-        if settings.checkpoint_activations:
-            model.checkpoint_activations()
+        settings.set_up(model, world.device)
         self.guard = UpdateGuard(model, world)
         self.steps = Step(model, world=world, guard=self.guard, settings=settings)
         averaged = {name: net for name, net in model.networks().items() if name in model.ema_networks}
@@ -245,9 +243,11 @@ class Trainer:
         told = ", ".join(f"{name} {value:.4g}" for name, value in score.values.items())
         print(f"step {self.step}: {told} ({score.how}); best at step {self.best['step']}", flush=True)
 
-    def averaged(self) -> AbstractContextManager[None]:
-        """Let the model hold its averaged weights within the block, if the run has any."""
-        return self.ema.swapped() if self.ema else nullcontext()
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the model hold its averaged weights, if the run has any, and be called without `--compile`."""
+        with self.ema.swapped() if self.ema else nullcontext(), uncompiled(self.settings.compile):
+            yield
 
     @property
     def weights(self) -> str:

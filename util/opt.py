@@ -38,6 +38,7 @@ class Opt:
     box: tuple[int, int, int, int]
     cache: str
     cache_dir: str | None
+    channels_last: bool | None
     checkpoint_activations: bool
     checkpoints_dir: str
     clip_input: str
@@ -45,6 +46,7 @@ class Opt:
     clip_model: str
     color_tolerance: float | None
     compared: str
+    compile: str
     cond: str | None
     cond_mix: tuple[float, float, float] | None
     config: str | None

@@ -43,6 +43,7 @@ from trainers.guard import UpdateGuard
 from trainers.settings import TrainerSettings
 from trainers.step import Step
 from util.batch import Batch, to_device
+from util.compiling import NOT
 from util.device import autocast, resolve_device
 from util.errors import UserError
 from util.seeds import random_pair, torch_generator
@@ -83,7 +84,9 @@ def main(opt: argparse.Namespace) -> None:
 
 
 def require_sizes(opt: argparse.Namespace) -> None:
-    """Raise `UserError` for what the networks do not take."""
+    """Raise `UserError` for what the networks, or fills, do not take."""
+    if opt.what == "infer" and (opt.compile != NOT or opt.channels_last is not None):
+        raise UserError("--compile and --channels_last are for steps of training, as train.py's")
     if opt.size < 64 or opt.size % 64 or opt.ngf < 2 or opt.ngf % 2:
         raise UserError(f"--size {opt.size} --ngf {opt.ngf}: a multiple of 64, and an even width")
 
@@ -127,13 +130,15 @@ def form_of(
     device = world.device
     model = build(opt, method, classes, is_train=what == "train")
     made = scene(opt.size, classes, instances=instances, batch=opt.batch_size, erased=erased)
-    model.to(device)
     batch = to_device(made, device)
     work: Callable[[], Tensor | None]
     if what == "infer":
+        model.to(device)
         work = inference(model, batch, opt.precision)
     else:
-        work = training(model, batch, opt.precision, world, fused=name == OURS)
+        chosen = {"compile": opt.compile, "channels_last": opt.channels_last} if name == OURS else {}
+        settings = TrainerSettings(max_steps=1, precision=opt.precision, **chosen)
+        work = training(model, batch, settings, world, fused=name == OURS)
     return Form(work, partial(as_released if name == PLAIN else as_in_runs, model))
 
 
@@ -189,13 +194,12 @@ def inference(model: CascadeGAN, batch: Batch, precision: str) -> Callable[[], T
 
 
 def training(
-    model: CascadeGAN, batch: Batch, precision: str, world: Distributed, *, fused: bool = True
+    model: CascadeGAN, batch: Batch, settings: TrainerSettings, world: Distributed, *, fused: bool = True
 ) -> Callable[[], None]:
     """Return a call that makes a step of training, with fused optimisers or those of the release."""
-    model.train()
+    settings.set_up(model, world.device)
     if world.world_size > 1:
         model.distribute(partial(world.wrap, unused_parameters=model.unused_parameters))
-    settings = TrainerSettings(max_steps=1, precision=precision)
     step = Step(model, world=world, guard=UpdateGuard(model, world), settings=settings)
     for phase in model.phases():
         for group in phase.optimizer.param_groups:

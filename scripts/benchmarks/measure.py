@@ -16,11 +16,13 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from util.compiling import NOT, uncompiled
 from util.device import resolve_device, tf32
 from util.files import write_text
 
 Figures = dict[str, Any]
 OURS, PLAIN = "ours", "plain"
+COMPILING = 3  # calls, in the last of which CUDA graphs are recorded
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Form:
 def in_turn(forms: Mapping[str, Form], opt: argparse.Namespace) -> tuple[dict[str, Figures], dict[str, Any]]:
     """Call the forms in turn, `--repeats` times after one call each that counts their operations.
 
+    With `--compile`, more calls come before, which compile.
+
     Returns:
         Least wall and CPU seconds and GFLOP of a call by form (on a GPU the peak of its memory too), and the results.
     """
@@ -41,8 +45,11 @@ def in_turn(forms: Mapping[str, Form], opt: argparse.Namespace) -> tuple[dict[st
     figures: dict[str, Figures] = {}
     results: dict[str, Any] = {}
     for name, form in forms.items():
-        with form.context(), FlopCounterMode(display=False) as counter:
+        with form.context(), uncompiled(opt.compile), FlopCounterMode(display=False) as counter:
             form.work()
+        for _ in range(COMPILING if opt.compile != NOT else 0):
+            with form.context():
+                form.work()
         figures[name] = {"wall_s": float("inf"), "cpu_s": float("inf"), "gflop": counter.get_total_flops() / 1e9}
     for _ in range(opt.repeats):
         for name, form in forms.items():

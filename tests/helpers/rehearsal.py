@@ -45,10 +45,13 @@ class Rehearsal:
     dataset: Any
     batches: list[CompactBatch]
     run_dir: Path
+    channels_last: bool | None
 
     def steps(self, device: FakeDevice, count: int, *, precision: str = "fp32") -> list[list[str]]:
         """Make the first steps of a run; return what the host waited for in each."""
-        settings = TrainerSettings(max_steps=count, precision=precision, ema_decay=0.9)
+        settings = TrainerSettings(
+            max_steps=count, precision=precision, ema_decay=0.9, channels_last=self.channels_last
+        )
         trainer = Trainer(
             model=self.model,
             make_loader=lambda start: self.batches,
@@ -101,7 +104,8 @@ def rehearse(name: str, root: Path, *flags: str) -> Rehearsal:
     made.start_run(run_dir, resumed=False)
     keys = BatchKeys(length=len(dataset), batch_size=opt.batch_size, seed=0, start_step=0, rank=0, world_size=1)
     loaded = iter(make_loader(dataset, batch_size=opt.batch_size, num_workers=0, keys=keys))
-    return Rehearsal(made, dataset, [_erased(next(loaded), whole=bool(k % 2)) for k in range(4)], run_dir)
+    batches = [_erased(next(loaded), whole=bool(k % 2)) for k in range(4)]
+    return Rehearsal(made, dataset, batches, run_dir, opt.channels_last)
 
 
 def _erased(batch: CompactBatch, *, whole: bool) -> CompactBatch:

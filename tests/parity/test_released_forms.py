@@ -11,13 +11,16 @@ from torch import Tensor
 from models.base_cascade_gan import CascadeGAN
 from scripts.benchmarks.as_released import as_released
 from scripts.benchmarks.cascade import as_in_runs, build, scene, training
+from trainers.distributed import Distributed
+from trainers.settings import TrainerSettings
 
 OPT = Namespace(size=64, ngf=4)
 
 
 def gradients(method: str, *, released: bool, erased: bool) -> dict[str, Tensor]:
     model = build(OPT, method, 6, is_train=True)
-    step = training(model, scene(OPT.size, 6, instances=8, batch=2, erased=erased), "fp32", fused=not released)
+    batch = scene(OPT.size, 6, instances=8, batch=2, erased=erased)
+    step = training(model, batch, TrainerSettings(max_steps=1), Distributed(), fused=not released)
     with (as_released if released else as_in_runs)(model):
         step()
     return {f"{name}.{key}": p.grad for name, net in model.networks().items() for key, p in net.named_parameters()
@@ -46,7 +49,7 @@ def passes(*, released: bool, erased: bool) -> int:
     encoder, seen = model.netG.style_encoder, []
     original = encoder.pixel_codes
     encoder.pixel_codes = lambda *args: seen.append(1) or original(*args)
-    step = training(model, scene(OPT.size, 6, instances=8, erased=erased), "fp32")
+    step = training(model, scene(OPT.size, 6, instances=8, erased=erased), TrainerSettings(max_steps=1), Distributed())
     with (as_released if released else as_in_runs)(model):
         step()
     return len(seen)

@@ -19,9 +19,10 @@ from models.divsem_model import DivSemModel
 pytestmark = pytest.mark.skipif(bool(missing_fakes()), reason=missing_fakes())
 MISTAKE = (DeviceMistakeError, RuntimeError)
 VARIANTS = ["spmpgan --discriminator projected", "divsem --hole_entry instance"]  # with parts that no method has
+CHANNELS_LAST = [f"{name} --channels_last" for name in MODELS.names() if MODELS.get(name).channels_last]
 
 
-@pytest.mark.parametrize("line", [*MODELS.names(), *VARIANTS])
+@pytest.mark.parametrize("line", [*MODELS.names(), *VARIANTS, *CHANNELS_LAST])
 def test_every_method_keeps_to_its_device(line: str, tmp_path: Path) -> None:
     name, *flags = line.split()
     run = rehearse(name, tmp_path, *flags)
@@ -32,7 +33,7 @@ def test_every_method_keeps_to_its_device(line: str, tmp_path: Path) -> None:
         run.generate(device)
 
 
-@pytest.mark.parametrize("line", [*MODELS.names(), *VARIANTS])
+@pytest.mark.parametrize("line", [*MODELS.names(), *VARIANTS, *CHANNELS_LAST])
 def test_every_backward_pass_keeps_to_its_device(line: str, tmp_path: Path) -> None:
     name, *flags = line.split()
     run = rehearse(name, tmp_path, *flags)
