@@ -36,6 +36,8 @@ class Figure(str):
         return max(-exponent, 0) if isinstance(exponent, int) else 0
 
     def __format__(self, spec: str) -> str:
+        if spec and not self:
+            raise ValueError("no such number is known, only its range, or none: leave the format out")
         asked = re.search(r"\.(\d+)f$", spec)
         if asked and int(asked[1]) > self.decimals:
             raise ValueError(f"{self} is not known to {asked[1]} decimals")

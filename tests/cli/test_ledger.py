@@ -185,6 +185,7 @@ def test_a_layout_says_how_a_table_looks(docs: Path) -> None:
     assert {number.key for number in read_ledger(docs / "results.csv")} == {"short/Second/fid"}  # others are not shown
     for text, told in (
         ("short: {columns: {FID: '{fid:.9f}'}}", r"60\.0000 is not known to 9 decimals"),
+        ("short: {columns: {FID: '{fid.spread:.1f}'}}", "no such number is known"),
         ("short: {columns: {FID: '{fid:.1f} {kid:.1f}'}}", "needs 'short/Second/kid', a number of neither"),
         ("short: {rows: [Third]}", "Third: a row of neither"),
         ("short: {heads: 3}", "are what can be said of a table"),
