@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from scripts import benchmark
-from scripts.benchmarks import cascade, memory, scaling
+from scripts.benchmarks import cascade, grid, memory, scaling
 from util.errors import UserError
 from util.images import read_image
 
@@ -87,3 +88,25 @@ def test_processes_that_fail_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     opt = Namespace(size=64, ngf=2, batch_size=1, repeats=1, precision="fp32", device="cpu")
     with pytest.raises(UserError, match=r"2 processes .* code 7"):
         scaling.cost_together(opt, 2)
+
+
+def test_settings_by_batch_size_until_the_memory_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, form_of = [], grid.form_of
+
+    def form(opt: Namespace, *args: Any, **how: Any) -> Any:
+        made.append((opt.precision, opt.channels_last, opt.batch_size))
+        if opt.batch_size == 4:
+            raise torch.OutOfMemoryError("full")
+        return form_of(opt, *args, **how)
+
+    monkeypatch.setattr(grid, "form_of", form)
+    monkeypatch.setattr(grid, "apart", grid.cell)
+    monkeypatch.setattr(grid, "SETTINGS", {name: grid.SETTINGS[name] for name in ("fp32", "bf16, channels last")})
+    monkeypatch.setattr(grid, "BATCHES", (1, 4, 8))
+    rows = rows_of(tmp_path, "grid", "--ngf", "2")
+    assert made == [("fp32", None, 1), ("fp32", None, 4), ("bf16", True, 1), ("bf16", True, 4)]
+    assert set(rows) == {"fp32, batch 1", "bf16, channels last, batch 1"}
+    assert all(row["images_per_s"] == pytest.approx(1 / row["wall_s"]) for row in rows.values())
+    assert capsys.readouterr().out.count("4  out of memory") == 2

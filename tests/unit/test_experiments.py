@@ -121,7 +121,7 @@ def test_numbers_of_papers_have_a_source_and_no_full_size_run_is_cut_short(path:
             batch, steps = row.train["batch_size"], row.train["max_steps"]
             assert batch == BATCHES[row.train["model"]]
             assert 0 <= steps * batch - 500 * pictures < batch
-    assert bool(experiment.paper) != bool(re.search("streets|camvid|demo|lake|drawn", path.stem))
+    assert bool(experiment.paper) != bool(re.search("streets|camvid|demo|lake|drawn|cost", path.stem))
 
 
 def test_a_name_means_one_run_in_all_files(data: Path) -> None:

@@ -18,6 +18,7 @@ from models.losses import perceptual
 from models.networks.blocks.projected import ProjectedDiscriminator, RandomMixing
 from options.train_options import TrainOptions
 from trainers.checkpoint import load_checkpoint
+from util.batch import on_host
 from util.errors import UserError
 
 FLAGS = ["--discriminator", "projected"]
@@ -65,7 +66,7 @@ def test_the_generator_learns_and_what_is_frozen_does_not_change(tmp_path: Path)
     assert model.features is model.perceptual, "one network for both"
     frozen = {**model.features.state_dict(), **dict(model.netD.mixing.named_buffers())}
     before = copy.deepcopy(frozen)
-    shared = model.begin_step(run.batches[0])
+    shared = model.begin_step(on_host(run.batches[0]))
     on_D = model.losses_D(shared)
     sum(on_D.values()).backward()
     assert {"D/fake", "D/real", "D/r1"} == on_D.keys() and on_D["D/r1"] > 0
