@@ -75,7 +75,6 @@ class BaseModel(ABC):
     input_runs: ClassVar[tuple[str, ...]] = ()  # flags that name trained runs whose networks this method builds on
     ema_networks: ClassVar[tuple[str, ...]] = ("netG",)
     channels_last: ClassVar[bool] = False  # whether it takes this memory format, which on a CPU is the faster one
-    compiles: ClassVar[bool] = True  # whether it trains to the same weights under `torch.compile`
     unused_parameters: ClassVar[bool] = False  # whether a step may leave parameters of a phase out (tells DDP)
 
     def __init__(self) -> None:

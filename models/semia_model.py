@@ -85,7 +85,6 @@ class SemIAModel(BaseModel):
     summary = "SemIA (2020): trained on one picture and its layout, renders it for any other layout"
     flow = "analogy"
     channels_last = True
-    compiles = False
     dataset_modes = ("single_image",)
 
     def __init__(

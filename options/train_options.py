@@ -107,11 +107,8 @@ class TrainOptions(BaseOptions):
             raise UserError(f"--dist_timeout {opt.dist_timeout} is not above 0")
         if opt.compile != NOT and opt.checkpoint_activations:
             raise UserError("--compile and --checkpoint_activations do not go together: leave one of them out")
-        for name, attribute, given in (
-            ("compile", "compiles", opt.compile != NOT), ("channels_last", "channels_last", opt.channels_last),
-        ):  # fmt: skip
-            if given and not getattr(self.model, attribute):
-                able = ", ".join(known for known in MODELS.names() if getattr(MODELS.get(known), attribute))
-                raise UserError(f"--{name}: {opt.model} does not take it; methods that do: {able}")
+        if opt.channels_last and not self.model.channels_last:
+            able = ", ".join(known for known in MODELS.names() if MODELS.get(known).channels_last)
+            raise UserError(f"--channels_last: {opt.model} does not take it; methods that do: {able}")
         if not 0 <= opt.ema < 1:
             raise UserError(f"--ema {opt.ema} is not in [0, 1)")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from util.errors import UserError
 from util.files import cause
@@ -24,7 +25,31 @@ def compile_in_place(net: nn.Module, mode: str, backend: str | Callable[..., Any
     # As the mode says, but a graph is recorded for fixed shapes only, not anew for each number of instances
     graphs = {"triton.cudagraphs": True, "triton.cudagraph_skip_dynamic_graphs": True}
     torch._dynamo.config.optimize_ddp = False  # it does not take gradients of our own (`autograd.Function`)
+    decompose_replication()
     net.compile(backend=backend, options=graphs if mode == GRAPHS else None)
+
+
+@cache
+def decompose_replication() -> None:
+    """Let inductor generate the gradient of replicated borders itself.
+
+    It expects PyTorch's own in another order in memory than the CPU's comes in, and stops in the backward pass.
+    """
+    from torch._inductor.decomposition import register_decomposition  # takes seconds
+
+    register_decomposition([torch.ops.aten.replication_pad2d_backward.default])(replication_gradient)
+
+
+def replication_gradient(grad: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:
+    """Return the gradient of x (..., H, W), whose borders were replicated by `padding` (left, right, top, bottom)."""
+    for dim, (before, after) in ((-1, padding[:2]), (-2, padding[2:])):
+        size = x.shape[dim]
+        if size == 1:
+            grad = grad.sum(dim, keepdim=True)
+            continue
+        first, inner, last = grad.split([before + 1, size - 2, after + 1], dim)
+        grad = torch.cat([first.sum(dim, keepdim=True), inner, last.sum(dim, keepdim=True)], dim)
+    return grad
 
 
 @contextmanager
