@@ -16,10 +16,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +40,7 @@ from testing.parallel import Problems, run_parallel
 from testing.preflight import preflight
 from testing.rows import MARKER, Step, in_order, plan_test, plan_training, side_by_side, test_line
 from trainers.estimate import ASSUMED, Cost, cost_table
+from util.apart import apart
 from util.errors import EXIT_OK, UserError, disk_problem, run_main
 from util.files import cause, write_text
 from util.images import save_png
@@ -180,12 +178,6 @@ def estimate(rows: list[Row], problems: Problems) -> str:
             except UserError as error:
                 problems.add(row, str(error))
     return f"\n{cost_table(costs)}\n\nOf GPUs: {ASSUMED}."
-
-
-def apart(function: Callable[[list[str]], Any], args: list[str]) -> Any:
-    """Return a function's value from a process of its own, whose memory is that of this call alone."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(function, args).result()
 
 
 def select(experiment: Experiment, only: list[str]) -> list[Row]:

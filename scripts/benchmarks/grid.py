@@ -6,13 +6,13 @@ Each cell is measured in a process of its own. Where the memory of a GPU runs ou
 from __future__ import annotations
 
 import argparse
-from multiprocessing import get_context
 from typing import Any
 
 import torch
 
 from scripts.benchmarks.cascade import CLASSES, form_of, require_sizes
 from scripts.benchmarks.measure import OURS, Figures, in_turn, machine, save, told
+from util.apart import apart
 from util.compiling import GRAPHS
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -36,7 +36,7 @@ def main(opt: argparse.Namespace) -> None:
     print(f"{'':32}{'batch':>6}{'images/s':>10}{'MB':>9}")
     for name, chosen in SETTINGS.items():
         for batch in BATCHES:
-            row = apart(argparse.Namespace(**{**vars(opt), **chosen, "batch_size": batch}))
+            row = apart(cell, argparse.Namespace(**{**vars(opt), **chosen, "batch_size": batch}))
             if row is None:
                 print(f"{name:32}{batch:6}  out of memory")
                 break
@@ -44,12 +44,6 @@ def main(opt: argparse.Namespace) -> None:
             peak = f"{row['peak_mb']:9.0f}" if "peak_mb" in row else ""
             print(f"{name:32}{batch:6}{row['images_per_s']:10.2f}{peak}", flush=True)
     save(opt, figures)
-
-
-def apart(opt: argparse.Namespace) -> Figures | None:
-    """Return `cell` as a new process finds it."""
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(cell, (opt,))
 
 
 def cell(opt: argparse.Namespace) -> Figures | None:

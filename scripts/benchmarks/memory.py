@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
 from scripts.benchmarks.cascade import CLASSES, form_of, require_sizes
 from scripts.benchmarks.measure import OURS, PLAIN, Figures, machine, save, told
+from util.apart import apart
 from util.device import resolve_device
 
 ROWS = [(what, method) for what in ("infer", "train") for method in ("spmpgan", "divsem")]
@@ -29,7 +29,7 @@ def main(opt: argparse.Namespace) -> None:
     print(f"{'':22}{'plain MB':>10}{'ours MB':>10}{'ratio':>8}")
     for what, method in ROWS:
         forms = (PLAIN, OURS) if opt.against == PLAIN else (OURS,)
-        row: Figures = {name: {"peak_mb": apart(opt, what, method, name)} for name in forms}
+        row: Figures = {name: {"peak_mb": apart(peak, opt, what, method, name)} for name in forms}
         if PLAIN in row:
             row["ratio"] = row[PLAIN]["peak_mb"] / row[OURS]["peak_mb"]
         figures["rows"][f"{method}, {what}"] = row
@@ -37,12 +37,6 @@ def main(opt: argparse.Namespace) -> None:
         ratio = f"{row['ratio']:7.2f}x" if PLAIN in row else ""
         print(f"{f'{method}, {what}':22}{cells}{row[OURS]['peak_mb']:10.0f}{ratio}")
     save(opt, figures)
-
-
-def apart(opt: argparse.Namespace, what: str, method: str, name: str) -> float:
-    """Return `peak` as a new process finds it."""
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(peak, (opt, what, method, name))
 
 
 def peak(opt: argparse.Namespace, what: str, method: str, name: str) -> float:
