@@ -104,4 +104,5 @@ def shared_step(opt: argparse.Namespace) -> None:
     with Distributed.start(opt.device) as world:
         figures, _ = in_turn({OURS: form_of(opt, "train", "divsem", CLASSES, name=OURS, world=world)}, opt)
         if world.is_main:
-            save(opt, {key: value / opt.batch_size for key, value in figures[OURS].items()})
+            step = figures[OURS]
+            save(opt, step | {key: step[key] / opt.batch_size for key in ("wall_s", "cpu_s", "gflop")})
