@@ -42,7 +42,7 @@ setup(
     package_dir=packages(),
     package_data={
         "semedit.metrics.reporting.page": ["report.*"],
-        "semedit.metrics.segments": ["weights/*"],
+        "semedit.metrics.segments": ["weights/*/*"],
         "semedit.testing.study": ["study.*"],
         "semedit.page": ["page.*", "*.js"],
     },

@@ -140,6 +140,12 @@ def test_an_installed_wheel_edits_in_three_lines_and_claims_one_name(root: Path,
     install = ["--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
     subprocess.run([*pip, *install], check=True)
     assert {path.name for path in folder.iterdir() if path.suffix != ".dist-info"} == {"semedit", "libraries.pth"}
+    for part in ("metrics", "testing", "semedit/page"):
+        data = [path for path in (ROOT / part).rglob("*.*") if path.suffix not in (".py", ".pyc")]
+        assert data
+        for path in data:
+            placed = folder / "semedit" / path.relative_to(ROOT / "semedit" if part == "semedit/page" else ROOT)
+            assert placed.is_file(), f"{path.relative_to(ROOT)} is not in the wheel"
 
     paths = files(root)
     lines = (
