@@ -55,7 +55,7 @@ class AppOptions(EditorOptions):
         if not (probe.name or probe.help or probe.config):
             if not PRETRAINED.is_dir():
                 raise UserError(
-                    "--name is missing: which run? `make pretrained` makes one on street scenes in some hours, which "
+                    "--name is missing: which run? `make pretrained` makes one on street scenes in 20 minutes, which "
                     "is taken when no other is named; `make demo` a small one in minutes, for --name demo_divsem"
                 )
             argv = [*argv, "--name", str(PRETRAINED)]

@@ -6,6 +6,7 @@ import json
 import platform
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
@@ -15,12 +16,19 @@ BEGIN, END = "<!-- counts: make test-faults -->", "<!-- end of counts -->"
 def main(ledger: Path) -> None:
     rows = [json.loads(line) for line in ledger.read_text(encoding="utf-8").splitlines()]
     rows.sort(key=lambda row: (*_order(row["fault"]), row["what"]))
-    lines = ["| # | fault | tried | survived | what the user sees |", "|---|---|---|---|---|"]
+    counts: dict[tuple[str, str, str], Counter[str]] = {}
+    for row in rows:  # a test with parameters writes several
+        counts.setdefault((row["what"], row["test"], row["sees"]), Counter()).update(
+            tried=row["tried"], survived=row["survived"]
+        )
+    lines = ["| fault | tried | survived | what the user sees |", "|---|---|---|---|"]
     lines += [
-        f"| {row['fault']} | [{row['what']}](../{row['test']}) | {row['tried']} | {row['survived']} | {row['sees']} |"
-        for row in rows
+        f"| [{what}](../{test}) | {count['tried']} | {count['survived']} | {sees} |"
+        for (what, test, sees), count in counts.items()
     ]
-    total = f"{len(rows)} faults, {sum(r['tried'] for r in rows)} attempts, {sum(r['survived'] for r in rows)} survived"
+    total = (
+        f"{len(counts)} faults, {sum(r['tried'] for r in rows)} attempts, {sum(r['survived'] for r in rows)} survived"
+    )
     lines += ["", f"{total}; Python {platform.python_version()}, {platform.machine()}."]
     page = PAGE.read_text(encoding="utf-8")
     table = "\n".join(lines)
