@@ -177,13 +177,20 @@ class BaseOptions:
 
     @staticmethod
     def _probe(argv: list[str]) -> argparse.Namespace:
-        """Read only what decides which other flags exist."""
+        """Read only what decides which other flags exist, and which run is meant, in a --config too."""
         parser = StrictParser(add_help=False)
         for name in ("config", "model", "dataset_mode", "name"):
             parser.add_argument(f"--{name}")
         add_shared(parser, "checkpoints_dir", "continue_train")
         parser.add_argument("-h", "--help", action="store_true")
-        return parser.parse_known_args(argv)[0]
+        probe = parser.parse_known_args(argv)[0]
+        if probe.config:
+            config = read_yaml(Path(probe.config), "--config")
+            which: dict[str, Any] = {
+                name: config[name] for name in ("name", "checkpoints_dir", "continue_train") if name in config
+            }
+            probe = parser.parse_known_args([*parser.yaml_to_args(which, str(probe.config)), *argv])[0]
+        return probe
 
     def validate(self, opt: Opt) -> None:
         """Check what a flag's type cannot say; raises `UserError`."""

@@ -41,6 +41,20 @@ def test_layers_from_weakest_to_strongest(tmp_path: Path) -> None:
     assert parse("--config", config, "--model", "divsem").style_dim == 128
 
 
+def test_a_config_can_name_the_run_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write(tmp_path / "c.yaml", f"name: cv\ncheckpoints_dir: {tmp_path / 'runs'}\ndataset_mode: streets\n")
+    named = ["--config", config]
+    (tmp_path / "runs/cv").mkdir(parents=True)
+    TrainOptions().parse([*named, "--ngf", "12"]).save(tmp_path / "runs/cv" / OPTIONS_FILE)
+    assert TrainOptions().parse([*named, "--continue_train"]).ngf == 12
+    assert TrainOptions().parse(named).ngf != 12
+    assert TrainOptions().parse([*named, "--continue_train", "--name", "other"]).ngf != 12
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    (tmp_path / "runs/cv/step_1.pt").touch()
+    again = TrainOptions().parse(named)
+    assert again.continue_train and again.ngf == 12
+
+
 def test_saved_options_are_a_config_again(tmp_path: Path) -> None:
     opt = parse("--ngf", "12", "--label_map", "255:0", "--no-tensorboard")
     opt.save(tmp_path / OPTIONS_FILE)
