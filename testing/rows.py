@@ -19,6 +19,7 @@ from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from testing.flow import FLOWS
 from trainers.checkpoint import Checkpoints
+from trainers.run_dir import require_no_weights
 from trainers.state import FREE_TO_CHANGE
 from util.errors import UserError
 from util.images import picture_grid, read_image, read_labels_coloured
@@ -73,6 +74,7 @@ def plan_training(row: Row, checkpoints_dir: str) -> Step:
     folder = run_folder(opt)
     checkpoints = Checkpoints(folder)
     if not checkpoints.exist():
+        require_no_weights(folder)
         return Step(args, folder, finished=False)
     require_same_options(opt, folder)
     if checkpoints.newest_step() == opt.max_steps:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainers.checkpoint import Checkpoints
 from trainers.distributed import Distributed
+from trainers.weights import WEIGHTS_FILE
 from util.errors import UserError
 from util.locks import locked
 
@@ -34,9 +35,18 @@ def open_run(run_dir: Path, *, resume: bool, world: Distributed) -> Iterator[Non
 
 def _require(checkpoints: Checkpoints, *, resume: bool) -> None:
     run_dir, exist = checkpoints.run_dir, checkpoints.exist()
+    if not exist:
+        require_no_weights(run_dir)
     if resume and not exist:
         raise UserError(f"{run_dir}: no checkpoint to continue from. Check --name and --checkpoints_dir, or start "
                         "without --continue_train.")  # fmt: skip
     if exist and not resume and checkpoints.newest_step() != 0:
         raise UserError(f"{run_dir}: already holds checkpoints. Pass --continue_train to go on from them, or another "
                         "--name.")  # fmt: skip
+
+
+def require_no_weights(run_dir: Path) -> None:
+    """Raise `UserError` if a folder holds weights without a checkpoint, which a training would take the place of."""
+    if (run_dir / WEIGHTS_FILE).exists():
+        raise UserError(f"{run_dir}: holds converted or exported weights, from which no training can go on. Pass "
+                        "another --name.")  # fmt: skip

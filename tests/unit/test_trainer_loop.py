@@ -18,6 +18,7 @@ from trainers.distributed import Distributed
 from trainers.failures import NonFiniteError
 from trainers.run_dir import BUSY, open_run
 from trainers.step import frozen
+from trainers.weights import WEIGHTS_FILE
 from util.errors import EXIT_NON_FINITE, DataError, UserError
 from util.locks import locked
 
@@ -214,6 +215,14 @@ def test_fresh_start_into_a_used_folder_and_resume_of_nothing(tmp_path: Path) ->
     fit(tmp_path / "a", max_steps=1)
     with pytest.raises(UserError, match=r"already holds checkpoints.*--continue_train.*--name"):
         fit(tmp_path / "a", max_steps=1)
+
+
+def test_weights_without_a_checkpoint_are_not_trained_over(tmp_path: Path) -> None:
+    (tmp_path / WEIGHTS_FILE).touch()
+    for resume in (False, True):
+        with pytest.raises(UserError, match=r"holds converted or exported weights.*another --name"):
+            fit(tmp_path, max_steps=1, resume=resume)
+    assert [path.name for path in tmp_path.iterdir()] == [WEIGHTS_FILE]
 
 
 def test_two_runs_cannot_write_in_one_folder(tmp_path: Path) -> None:
