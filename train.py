@@ -35,7 +35,7 @@ from options.train_options import TrainOptions
 from testing.validation import Validation
 from trainers.distributed import Distributed, planned_processes
 from trainers.estimate import Cost, estimate
-from trainers.failures import out_of_memory_hint
+from trainers.failures import SMALLER, out_of_memory_hint
 from trainers.preview import Preview
 from trainers.restore import load_inputs
 from trainers.run_dir import open_run
@@ -99,7 +99,7 @@ def cost(opt: Options) -> Cost:
     """Return what a training will cost (`--estimate`): no run is made."""
     if planned_processes() > 1:
         raise UserError("--estimate: steps of one process are measured; start it without torchrun")
-    with Distributed.start(opt.device, timeout=opt.dist_timeout) as world:
+    with Distributed.start(opt.device, timeout=opt.dist_timeout) as world, out_of_memory_hint(SMALLER):
         return estimate(Training.prepare(opt, world).trainer)
 
 

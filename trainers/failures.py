@@ -46,6 +46,7 @@ TRAINING = (
     "Lower --batch_size (--accumulate makes up for it) or --crop_size, or pass --checkpoint_activations or "
     "--precision bf16; --continue_train goes on from the last checkpoint."
 )
+SMALLER = "Lower --batch_size or --crop_size, or pass --checkpoint_activations or --precision bf16."
 GENERATION = "Lower --batch_size, or pass --precision bf16 or --device cpu."
 
 

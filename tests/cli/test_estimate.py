@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 
@@ -129,10 +130,14 @@ def test_an_experiments_rows_are_told_in_a_table(
     assert all("3600" in rows[name] and "GFLOP" in rows[name] and "GiB" in rows[name] for name in ("scenes", "joined"))
 
 
-def test_a_process_apart_returns_or_raises() -> None:
-    assert run_experiment.apart(max, ["a", "b"]) == "b"
-    with pytest.raises(ValueError, match="empty"):
-        run_experiment.apart(max, [])
+def test_a_step_that_does_not_fit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(trainer: object) -> Cost:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(train, "estimate", too_much)
+    with pytest.raises(UserError, match="Lower --batch_size") as caught:
+        train.main([*MODELS.get("spmpgan").tiny(tmp_path), *QUICK, "--name", "r", "--estimate"])
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # from a process of its own, too
 
 
 def test_one_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
