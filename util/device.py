@@ -13,6 +13,7 @@ import torch
 from util.errors import UserError
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # what autocast computes with
+FLOAT32_PRODUCTS: tuple[Any, ...] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of malloc.h
 
 
@@ -32,6 +33,8 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
             f"--device {name}: process {local_rank} of this machine finds {torch.cuda.device_count()} GPU(s). Start "
             "torchrun with --nproc_per_node of at most that."
         )
+    for kind in FLOAT32_PRODUCTS:
+        kind.fp32_precision = "ieee"  # but where `tf32` allows other
     torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()  # shapes are fixed
     return torch.device("cuda", local_rank)
 
@@ -84,14 +87,13 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
 def tf32(allowed: bool) -> Iterator[None]:
     """Context in which a GPU may, or may not, round the factors of float32 products to ten bits (TF32).
 
-    PyTorch by itself allows it in convolutions and not in matrix products.
+    PyTorch by itself allows it in convolutions and not in matrix products; `resolve_device` forbids it in both.
     """
-    kinds: tuple[Any, ...] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
-    before = [kind.fp32_precision for kind in kinds]
+    before = [kind.fp32_precision for kind in FLOAT32_PRODUCTS]
     try:
-        for kind in kinds:
+        for kind in FLOAT32_PRODUCTS:
             kind.fp32_precision = "tf32" if allowed else "ieee"
         yield
     finally:
-        for kind, precision in zip(kinds, before, strict=True):
+        for kind, precision in zip(FLOAT32_PRODUCTS, before, strict=True):
             kind.fp32_precision = precision

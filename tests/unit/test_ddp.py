@@ -18,7 +18,7 @@ import train as train_command
 from models import MODELS
 from trainers.checkpoint import load_checkpoint
 from trainers.distributed import Distributed
-from util.device import resolve_device
+from util.device import FLOAT32_PRODUCTS, resolve_device, tf32
 from util.errors import EXIT_INTERRUPTED, EXIT_NON_FINITE, EXIT_USER_ERROR, UserError
 
 # float64 throughout: the two ways of summing differ by about 1e-16 relative, which Adam's division by the gradient's
@@ -99,6 +99,18 @@ def test_one_process_needs_no_group() -> None:
         assert not torch.distributed.is_initialized()
         assert world.is_main and world.all_any([True, False]) == [True, False]
         assert world.agree([False], {"G/l1": 2.0}) == ([False], {"G/l1": 2.0}) and world.equal([1.0])
+
+
+def test_a_gpu_rounds_no_factors_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch by itself does in convolutions; styles and segmentations are computed outside of any context."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    with tf32(True):  # puts back what was
+        resolve_device("cuda")
+        assert [kind.fp32_precision for kind in FLOAT32_PRODUCTS] == ["ieee", "ieee"]
+        with tf32(True):
+            assert FLOAT32_PRODUCTS[0].fp32_precision == "tf32"
 
 
 def test_device_names() -> None:
