@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import re
 import struct
 import time
 import urllib.error
@@ -29,6 +28,7 @@ from util.class_table import ClassTable
 from util.decode import NamedBytes
 from util.errors import DataError
 from util.files import cause
+from util.listing import is_file_name
 from util.text_files import parse_json
 
 MANIFEST = "packed.json"
@@ -78,7 +78,7 @@ class Row:
         """Read a stored row; raises `ValueError` if its name could not be a file's."""
         shard, start, *numbers, digest, name = layout.unpack(data)
         text = name.rstrip(b"\0").decode()
-        if not text or text.startswith(".") or re.search(r"[/\\\0]", text):
+        if not is_file_name(text):
             raise ValueError(f"unsafe name {text!r}")  # results are written under it
         return cls(shard, start, tuple(zip(numbers[::2], numbers[1::2], strict=True)), digest, text)
 

@@ -34,6 +34,7 @@ from util.errors import EXIT_OK, UserError, run_main
 from util.files import require_writable
 from util.flags import natural, positive_int
 from util.images import to_uint8
+from util.listing import is_file_name
 from util.opt import Opt
 from util.progress import progress
 from util.shared_flags import add_shared
@@ -69,6 +70,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Opt, Path, list[str]]:
     given = vars(build_parser(mode).parse_args(argv))
     output, forms = given.pop("output"), given.pop("form")
     opt = Opt(**given)
+    if not is_file_name(opt.split):
+        raise UserError(f"--split {opt.split}: results of a pack are named by its split; give it a name without '/'")
     if (opt.task == FOLDER) != (opt.mask_dir is not None):
         raise UserError("--task folder and --mask_dir DIR belong together")
     if opt.object_classes is not None and opt.task not in OBJECT_TASKS:

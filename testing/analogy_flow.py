@@ -32,6 +32,7 @@ from util.device import autocast, resolve_device
 from util.errors import DataError, UserError
 from util.files import write_text
 from util.images import save_png, to_uint8
+from util.listing import is_file_name
 from util.opt import Opt
 from util.progress import progress
 from util.shared_flags import add_shared
@@ -186,7 +187,7 @@ def clear_earlier(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if marker.is_file():
         for name in marker.read_text(encoding="utf-8").splitlines():
-            if Path(name).name == name:  # a file of somebody else's run may name any path
+            if is_file_name(name):  # a file of somebody else's run may name any path
                 (folder / name).unlink(missing_ok=True)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+
+from util.errors import UserError
 
 WAYS: Mapping[str, Any] = {
     "style_source": "bank",
@@ -23,9 +25,16 @@ def folder_of_test(results: Path, split: str, task: str, ways: Mapping[str, Any]
     Args:
         ways: by name; those that are missing or None are as usual.
         best: of the weights that a validation chose.
+
+    Raises:
+        UserError: the folder would lie elsewhere; what another test has left in it is removed.
     """
-    told = [_in_a_name(ways[name]) for name, usual in WAYS.items() if ways.get(name) not in (None, usual)]
-    return results / "_".join([split, task, *told, *(["best"] if best else [])])
+    told = [_in_a_name(str(ways[name])) for name, usual in WAYS.items() if ways.get(name) not in (None, usual)]
+    name = PurePath("_".join([split, task, *told, *(["best"] if best else [])]))
+    if name.is_absolute() or ".." in name.parts:
+        raise UserError(f"split {split!r}, task {task!r}: their results would lie outside of {results}; name the split "
+                        "by a folder inside of the data set")  # fmt: skip
+    return results / name
 
 
 def _in_a_name(way: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,11 @@ def files_below(folder: Path) -> Iterator[Path]:
         inner = entries(path)
         yield from (entry for entry in inner if not entry.is_dir())
         pending += reversed([entry for entry in inner if entry.is_dir()])
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name out of somebody else's file is that of a file: joined to a folder, it does not lead out of it."""
+    return bool(name) and not name.startswith(".") and not re.search(r"[/\\\0]", name)
 
 
 def check_name(name: str, place: Path) -> None:

@@ -19,7 +19,7 @@ from metrics.registry import METRICS, arrow
 from metrics.reporting.protocol import Line, columns, describe_protocol, require_one_protocol
 from metrics.reporting.table import format_interval, format_number, markdown_rows
 from util.errors import UserError
-from util.listing import entries
+from util.listing import entries, is_file_name
 from util.text_files import parse_json
 
 PARTS = ("metrics", "details", "step", "task", "num_images", "protocol")  # of a result that are kept
@@ -74,6 +74,8 @@ def kept_line(line: Line) -> dict[str, Any]:
             "not a result under known masks: a row needs the result.json of test.py, scripts/import_results.py or "
             "scripts/baselines.py"
         )
+    if not is_file_name(board_of(line)):
+        raise UserError(f"its data set, size and task make no file's name: {board_of(line)!r}; measure it again")
     protocol = {name: line["protocol"][name] for name in OF_PROTOCOL if name in line["protocol"]}
     details = {
         name: {key: value for key, value in detail.items() if key == "ci95" or not isinstance(value, dict | list)}

@@ -28,6 +28,7 @@ from util.batch import Batch
 from util.errors import DataError, UserError
 from util.files import write_text
 from util.images import read_binary, read_image, read_map, save_png, to_uint8
+from util.listing import is_file_name
 from util.text_files import parse_json
 from util.versions import current_commit, library_versions
 
@@ -103,13 +104,25 @@ def read_pack(folder: Path) -> Pack:
     try:
         manifest = parse_json(path.read_text(encoding="utf-8"))
         version, told = manifest["version"], manifest["pack"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        unsafe = unsafe_names(manifest) if version == VERSION else []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a manifest of scripts/pack_benchmark.py ({error!r}); pack it again") from error
     if version != VERSION:
         raise DataError(f"{path}: a pack of version {version}, this program reads {VERSION}; pack it again")
+    if unsafe:
+        raise DataError(f"{path}: unsafe name {unsafe[0]!r}: files would be read and written outside of their folders; "
+                        "pack it again, without '/', '\\' and leading '.' in names")  # fmt: skip
     if manifest_hash(manifest) != told:
         raise DataError(f"{path}: the manifest was changed since it was written; pack it again, or fetch it whole")
     return Pack(folder, manifest)
+
+
+def unsafe_names(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the names in a manifest that lead out of the folders where the pack's files lie and its results go."""
+    pictures = (picture["name"] for picture in manifest["pictures"])
+    parts = [manifest["task"], manifest["data"]["split"], *pictures]
+    unsafe = [name for name in parts if not is_file_name(name)]
+    return unsafe + [name for name in manifest["files"] if not all(map(is_file_name, name.split("/")))]
 
 
 def manifest_hash(manifest: Mapping[str, Any]) -> str:

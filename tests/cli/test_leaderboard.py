@@ -107,6 +107,9 @@ def test_what_does_not_fit_a_board_is_refused(docs: Path, tmp_path: Path) -> Non
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(UserError, match=r"x\.json: (not a result under known masks|no result can be read)"):
             add(docs, str(tmp_path / "x.json"), "Third")
+    away = {**LINE, "task": "/../../stolen"}
+    with pytest.raises(UserError, match=r"x\.json: its data set, size and task make no file's name"):
+        add(docs, write(tmp_path / "x.json", away), "Third")
     with pytest.raises(UserError, match="belong together"):
         leaderboard.main(["add", "--docs", str(docs)])
     assert {path.name: path.read_bytes() for path in docs.rglob("*.*")} == before

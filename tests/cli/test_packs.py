@@ -16,7 +16,7 @@ from PIL import Image
 from data import DATASETS
 from scripts import import_results, leaderboard, pack_benchmark
 from testing.packs.forms import FORMS, Picture
-from testing.packs.pack import read_pack
+from testing.packs.pack import MANIFEST, manifest_hash, read_pack
 from util.errors import DataError, UserError
 from util.images import read_binary, read_image, read_map, save_png, to_uint8
 
@@ -208,6 +208,27 @@ def test_an_altered_pack_is_refused(here: Path, what: str) -> None:
         told = f"{what}/{file.name} was changed"
     with pytest.raises(DataError, match=told):
         take(made)
+
+
+def test_a_pack_removes_and_reads_nothing_outside_of_its_folders(here: Path) -> None:
+    precious = here / "real" / "precious.png"
+    precious.parent.mkdir()
+    precious.touch()
+    manifest = json.loads(Path("pack", MANIFEST).read_text())
+    for changes, told in (
+        ({"task": "/../../../.."}, r"unsafe name '/\.\./\.\./"),
+        ({"data": {**manifest["data"], "split": str(here)}}, "unsafe name '/"),
+        ({"pictures": [{**manifest["pictures"][0], "name": "../../real/precious"}]}, r"unsafe name '\.\./\.\./real"),
+        ({"files": {"../real/precious.png": ""}}, r"unsafe name '\.\./real/precious.png'"),
+        ({"pictures": [{"name": 5}]}, "not a manifest"),
+    ):
+        crafted = {**manifest, **changes}  # whose hash anybody can make
+        Path("pack", MANIFEST).write_text(json.dumps({**crafted, "pack": manifest_hash(crafted)}))
+        with pytest.raises(DataError, match=rf"manifest\.json: {told}"):
+            take("pack/real")
+        assert precious.exists()
+    with pytest.raises(UserError, match=r"--split \.\./train: "):
+        pack_benchmark.main([*DATA, "--split", "../train", "--output", "x"])
 
 
 def test_missing_and_resized_pictures_are_refused(here: Path) -> None:

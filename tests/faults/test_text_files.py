@@ -185,7 +185,7 @@ def test_what_a_shared_run_names_for_removal_stays(tmp_path: Path) -> None:
     results = tmp_path / "run" / "results"
     results.mkdir(parents=True)
     (results / "own.png").touch()
-    (results / MARKER).write_text(f"../../precious.png\n{precious}\nown.png\n")
+    (results / MARKER).write_text(f"../../precious.png\n{precious}\n..\nown.png\n")
     clear_earlier(results)
     assert precious.exists()
     assert not (results / "own.png").exists()

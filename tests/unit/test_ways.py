@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from testing.rows import MARKER, finished_test
 from testing.ways import WAYS, folder_of_test
+from util.errors import UserError
 
 
 def test_each_way_has_a_folder_of_its_own() -> None:
@@ -20,6 +23,13 @@ def test_each_way_has_a_folder_of_its_own() -> None:
     assert name(style_source="noise", test_cuts="halves") == "test_object_removal_noise_halves"
     long = [name(object_classes=",".join(["traffic light"] * n)) for n in (50, 51)]
     assert len(set(long)) == 2 and max(map(len, long)) < 50
+
+
+def test_a_folder_of_a_test_lies_in_its_results() -> None:
+    assert folder_of_test(Path("r"), "val/night", "class", {"removal": 5}) == Path("r/val/night_class_5")
+    for split, task in (("x", "/../../y"), ("x", "/.."), ("/x", "class"), ("../x", "class")):
+        with pytest.raises(UserError, match="would lie outside of r"):
+            folder_of_test(Path("r"), split, task, {})
 
 
 def test_a_finished_test_is_found_wherever_an_earlier_version_left_it(tmp_path: Path) -> None:
