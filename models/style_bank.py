@@ -10,7 +10,7 @@ import heapq
 import json
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +111,25 @@ class CodeStore(nn.Module):
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
 
+Rank = tuple[int, str, int, int]  # negated hash, picture, instance, its place in the picture; the largest are kept
+
+
+@dataclass(frozen=True, order=True)
+class _Kept:
+    rank: Rank
+    code: Tensor = field(compare=False)
+
+
 class BankBuilder:
     """Keep at most `cap` codes per class: those with the smallest seeded hash of (picture, instance).
 
-    The choice does not depend on the order of the pictures, and a larger cap keeps what a smaller one keeps.
+    The choice does not depend on the order of the pictures, and a larger cap keeps what a smaller one keeps. Of regions
+    of one picture that share an id, as `--label_map` can make them, the later place counts first.
     """
 
     def __init__(self, *, cap: int, seed: int) -> None:
         self.cap, self.seed = cap, seed
-        self._heaps: dict[int, list[tuple[int, str, int, Tensor]]] = {}
+        self._heaps: dict[int, list[_Kept]] = {}
 
     def wanted(self, inst_id: Tensor, inst_class: Tensor, names: Iterable[str]) -> list[int]:
         """Return the places in a batch of the pictures of which `add` would keep a code."""
@@ -128,32 +138,35 @@ class BankBuilder:
 
     def _wants(self, ids: list[int], labels: list[int], name: str) -> bool:
         return any(
-            label >= 0 and self._kept(label, (-derive_seed(self.seed, name, number), name, number))
-            for number, label in zip(ids, labels, strict=True)
+            label >= 0 and self._keeps(label, self._rank(name, number, place))
+            for place, (number, label) in enumerate(zip(ids, labels, strict=True))
         )
 
-    def _kept(self, label: int, rank: tuple[int, str, int]) -> bool:
+    def _rank(self, name: str, number: int, place: int) -> Rank:
+        return -derive_seed(self.seed, name, number), name, number, place
+
+    def _keeps(self, label: int, rank: Rank) -> bool:
         heap = self._heaps.get(label, [])
-        return len(heap) < self.cap or rank > heap[0][:3]
+        return len(heap) < self.cap or rank > heap[0].rank
 
     def add(self, codes: Tensor, inst_id: Tensor, inst_class: Tensor, names: Iterable[str]) -> None:
         """Codes (B, I, D) with the batch's `inst_id` and `inst_class` (B, I) padded with -1, and its names."""
         for rows, ids, labels, name in zip(codes.cpu(), inst_id.tolist(), inst_class.tolist(), names, strict=True):
-            for row, number, label in zip(rows, ids, labels, strict=True):
+            for place, (row, number, label) in enumerate(zip(rows, ids, labels, strict=True)):
                 if label >= 0:
-                    self._offer(label, (-derive_seed(self.seed, name, number), name, number, row.clone()))
+                    self._offer(label, _Kept(self._rank(name, number, place), row.clone()))
 
-    def _offer(self, label: int, entry: tuple[int, str, int, Tensor]) -> None:
-        if self._kept(label, entry[:3]):
+    def _offer(self, label: int, entry: _Kept) -> None:
+        if self._keeps(label, entry.rank):
             heap = self._heaps.setdefault(label, [])
             (heapq.heappush if len(heap) < self.cap else heapq.heapreplace)(heap, entry)
 
     def bank(self, *, weights: str) -> StyleBank:
         """The codes gathered so far, in the order of their hashes; `weights`: which of the run made them."""
-        ordered = {label: sorted(heap, key=lambda e: -e[0]) for label, heap in sorted(self._heaps.items())}
+        ordered = {label: sorted(heap, reverse=True) for label, heap in sorted(self._heaps.items())}
         return StyleBank(
-            {label: torch.stack([code for *_, code in heap]) for label, heap in ordered.items()},
-            origins={label: [Origin(name, number) for _, name, number, _ in heap] for label, heap in ordered.items()},
+            {label: torch.stack([entry.code for entry in heap]) for label, heap in ordered.items()},
+            origins={label: [Origin(*entry.rank[1:3]) for entry in heap] for label, heap in ordered.items()},
             rule=f"raw codes of whole training pictures; per class the {self.cap} with the smallest hash of "
             f"(seed {self.seed}, picture, instance)",
             weights=weights,

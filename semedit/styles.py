@@ -89,9 +89,11 @@ def instance_codes(editor: Editor, scene: Scene, chosen: int) -> Tensor:
     """
     rules, names, opt = editor.rules, editor.names, editor.opt
     whole = make_sample(scene.maps, scene.mask, name=scene.name, rules=rules, inst_class_rule=opt.inst_class_rule)
+    numbers, of_class = whole["inst_id"], whole["inst_class"] == chosen
     codes = []
-    for number in whole["inst_id"][whole["inst_class"] == chosen].tolist():
-        window = window_around(bounding_box(scene.inst == number), scene.label.shape, opt.crop_size)
+    for number in dict.fromkeys(numbers[of_class].tolist()):  # of regions that a --label_map joined several have one
+        where = (of_class & (numbers == number))[whole["inst"].long()]
+        window = window_around(bounding_box(where.numpy()), scene.label.shape, opt.crop_size)
         batch = to_device(editor.painter.batch(scene.maps, scene.mask, window, scene.name), editor.device)
         place = (batch["inst_id"][0] == number).nonzero().flatten()  # none: too small to survive the scaling
         of_instance = editor.model.instance_codes(batch)[0, place]

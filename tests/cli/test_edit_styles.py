@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,17 @@ import torch
 from editing_runs import CAR, WIDTH, call, make_runs
 
 import semedit
-from data.edit.scenes import SceneFiles, load_scene
+from data.edit.scenes import Scene, SceneFiles, load_scene
 from data.records import Record
 from data.samples import make_sample
+from data.streets.scene import CLASSES
 from models.style_bank import StyleBank
 from semedit.styles import instance_codes
 from util.batch import collate, expand
 from util.errors import UserError
 from util.images import read_image, read_map, save_png
+
+SKY = CLASSES.names.index("sky")
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +92,17 @@ def test_reference_codes_are_those_that_a_bank_would_hold(root: Path, tmp_path: 
     cars = codes[batch["inst_class"] == CAR]
     assert len(cars) > 1
     assert torch.allclose(instance_codes(editor, scene, CAR), cars, atol=1e-5)
+
+
+def test_regions_of_one_class_lend_their_styles_whatever_their_ids_in_the_file(root: Path) -> None:
+    """As in Cityscapes with a `--label_map` that joins two classes of regions."""
+    editor = semedit.load(root / "divsem", device="cpu")
+    editor.rules = editor.painter.rules = replace(editor.rules, first_instance=1000)
+    label, inst = np.full((64, 64), SKY, np.int32), np.repeat(np.arange(907, 911, dtype=np.int32), 16)
+    image = np.random.RandomState(0).randint(0, 256, (64, 64, 3)).astype(np.uint8)
+    scene = Scene("joined", image, label, np.tile(inst[:, None], 64), np.zeros((64, 64), bool))
+    codes = instance_codes(editor, scene, SKY)
+    assert len(codes.unique(dim=0)) == len(codes) == 4
 
 
 def test_a_code_of_the_bank_is_chosen_by_its_number(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,6 +122,22 @@ def test_bank_is_capped_and_independent_of_order(tmp_path: Path) -> None:
         StyleBank.load(tmp_path / "bank.safetensors", style_dim=5)
 
 
+def test_regions_of_one_id_are_kept_in_any_order_of_the_pictures() -> None:
+    """Each picture has three regions of one id and class, as `--label_map` makes them of three classes."""
+    codes, ids = torch.arange(36.0).view(6, 3, 2), torch.full((6, 3), 7)
+    names = [f"picture{i}" for i in range(6)]
+    found = []
+    for order in ([0, 1, 2, 3, 4, 5], [5, 3, 1, 0, 2, 4]):
+        builder = BankBuilder(cap=5, seed=0)
+        builder.add(codes[order], ids[order], torch.ones_like(ids), [names[i] for i in order])
+        found.append(builder.bank(weights=""))
+    assert torch.equal(found[0].codes[1], found[1].codes[1])
+    rows = {tuple(row) for row in codes.view(-1, 2).tolist()}
+    assert len(found[0].codes[1].unique(dim=0)) == 5 and {tuple(r) for r in found[0].codes[1].tolist()} <= rows
+    for row, origin in zip(found[0].codes[1], found[0].origins[1], strict=True):
+        assert row.tolist() in codes[names.index(origin.picture)].tolist()
+
+
 def test_pictures_that_would_leave_no_code_need_not_be_encoded() -> None:
     """The bank is the same without them; a class that is not full wants every picture."""
     rng = random.Random(0)
