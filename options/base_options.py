@@ -241,9 +241,16 @@ def strongest_layers(parser: StrictParser, layers: Mapping[str, list[str]]) -> d
 
 
 def saved_options(path: Path) -> dict[str, Any]:
-    """Return the options in a run's opt.yaml; flags that came after it have the values that it meant."""
+    """Return the options in a run's opt.yaml; flags that came after it have the values that it meant.
+
+    Raises:
+        UserError: it cannot be read, or there is no such method or data set.
+    """
     values = read_yaml(path, "options of the run")
-    return {**formerly(values), **values}
+    try:
+        return {**formerly(values), **values}
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def formerly(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,13 +50,17 @@ class Registry(Generic[T]):
         return sorted(self._items)
 
     def get(self, name: str) -> type[T]:
-        """Return the class called `name`; raises `UserError` with the nearest known names."""
+        """Return the class called `name`; raises `UserError` with the nearest known names.
+
+        A name out of a YAML file may be anything there: a number, a list.
+        """
         self._load()
-        if name not in self._items:
+        text = str(name)
+        if text not in self._items:
             raise UserError(
-                f"{self.flag} '{name}' is unknown.{did_you_mean(name, self._items)} Known: {', '.join(self.names())}"
+                f"{self.flag} '{text}' is unknown.{did_you_mean(text, self._items)} Known: {', '.join(self.names())}"
             )
-        return self._items[name]
+        return self._items[text]
 
     def _load(self) -> None:
         if self._loaded:

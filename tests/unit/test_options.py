@@ -172,6 +172,18 @@ def test_continuing_takes_the_runs_options(tmp_path: Path) -> None:
     assert (opt.ngf, opt.max_steps, opt.continue_train) == (12, 5, True)
 
 
+@pytest.mark.parametrize("flag", ["model", "dataset_mode"])
+@pytest.mark.parametrize("text", ["[divsem]", "5", "true", "{a: 1}"])
+def test_a_method_or_data_set_that_is_no_name_is_told(flag: str, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "run" / OPTIONS_FILE
+    file.parent.mkdir()
+    file.write_text(f"{flag}: {text}\n")
+    with pytest.raises(UserError, match=rf"run/opt\.yaml: --{flag} '.*' is unknown"):
+        TestOptions().parse(["--name", "run", "--checkpoints_dir", str(tmp_path)])
+    with pytest.raises(UserError, match=rf"--{flag} '.*' is unknown"):
+        TrainOptions().parse(["--name", "new", "--config", str(file)])
+
+
 @pytest.mark.parametrize("flag", ["lambda_vgg", "perceptual", "vgg_weights"])
 def test_flags_of_several_families_are_the_same_but_for_their_default(flag: str) -> None:
     found = []
