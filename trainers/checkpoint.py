@@ -21,6 +21,7 @@ from util.files import atomic_file, cause, flush_folder
 from util.sealed import verify_zip, write_sealed_zip
 
 STEP_FILE = re.compile(r"step_(\d+)\.pt")
+MISFITS = (KeyError, RuntimeError, ValueError, TypeError, AttributeError)  # raised by states that a model does not take
 LOOKS = 20  # attempts, while a training replaces the checkpoints that are being read
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from models.base_model import BaseModel
 from trainers.best import BEST_FILE
-from trainers.checkpoint import CheckpointError, Checkpoints, are_networks, does_not_fit, load_checkpoint
+from trainers.checkpoint import MISFITS, CheckpointError, Checkpoints, are_networks, does_not_fit, load_checkpoint
 from trainers.weights import WEIGHTS_FILE, load_weights
 from util.errors import UserError
 from util.files import cause
@@ -48,7 +48,7 @@ def load_run(model: BaseModel, run_dir: Path, *, step: int | str | None = None, 
     weights, loaded, path = read_run(run_dir, step=step, averaged=averaged)
     try:
         model.load_state(weights)
-    except (KeyError, RuntimeError) as error:
+    except MISFITS as error:
         raise does_not_fit(path, error) from error
     return loaded
 
@@ -59,7 +59,7 @@ def load_inputs(model: BaseModel, folders: Mapping[str, Path]) -> None:
         networks, loaded, path = read_run(folder, step=None, averaged=True)
         try:
             model.load_input(flag, networks, folder, weights=loaded.name)
-        except (KeyError, RuntimeError) as error:
+        except MISFITS as error:
             raise CheckpointError(f"--{flag} {folder}: {path} is of another method ({cause(error)})") from error
 
 

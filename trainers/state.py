@@ -12,7 +12,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from models.base_model import BaseModel
-from trainers.checkpoint import CheckpointError, are_networks, does_not_fit
+from trainers.checkpoint import MISFITS, CheckpointError, are_networks, does_not_fit
 from trainers.ema import EMA
 
 FORMAT = 1
@@ -70,7 +70,7 @@ def unpack(state: dict[str, Any], path: Path, *, model: BaseModel, ema: EMA | No
             _load_moments(optimizer, state["optimizers"][name])
         if ema:
             ema.load_state(state["ema"] or state["model"])
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:  # of optimisers: any form
+    except MISFITS as error:
         raise does_not_fit(path, error) from error
 
 

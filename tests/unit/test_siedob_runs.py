@@ -29,10 +29,14 @@ from siedob_tiny import (
 
 import test as test_command
 import train as train_command
+from models import MODELS
 from models.siedob_fusion_model import SIEDOBFusionModel
 from models.style_bank import StyleBank
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
+from trainers.checkpoint import CheckpointError, save_checkpoint
+from trainers.restore import load_run
+from trainers.weights import WEIGHTS_FILE, save_weights
 from util.errors import UserError
 
 
@@ -217,6 +221,21 @@ def test_a_checkpoint_needs_no_other_run(root: Path, tmp_path: Path) -> None:
     assert train_command.main([*where, "--continue_train", "--max_steps", "3"]) == 0
     assert weights(tmp_path / "fusion").keys() == weights(root / "fusion").keys()
     assert all(all(same.values()) for same in taken_over(root, tmp_path / "fusion").values())
+
+
+@pytest.mark.parametrize("styles", [{"class_x": torch.zeros(2, 3)}, {"class_6": 5}])
+def test_stored_codes_of_another_form_are_told(root: Path, tmp_path: Path, styles: dict[str, Any]) -> None:
+    model = MODELS.get("siedob_fusion").from_options(
+        TestOptions().parse(["--checkpoints_dir", str(root), "--name", "fusion"]), is_train=False
+    )
+    networks = weights(root / "fusion") | {"styles": styles}
+    if all(isinstance(rows, torch.Tensor) for rows in styles.values()):
+        save_weights(networks, tmp_path / WEIGHTS_FILE, step=2, source="somebody")
+        with pytest.raises(CheckpointError, match=rf"{WEIGHTS_FILE}: does not fit the model"):
+            load_run(model, tmp_path)
+    save_checkpoint({"model": networks, "step": 2}, tmp_path / "step_2.pt")
+    with pytest.raises(CheckpointError, match=r"step_2\.pt: does not fit the model"):
+        load_run(model, tmp_path)
 
 
 def test_names_of_classes_are_understood_in_tests_too(root: Path) -> None:
