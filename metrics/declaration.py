@@ -53,6 +53,7 @@ class Setup:
         style: the style picture (3,H,W) uint8.
         clips: networks that features are compared by.
         source: the one picture that all results are renderings of.
+        keep_generated: features of generated pictures are kept for later tests, as those of real ones are.
     """
 
     opt: Opt
@@ -65,6 +66,7 @@ class Setup:
     style: Tensor | None = None
     clips: Sequence[Clip] = ()
     source: Source | None = None
+    keep_generated: bool = True
 
 
 @dataclass(frozen=True)

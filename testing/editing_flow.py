@@ -184,14 +184,15 @@ class EditingTest(Test):
         return f"{count} pictures, {self.loaded.name}, masks {masks}: {self.folder / 'grid.png'}, {report}"
 
 
-def new_evaluator(opt: Opt, dataset: BaseDataset, device: torch.device) -> Evaluator:
-    """Load what the metrics need; raises `UserError` for what is missing or does not fit the data."""
+def new_evaluator(opt: Opt, dataset: BaseDataset, device: torch.device, *, keep_generated: bool = True) -> Evaluator:
+    """Load what the metrics need, see `Setup`; raises `UserError` for what is missing or does not fit the data."""
     setup = Setup(
         opt=opt,
         device=device,
         label_nc=dataset.label_nc,
         ignore_label=dataset.ignore_label,
         class_names=dataset.class_names,
+        keep_generated=keep_generated,
     )
     names = EditingFlow.metrics(opt.metrics)
     return build_evaluator(names, setup, required=opt.metrics != "all")

@@ -75,7 +75,8 @@ class Validation:
         """Return the values of the metrics; `weights` names what the networks hold, see `trainers.restore`."""
         opt, model = self.opt, self.model
         if self._evaluator is None:
-            self._evaluator = new_evaluator(opt, self.dataset, model.device)
+            # Of generated pictures no later validation makes the same again: their features would pile up on the disk
+            self._evaluator = new_evaluator(opt, self.dataset, model.device, keep_generated=False)
         self._evaluator.reset()
         with out_of_memory_hint(GENERATION):
             training = partial(plain_pictures, self.train_opt, "train", kept=self.training_data)

@@ -70,6 +70,7 @@ class FeatureMetrics(Metric):
         names: of "fid", "fid_infinity", "kid", "prdc".
         variant: "" (pytorch-fid's preparation), "clean" or "region", see `RESIZE`; it is added to the names.
         cache_dir: keeps features between runs; None: nothing is kept.
+        keep_generated: those of generated pictures too; off where none comes back.
     """
 
     smallest_bin = 50
@@ -97,9 +98,11 @@ class FeatureMetrics(Metric):
         names: Sequence[str] = ("fid",),
         variant: str = "",
         cache_dir: Path | None = None,
+        keep_generated: bool = True,
     ) -> None:
         super().__init__()
         self.net, self.source, self.device, self.names, self.variant = net.to(device), source, device, names, variant
+        self.keep_generated = keep_generated
         folder = cache_dir / f"inception-{source.sha256[:8]}-{variant or 'plain'}" if cache_dir else None
         self.cache = FeatureCache(folder, width=FEATURES)
         self._prepare: Callable[[Tensor], Tensor] = resize_clean if variant == "clean" else resize_plain
@@ -111,8 +114,8 @@ class FeatureMetrics(Metric):
         made: list[Metric] = []
         for variant, members in VARIANTS.items():
             if chosen := [stem for name, stem in members.items() if name in names]:
-                cache = cache_folder(setup.opt)
-                made.append(cls(net, source, device=setup.device, names=chosen, variant=variant, cache_dir=cache))
+                made.append(cls(net, source, device=setup.device, names=chosen, variant=variant,
+                                cache_dir=cache_folder(setup.opt), keep_generated=setup.keep_generated))  # fmt: skip
         return made
 
     @classmethod
@@ -161,7 +164,8 @@ class FeatureMetrics(Metric):
         missing = [i for i, features in enumerate(known) if features is None]
         for i, features in zip(missing, self._features([pictures[i] for i in missing]), strict=True):
             known[i] = features
-            self.cache.put(keys[i], features)
+            if self.keep_generated or i >= len(fake):
+                self.cache.put(keys[i], features)
         found = torch.cat([torch.empty(0, FEATURES), *(features[None] for features in known if features is not None)])
         self._generated.append(found[: len(fake)])
         self._real.append(found[len(fake) :])

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import test as test_command
 import train
+from metrics.features import set_metrics
+from metrics.features.inception import InceptionFile
 from trainers.best import Score
 from trainers.checkpoint import load_checkpoint
 from util.errors import UserError
@@ -77,6 +80,27 @@ def test_a_resumed_run_keeps_the_same_best(unbroken: Path, tmp_path: Path) -> No
     ours, theirs = load_checkpoint(run / "best.pt"), load_checkpoint(unbroken / "best.pt")
     assert ours["best"] == theirs["best"]
     assert torch.equal(next(iter(ours["ema"]["netG"].values())), next(iter(theirs["ema"]["netG"].values())))
+
+
+class Means:
+    """Stands for Inception: 2048 numbers of which three vary."""
+
+    def to(self, device: torch.device) -> Means:
+        return self
+
+    def features(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.pad(x.float().mean((2, 3)), (0, 2045))
+
+
+def test_only_features_of_real_pictures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of generated ones would be other files at each validation, which nothing reads."""
+    source = InceptionFile(path=Path("weights.pth"), sha256="0" * 64, torchscript=False)
+    monkeypatch.setattr(set_metrics, "find_inception", lambda explicit: source)
+    monkeypatch.setattr(set_metrics, "load_inception", lambda explicit: (Means(), source))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    how = "--split val --metrics fid --num_images 3"
+    assert sorted(validations(train_run(tmp_path, 2, "--eval_every", "1", "--eval_args", how))) == [1, 2]
+    assert len(list(tmp_path.rglob("*.f32"))) == 3
 
 
 @pytest.mark.parametrize(
