@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
+from copy import copy
 from functools import partial
 from pathlib import Path
 
@@ -73,7 +74,7 @@ class Validation:
     @torch.no_grad()
     def __call__(self, weights: str) -> Score:
         """Return the values of the metrics; `weights` names what the networks hold, see `trainers.restore`."""
-        opt, model = self.opt, self.model
+        opt, model = self.opt, copy(self.model)  # the same networks; the style source chosen for a test is the copy's
         if self._evaluator is None:
             # Of generated pictures no later validation makes the same again: their features would pile up on the disk
             self._evaluator = new_evaluator(opt, self.dataset, model.device, keep_generated=False)

@@ -211,6 +211,14 @@ def test_the_bank_travels_with_the_checkpoint_under_the_scenes_classes(root: Pat
     assert torch.equal(kept["class_7"], bank.codes[1])
 
 
+def test_the_style_source_of_a_validation_is_not_the_trainings(root: Path) -> None:
+    """Mean codes are asked for twice, which only a bank can give."""
+    measured = ["--eval_every", "1", "--eval_args", "--split val --metrics l1 --num_images 1 --style_source mean"]
+    run = train(root, "siedob_fusion", "validated", "--max_steps", "2", *measured)
+    for net, kept in weights(root / "fusion").items():
+        assert all(torch.equal(value, weights(run)[net][key]) for key, value in kept.items()), net
+
+
 def test_a_checkpoint_needs_no_other_run(root: Path, tmp_path: Path) -> None:
     where = ["--checkpoints_dir", str(tmp_path), "--name", "fusion"]
     shutil.copytree(root / "fusion", tmp_path / "fusion")
