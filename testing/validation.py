@@ -15,7 +15,7 @@ from data.base_dataset import BaseDataset
 from data.loader import plain_pictures
 from data.prepare.writing import save_classes
 from metrics.evaluator import Evaluator
-from metrics.registry import arrow
+from metrics.registry import METRICS, arrow
 from models import MODELS
 from models.base_model import BaseModel
 from options.base_options import OPTIONS_FILE, Options, run_folder
@@ -88,6 +88,7 @@ class Validation:
         values = {name: value.value for name, value in self._evaluator.compute().items()}
         if not values:
             raise UserError(f"--eval_args '{opt.eval_args}': {'; '.join(self._evaluator.notes)}")
-        first = next(iter(values))
-        how = f"{first} of {len(self.indices)} pictures of {opt.split}, {opt.task}"
+        asked, first = next((name, value) for name in self.names for value in values if METRICS.gives(name, value))
+        without = f"; {self.names[0]} has no value" if asked != self.names[0] else ""
+        how = f"{first} of {len(self.indices)} pictures of {opt.split}, {opt.task}{without}"
         return Score(values, first=first, lower_is_better=arrow(first) == "↓", how=how)

@@ -12,8 +12,12 @@ from torch import Tensor
 
 import test as test_command
 import train
+from data import DATASETS
 from metrics.features import set_metrics
 from metrics.features.inception import InceptionFile
+from models import MODELS
+from options.train_options import TrainOptions
+from testing.validation import Validation
 from trainers.best import Score
 from trainers.checkpoint import load_checkpoint
 from util.errors import UserError
@@ -101,6 +105,23 @@ def test_only_features_of_real_pictures_are_kept(tmp_path: Path, monkeypatch: py
     how = "--split val --metrics fid --num_images 3"
     assert sorted(validations(train_run(tmp_path, 2, "--eval_every", "1", "--eval_args", how))) == [1, 2]
     assert len(list(tmp_path.rglob("*.f32"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "how"),
+    [
+        ("--metrics acc,miou --segmenter streets", "acc_streets", "val, free_form"),
+        ("--metrics psnr,seam --task object_removal", "seam", "val, object_removal; psnr has no value"),
+    ],
+)
+def test_the_metric_that_is_named_first_chooses(asked: str, first: str, how: str, tmp_path: Path) -> None:
+    """Whatever the order of the values; without a truth to compare with, there is none of PSNR."""
+    where = ["--checkpoints_dir", str(tmp_path), "--name", "run"]
+    opt = TrainOptions().parse([*FLAGS, *where, "--eval_args", f"--split val --num_images 3 {asked}"])
+    data = DATASETS.get(opt.dataset_mode).from_options(opt, split="train", augment=False, task="train")
+    model = MODELS.get(opt.model).from_options(opt, is_train=True).eval()
+    score = Validation(opt, model, data)("step 0")
+    assert (score.first, score.how) == (first, f"{first} of 3 pictures of {how}")
 
 
 @pytest.mark.parametrize(
