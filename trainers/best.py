@@ -25,6 +25,10 @@ class Score:
     lower_is_better: bool
     how: str
 
+    def __str__(self) -> str:
+        told = ", ".join(f"{name} {value:.4g}" for name, value in self.values.items())
+        return f"{told} ({self.how})"
+
     def beats(self, best: Mapping[str, Any]) -> bool:
         """Return whether this is better than what `as_best` of an earlier validation tells, or of another kind."""
         if best.get("how") != self.how:

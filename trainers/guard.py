@@ -108,6 +108,19 @@ class UpdateGuard:
         if self.failure is not None and self.world.world_size == 1:
             raise self.failure
 
+    def require_sound_state(self) -> None:
+        """Check all updates until now; every process must call it.
+
+        Raises:
+            NonFiniteError: a number of a process is not finite.
+        """
+        self.settle()
+        if self.world.all_any([self.failure is not None])[0]:
+            raise self.error()
+        sums = [p.detach().double().sum() for net in self.model.networks().values() for p in net.parameters()]
+        if not self.world.equal(torch.stack(sums).tolist()):
+            raise RuntimeError("the processes' weights differ: a network is trained without BaseModel.call")
+
     def error(self) -> NonFiniteError:
         """Return what this process has found, or in its place the last numbers that it has read."""
         update, named = self._last

@@ -24,7 +24,7 @@ from trainers.ema import EMA
 from trainers.failures import MemoryShortageError, out_of_memory_hint
 from trainers.feed import Feed, arrived
 from trainers.guard import UpdateGuard
-from trainers.logger import Logger
+from trainers.logger import Logger, read_validations
 from trainers.restore import describe_weights
 from trainers.settings import TrainerSettings
 from trainers.signals import StopSignals
@@ -48,10 +48,8 @@ class Trainer:
         world: this process among its peers.
         options: plain values to keep in the checkpoint; a resumed run says which differ.
         formerly: what checkpoints meant that do not hold these options.
-        preview: draws a picture (H, W, 3) uint8 with the networks as they are, every `image_every` steps and at the
-            end.
-        validate: measures the networks as they are, every `eval_every` steps; called in the first process alone, with
-            `weights`.
+        preview: draws a picture (H, W, 3) uint8 with the networks as they are; called in the first process alone.
+        validate: measures the networks as they are; likewise, with `weights`.
     """
 
     def __init__(
@@ -74,7 +72,8 @@ class Trainer:
         self.checkpoints = Checkpoints(run_dir, keep=settings.keep)
         self.step = self.nimg = 0
         self._saved_step: int | None = None
-        self._problem: UserError | None = None  # why there is no next batch
+        self._validated = 0  # validations up to this step are made
+        self._problem: Exception | None = None  # why there is no next batch, or what failed in `_aside`
         settings.set_up(model, world.device)
         self.guard = UpdateGuard(model, world)
         self.steps = Step(model, world=world, guard=self.guard, settings=settings)
@@ -116,18 +115,16 @@ class Trainer:
             while True:
                 upcoming = self._fetch(batches, wanted=not stop.requested)
                 logs = self.step > start and (self.step == 1 or self._due(self.settings.log_every))
-                flags, losses = self._agree([stop.requested, self._problem is not None], logs=logs)
+                (stopped, failed), losses = self._agree([stop.requested, self._problem is not None], logs=logs)
                 if logs:
                     elapsed, since = time.perf_counter() - since, time.perf_counter()
                     self._log(bar, losses, elapsed / (self.step - since_step))
                     since_step = self.step
                 if self.step > start and self._due(self.settings.image_every):
-                    with self.world.together():
-                        self._draw()
-                if self.step > start and self._due(self.settings.eval_every):
-                    with self.world.together():
-                        self._validate()
-                stopped, failed = flags
+                    self._aside(self._draw)
+                if self.step > self._validated and self._due(self.settings.eval_every):
+                    self._aside(self._validate)
+                    self._saved_step = None  # one that was saved because this failed is without it
                 if stopped:
                     self._save()
                     return EXIT_INTERRUPTED
@@ -135,14 +132,13 @@ class Trainer:
                     self._give_up()
                 if self.step == self.settings.max_steps:
                     break
-                if self._due(self.settings.save_every):
+                if self.step == start or self._due(self.settings.save_every):
                     self._save()
                 self._guarded_step(upcoming)
                 bar.update()
         self._save()
         if self.step > start and self.settings.image_every and not self._due(self.settings.image_every):
-            with self.world.together():
-                self._draw()
+            self._aside(self._draw)
         return EXIT_INTERRUPTED if self.world.all_any([stop.requested])[0] else EXIT_OK
 
     # --- one step --------------------------------------------------------------------------------------------------
@@ -195,12 +191,12 @@ class Trainer:
         return bool(every) and self.step % every == 0
 
     def _give_up(self) -> NoReturn:
-        """Save, since the state between two steps is consistent, and raise why a process has no batch."""
+        """Save, since the state between two steps is consistent, and raise why a process cannot go on."""
         self._rescue()
         # Not kept here: its traceback refers to this object, and the cycle would keep the loader's processes alive
         problem, self._problem = self._problem, None
         try:
-            raise problem or LostProcessError("another process of this run has no further pictures; see its message")
+            raise problem or LostProcessError("another process of this run cannot go on; see its message")
         finally:
             del problem
 
@@ -216,32 +212,42 @@ class Trainer:
         self._logger.log(self.step, {"nimg": self.nimg, "losses": losses, "lr": rates, "grad_norm": norms, **speed})
         bar.set_postfix({name: f"{value:.4g}" for name, value in losses.items()}, refresh=False)
 
+    def _aside(self, work: Callable[[], None]) -> None:
+        """Let the first process do what is no part of training; if it fails, all of them save and give up."""
+        failed = False
+        with self.world.together():
+            try:
+                if self.world.is_main:
+                    self.model.eval()
+                    work()
+                    self.model.train()
+            except Exception as error:
+                self._problem, failed = error, True
+        if self.world.all_any([failed])[0]:
+            self._give_up()
+
     def _draw(self) -> None:
-        if self.preview is None or not self.world.is_main:
+        if self.preview is None:
             return
-        self.model.eval()
         try:
             with torch.no_grad(), self.averaged(), out_of_memory_hint():
                 self._logger.image(self.step, self.preview())
         except UserError as error:  # a failed preview should not end a run
             print(f"warning: no more previews: {error}", flush=True)
             self.preview = None
-        self.model.train()
 
     def _validate(self) -> None:
         """Measure the averaged weights, and keep them if they are the best so far."""
-        if self.validate is None or not self.world.is_main:
+        if self.validate is None:
             return
-        self.model.eval()
         with self.averaged():
             score = self.validate(self.weights)
-        self.model.train()
-        self._logger.validation(self.step, score.values)
         if self.best is None or score.beats(self.best):
-            self.best = score.as_best(self.step)
-            save_checkpoint(self.state(), self.run_dir / BEST_FILE)
-        told = ", ".join(f"{name} {value:.4g}" for name, value in score.values.items())
-        print(f"step {self.step}: {told} ({score.how}); best at step {self.best['step']}", flush=True)
+            best = score.as_best(self.step)
+            save_checkpoint({**self.state(), "best": best}, self.run_dir / BEST_FILE)
+            self.best = best
+        self._logger.validation(self.step, score.values)  # last, as it tells `_restore` that all is done
+        print(f"step {self.step}: {score}; best at step {self.best['step']}", flush=True)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -263,12 +269,7 @@ class Trainer:
     def _save(self) -> None:
         if self._saved_step == self.step:
             return
-        self.guard.settle()
-        if self.world.all_any([self.guard.failure is not None])[0]:
-            raise self.guard.error()
-        sums = [p.detach().double().sum() for net in self.model.networks().values() for p in net.parameters()]
-        if not self.world.equal(torch.stack(sums).tolist()):
-            raise RuntimeError("the processes' weights differ: a network is trained without BaseModel.call")
+        self.guard.require_sound_state()
         with self.world.together():
             if self.world.is_main:
                 self._logger.flush()
@@ -287,7 +288,8 @@ class Trainer:
                             "larger number, or none for the run's own.")  # fmt: skip
         self.step, self.nimg, self.best = state["step"], state["nimg"], state.get("best")
         self._saved_step = self.step
-        if not self.world.equal([float(self.step)]):
+        self._validated = max((step for step, _ in read_validations(self.run_dir) if step <= self.step), default=0)
+        if not self.world.equal([float(self.step), float(self._validated)]):
             raise UserError(f"{self.run_dir}: the processes read different checkpoints; is this disk shared by all?")
         if self.world.is_main:
             self.checkpoints.point_latest_at(path)

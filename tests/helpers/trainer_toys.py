@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.loader import Loader
 from models.base_model import BaseModel, Phase
+from trainers.best import Score
 from trainers.distributed import Distributed
 from trainers.run_dir import open_run
 from trainers.sampler import BatchKeys
@@ -190,6 +191,7 @@ def toy_trainer(
     model: ToyModel | None = None,
     options: dict[str, Any] | None = None,
     preview: Any = None,
+    validate: Any = None,
     **settings: Any,
 ) -> Trainer:
     """A trainer of the toy with small intervals; `settings` are those of `TrainerSettings`."""
@@ -222,6 +224,7 @@ def toy_trainer(
         world=world,
         options=options,
         preview=preview,
+        validate=validate,
     )
 
 
@@ -235,6 +238,10 @@ def exhaust(trainer: Trainer, method: str, *, step: int) -> None:
         return whole(*arguments)
 
     setattr(trainer.model, method, hungry)
+
+
+def failing_validation(weights: str) -> Score:
+    raise DataError("val/3.png: cannot be read")
 
 
 def fit(run_dir: Path, **arguments: Any) -> Trainer:
@@ -266,6 +273,7 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--announce_step", type=int, help="create <run_dir>/in_step when this step begins, then wait")
     parser.add_argument("--poison_rank", type=int, help="the process whose loss becomes NaN in its second step")
+    parser.add_argument("--fail_validation", action="store_true", help="after step 2")
     parser.add_argument("--save_every", type=int, default=0)
     parser.add_argument("--timeout", type=float, default=10, help="minutes")
     opt = parser.parse_args()
@@ -285,6 +293,8 @@ def main() -> int:
             accumulate=opt.accumulate,
             resume=opt.resume,
             save_every=opt.save_every,
+            eval_every=2 if opt.fail_validation else 0,
+            validate=failing_validation,
         )
         if opt.announce_step is not None:
             _announce(trainer, opt.announce_step)

@@ -19,7 +19,7 @@ from models import MODELS
 from trainers.checkpoint import load_checkpoint
 from trainers.distributed import Distributed
 from util.device import FLOAT32_PRODUCTS, resolve_device, tf32
-from util.errors import EXIT_INTERRUPTED, EXIT_NON_FINITE, EXIT_USER_ERROR, UserError
+from util.errors import EXIT_INTERRUPTED, EXIT_LOST_PROCESS, EXIT_NON_FINITE, EXIT_USER_ERROR, UserError
 
 # float64 throughout: the two ways of summing differ by about 1e-16 relative, which Adam's division by the gradient's
 # own size (eps 1e-8) can enlarge by at most 1e8 in the worst of weights; 1e-9 is far above what is met and far below
@@ -92,6 +92,14 @@ def test_nan_in_one_process_stops_both(tmp_path: Path) -> None:
     assert [process.returncode for process in pair] == [EXIT_NON_FINITE] * 2, errors
     assert all("step 2, phase G" in error for error in errors)
     assert load_checkpoint(tmp_path / "latest.pt")["step"] == 1
+
+
+def test_a_failed_validation_of_the_first_process_saves_and_ends_both(tmp_path: Path) -> None:
+    pair = start_pair(str(tmp_path), "--steps", "3", "--fail_validation")
+    errors = [process.communicate(timeout=60)[1] for process in pair]
+    assert [process.returncode for process in pair] == [EXIT_USER_ERROR, EXIT_LOST_PROCESS], errors
+    assert "val/3.png" in errors[0] and "another process of this run cannot go on" in errors[1]
+    assert load_checkpoint(tmp_path / "latest.pt")["step"] == 2
 
 
 def test_one_process_needs_no_group() -> None:

@@ -6,6 +6,7 @@ import multiprocessing
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ import torch
 from PIL import Image
 from trainer_toys import ToyData, ToyModel, assert_same, exhaust, fit, stats, toy_trainer
 
+from trainers.best import Score
 from trainers.checkpoint import CheckpointError, load_checkpoint
 from trainers.distributed import Distributed
 from trainers.failures import NonFiniteError
+from trainers.logger import read_validations
 from trainers.run_dir import BUSY, open_run
 from trainers.step import frozen
 from trainers.weights import WEIGHTS_FILE
@@ -326,6 +329,60 @@ def test_out_of_memory_in_a_preview_ends_previews_alone(tmp_path: Path, capsys: 
     trainer = fit(tmp_path, max_steps=2, image_every=1, preview=preview)
     assert trainer.step == 2
     assert capsys.readouterr().out.count("no more previews: out of memory") == 1
+
+
+def test_a_failed_validation_saves_and_is_made_again(tmp_path: Path) -> None:
+    """The resumed run is the unbroken one: its log, its best checkpoint and what its checkpoints know of that."""
+    values, broken = {2: 3.0, 4: 1.0, 6: 2.0}, {4}
+
+    def validate(weights: str) -> Score:
+        step = int(weights.removeprefix("step "))
+        if step in broken:
+            raise DataError("val/3.png: cannot be read")
+        return Score({"l1": values[step]}, first="l1", lower_is_better=True, how="l1")
+
+    def run(name: str, steps: int, **more: Any) -> None:
+        fit(tmp_path / name, max_steps=steps, eval_every=2, validate=validate, **more)
+
+    for steps in (4, 6):  # at the end of a run and before
+        with pytest.raises(DataError, match=r"val/3\.png"):
+            run(f"broken_{steps}", steps)
+        assert load_checkpoint(tmp_path / f"broken_{steps}/latest.pt")["step"] == 4
+    with pytest.raises(DataError, match=r"val/3\.png"):
+        run("broken_6", 6, resume=True)
+    broken.clear()
+    for steps in (4, 6):
+        run(f"broken_{steps}", steps, resume=True)
+        run(f"whole_{steps}", steps)
+        ours, theirs = tmp_path / f"broken_{steps}", tmp_path / f"whole_{steps}"
+        for file in ("latest.pt", "step_4.pt", "best.pt"):
+            if (theirs / file).exists():
+                assert_same(load_checkpoint(ours / file), load_checkpoint(theirs / file))
+        assert (ours / "step_4.pt").exists() and load_checkpoint(ours / "step_4.pt")["best"]["step"] == 4
+        assert read_validations(ours) == read_validations(theirs)
+
+
+def test_a_best_checkpoint_that_cannot_be_written_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise UserError("best.pt: the disk is full")
+
+    monkeypatch.setattr("trainers.trainer.save_checkpoint", full)
+    score = Score({"l1": 1.0}, first="l1", lower_is_better=True, how="l1")
+    with pytest.raises(UserError, match="disk is full"):
+        fit(tmp_path, max_steps=3, eval_every=2, validate=lambda weights: score)
+    saved = load_checkpoint(tmp_path / "latest.pt")
+    assert (saved["step"], saved["best"], read_validations(tmp_path)) == (2, None, [])
+
+
+def test_a_preview_that_fails_otherwise_loses_no_step(tmp_path: Path) -> None:
+    def preview() -> np.ndarray:
+        raise RuntimeError("mat1 and mat2 must have the same dtype")
+
+    with pytest.raises(RuntimeError, match="same dtype"):
+        fit(tmp_path, max_steps=5, image_every=3, preview=preview)
+    assert load_checkpoint(tmp_path / "latest.pt")["step"] == 3
 
 
 def test_other_runtime_errors_pass_as_they_are(tmp_path: Path) -> None:
