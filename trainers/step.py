@@ -53,7 +53,7 @@ class Step:
     def begin(self, batch: Batch, *micro: int) -> Any:
         """Return what the losses of a batch share; `micro`: its number among the micro-batches, if not the first."""
         torch.manual_seed(derive_seed(self.settings.seed, "step", self.model.step, self.world.rank, *micro))
-        with self._autocast():
+        with self.autocast():
             return self.model.begin_step(batch)
 
     def _update(self, phase: Phase, passes: Pass | Replay) -> None:
@@ -61,7 +61,7 @@ class Step:
         means: dict[str, Tensor] = {}
         with frozen(self.model, keep=phase.networks):
             for number, shared in enumerate(passes.of(phase)):
-                with self._autocast():
+                with self.autocast():
                     losses = phase.losses(shared)
                 if not losses:
                     return  # all its terms have weight zero
@@ -78,8 +78,11 @@ class Step:
             self.updated = True
             phase.optimizer.step()
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        """Entered anew for each phase: autocast caches cast weights, and a phase must see the last one's update."""
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return a context of the run's precision, of its previews too: frozen weights may be held in it.
+
+        Entered anew for each phase: autocast caches cast weights, and a phase must see the last one's update.
+        """
         return autocast(self.world.device, self.settings.precision)
 
 

@@ -230,7 +230,7 @@ class Trainer:
         if self.preview is None:
             return
         try:
-            with torch.no_grad(), self.averaged(), out_of_memory_hint():
+            with torch.no_grad(), self.averaged(), out_of_memory_hint(), self.steps.autocast():
                 self._logger.image(self.step, self.preview())
         except UserError as error:  # a failed preview should not end a run
             print(f"warning: no more previews: {error}", flush=True)

@@ -186,11 +186,14 @@ def test_a_run_resumes_where_its_style_picture_is_gone(home: Path) -> None:
     assert stylise(home, name="wiki_3").is_dir()
 
 
-def test_bf16_trains(home: Path) -> None:
+def test_bf16_trains_and_draws_previews(home: Path) -> None:
     tiny = MODELS.get("s2prest").tiny(home)
     where = ["--name", "bf16", "--checkpoints_dir", str(home), "--precision", "bf16", "--max_steps", "2"]
+    where += ["--image_every", "2"]
     assert train_command.main([*tiny, *where, *QUICK, "--log_every", "1"]) == 0
     first = [json.loads(line)["losses"]["E/mse"] for line in (home / "bf16" / "stats.jsonl").read_text().splitlines()]
     exact = [json.loads(line)["losses"]["E/mse"] for line in (home / "wiki_1" / "stats.jsonl").read_text().splitlines()]
     assert first != exact
     assert first == pytest.approx(exact, rel=0.02)
+    drawn, drawn_exactly = (read_image(home / run / "images" / "step_0000002.png") for run in ("bf16", "wiki_1"))
+    assert 0 < np.abs(drawn.astype(int) - drawn_exactly).mean() < 8
