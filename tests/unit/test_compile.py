@@ -128,7 +128,8 @@ def trained(line: str, root: Path, backend: str | None) -> BaseModel:
 
 
 @pytest.mark.parametrize(
-    "line", ["spmpgan --no-multi_scale", "siedob_style", "semia --lambda_gan 0 --lambda_feat 0", "s2prest"]
+    "line",
+    ["spmpgan --no-multi_scale", "siedob_style", "semia --lambda_gan 0 --lambda_feat 0 --rec_every 1", "s2prest"],
 )
 def test_methods_train_as_without(line: str, tmp_path: Path) -> None:
     if line == "s2prest":
